@@ -1,0 +1,293 @@
+"""Writes the golden models: tiny random checkpoints and what transformers computes with them.
+
+Every case is one row of `CASES`. Dimensions are awkward on purpose (odd sizes, three query heads to a
+key head, a vocabulary that is no multiple of eight), because a shape that fits a tile hides mistakes.
+
+    python make.py                # remake every case
+    python make.py llama gemma2   # remake the named cases only
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent
+VOCABULARY = 101
+GREEDY_STEPS = 16
+# The runner-up of every greedy step stays this share of the logits' spread behind the winner.
+TIE_MARGIN = 1e-2
+# A continuation that repeats one token would tell little, so a seed must give at least this many.
+DISTINCT_TOKENS = 6
+SHARD_SIZE = "40KB"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden model: the transformers class names without suffix, and the fields of its config."""
+
+    family: str
+    config: dict
+    n_tokens: int = 21
+    head: str = "ForCausalLM"
+    # Old checkpoints spell the rotary fields differently; this names the key they use for the type.
+    old_type_key: str | None = None
+    sharded: bool = False
+    # Gemma adds one to its norm weights itself, so its stored weights lie around zero.
+    norm_centre: float = 1.0
+    # Tied embeddings that are too large make every model repeat its last token.
+    embedding_spread: float = 0.6
+
+
+LLAMA = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 37,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 1000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "beta_fast": 2.0,
+    "beta_slow": 0.5,
+    "original_max_position_embeddings": 16,
+}
+GEMMA2 = {
+    **LLAMA,
+    "hidden_size": 30,
+    "head_dim": 8,
+    "intermediate_size": 29,
+    "query_pre_attn_scalar": 13,
+    "sliding_window": 7,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 1.5,
+    "tie_word_embeddings": True,
+}
+PHI3 = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 36,
+    "intermediate_size": 29,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "original_max_position_embeddings": 64,
+    "sliding_window": 13,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.7},
+}
+GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 30,
+    "n_inner": 47,
+    "n_layer": 3,
+    "n_head": 3,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+GPT_NEOX = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 30,
+    "intermediate_size": 47,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 64,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.45},
+}
+BERT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 30,
+    "intermediate_size": 47,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+}
+# Qwen2 has no field for the size of a head.
+QWEN2 = {name: value for name, value in LLAMA.items() if name != "head_dim"}
+
+CASES = {
+    "llama": Case("Llama", LLAMA),
+    "llama_tied_bias": Case(
+        "Llama", {**LLAMA, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
+    ),
+    "llama3_rope": Case(
+        "Llama",
+        {**LLAMA, "max_position_embeddings": 256, "rope_parameters": LLAMA3_ROPE},
+        n_tokens=33,
+        old_type_key="rope_type",
+    ),
+    "llama_yarn": Case("Llama", {**LLAMA, "rope_parameters": YARN_ROPE}, n_tokens=45, old_type_key="type"),
+    "llama_linear_rope": Case(
+        "Llama", {**LLAMA, "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}}
+    ),
+    "mistral_window": Case("Mistral", {**LLAMA, "sliding_window": 7}),
+    "qwen2": Case("Qwen2", {**QWEN2, "hidden_size": 36, "intermediate_size": 33}),
+    "qwen3": Case("Qwen3", LLAMA),
+    "gemma2": Case("Gemma2", GEMMA2, norm_centre=0.0, embedding_spread=0.15),
+    "phi3": Case("Phi3", PHI3),
+    "gpt2": Case("GPT2", GPT2, head="LMHeadModel"),
+    "gpt_neox": Case("GPTNeoX", GPT_NEOX),
+    "gpt_neox_sequential": Case("GPTNeoX", {**GPT_NEOX, "use_parallel_residual": False}),
+    "bert": Case("Bert", BERT, head="Model"),
+    "llama_sharded": Case("Llama", LLAMA, sharded=True),
+}
+
+
+def build(case, seed):
+    """The model with every parameter drawn anew, so that no norm is the identity and no bias is zero."""
+    fields = json.loads(json.dumps(case.config))
+    config = getattr(transformers, case.family + "Config")(**fields)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, case.family + case.head)(config).float().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            value = initial_value(case, name, noise)
+            # What is stored is bf16, so the reference must run on the rounded weights. The model as a whole
+            # must not be rounded: that would round the frequencies of the rotary embedding as well.
+            parameter.copy_(value.bfloat16() if case.sharded else value)
+    return model
+
+
+def initial_value(case, name, noise):
+    """Random values of a size that makes the logits spread and a mistake in any parameter visible."""
+    last = name.split(".")[-2]
+    if name.endswith("bias"):
+        return 0.2 * noise
+    if noise.dim() == 1:
+        return case.norm_centre + 0.2 * noise
+    if "embed" in name or last in ("wte", "wpe"):
+        return case.embedding_spread * noise
+    return 0.3 * noise
+
+
+def draw_tokens(n_tokens, seed):
+    generator = torch.Generator().manual_seed(1000 + seed)
+    return torch.randint(3, VOCABULARY, (n_tokens,), generator=generator)
+
+
+@torch.no_grad()
+def greedy(model, tokens):
+    """The greedy continuation and the smallest lead of a winner, as a share of the logits' spread."""
+    sequence = tokens.clone()
+    smallest_lead = float("inf")
+    for _ in range(GREEDY_STEPS):
+        logits = model(sequence[None], use_cache=False).logits[0, -1].double()
+        best = logits.topk(2).values
+        smallest_lead = min(smallest_lead, ((best[0] - best[1]) / logits.std()).item())
+        sequence = torch.cat([sequence, logits.argmax()[None]])
+    return sequence[len(tokens):], smallest_lead
+
+
+@torch.no_grad()
+def expect_decoder(case):
+    """The first seed whose greedy continuation is varied and free of near ties, with its results."""
+    for seed in range(1000):
+        model, tokens = build(case, seed), draw_tokens(case.n_tokens, seed)
+        continuation, lead = greedy(model, tokens)
+        if lead > TIE_MARGIN and len(set(continuation.tolist())) >= DISTINCT_TOKENS:
+            logits = model(tokens[None], use_cache=False).logits[0]
+            print(f"  seed {seed}, logits spread {logits.std():.3f}, smallest lead {lead:.3f}")
+            return model, {"tokens": tokens, "logits": logits.contiguous(), "greedy": continuation}
+    raise SystemExit("no seed gives a greedy continuation without near ties")
+
+
+@torch.no_grad()
+def expect_encoder(case):
+    """Hidden states of all tokens, and again with the last third masked as padding is."""
+    model, tokens = build(case, 0), draw_tokens(case.n_tokens, 0)
+    mask = (torch.arange(case.n_tokens) < case.n_tokens * 2 // 3).long()
+    hidden = model(tokens[None]).last_hidden_state[0]
+    masked = model(tokens[None], attention_mask=mask[None]).last_hidden_state[0]
+    expected = {"tokens": tokens, "hidden": hidden, "mask": mask, "hidden_masked": masked}
+    return model, {name: value.contiguous() for name, value in expected.items()}
+
+
+def save_case(name, case):
+    """One folder: the checkpoint as transformers writes it, and `expected.safetensors`."""
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model, expected = expect_encoder(case) if case.head == "Model" else expect_decoder(case)
+    if case.sharded:
+        model.bfloat16().save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    else:
+        model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    save_file(expected, folder / "expected.safetensors")
+    check_reload(folder, case, expected)
+    if case.old_type_key:
+        save_old_spelling(name, case, expected)
+
+
+def save_old_spelling(name, case, expected):
+    """The same config as checkpoints from before `rope_parameters` spell it; the weights stay where they are."""
+    folder = HERE / f"{name}_oldspelling"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    config = json.loads((HERE / name / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    rope[case.old_type_key] = rope.pop("rope_type")
+    config["rope_scaling"] = rope
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.44.0"
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / "same_weights_as").write_text(name + "\n")
+    check_reload(HERE / name, case, expected, config=folder)
+
+
+@torch.no_grad()
+def check_reload(folder, case, expected, config=None):
+    """What was saved must give the expected values again, whichever spelling its config has."""
+    loaded_config = transformers.AutoConfig.from_pretrained(config or folder)
+    loaded_config._attn_implementation = "eager"
+    model_class = getattr(transformers, case.family + case.head)
+    model = model_class.from_pretrained(folder, config=loaded_config, dtype=torch.float32).eval()
+    output = model(expected["tokens"][None])
+    result = output.last_hidden_state if case.head == "Model" else output.logits
+    reference = expected["hidden" if case.head == "Model" else "logits"]
+    worst = (result[0] - reference).abs().max().item()
+    if worst > 1e-6:
+        raise SystemExit(f"{config or folder}: reloaded checkpoint differs by {worst}")
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in sys.argv[1:] or CASES:
+        print(name)
+        save_case(name, CASES[name])
+
+
+if __name__ == "__main__":
+    main()
