@@ -69,10 +69,10 @@ LLAMA3_ROPE = {
 }
 YARN_ROPE = {
     "rope_type": "yarn",
-    "rope_theta": 100.0,
+    "rope_theta": 20.0,
     "factor": 4.0,
-    "beta_fast": 2.0,
-    "beta_slow": 0.5,
+    "beta_fast": 1.0,
+    "beta_slow": 0.25,
     "original_max_position_embeddings": 16,
 }
 GEMMA2 = {
