@@ -1,0 +1,144 @@
+//! The meaning of tile programs: every grid point in order, every stage anew wherever it is used. Slow and plain on
+//! purpose; the back ends are compared with it.
+
+use crate::{
+    Atom, AxisId, Binding, Expr, ExprId, Index, Load, Monoid, ParamId, Real, ScalarOp, Stage, StageId,
+    Tensor, TileProgram,
+};
+
+/// Runs a tile program on `params`, one tensor for each parameter in order; those that are written must be allocated.
+/// Panics if a tensor's shape is not the parameter's, or an index is outside.
+pub fn evaluate_tile<R: Real>(tile: &TileProgram, binding: &Binding, params: &mut [Tensor<R>]) {
+    let extents: Vec<usize> = tile.axes.values().map(|axis| axis.extent.eval(binding) as usize).collect();
+    for (param, tensor) in tile.params.values().zip(params.iter()) {
+        let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+        assert_eq!(shape, tensor.shape, "shape of {}", param.name);
+    }
+    let point = vec![0; extents.len()];
+    let mut machine = Machine { tile, extents, point, params };
+    machine.each(&tile.grid, &mut |machine| {
+        for stage in &machine.tile.stages {
+            if let Stage::Store { axes, param, index, value } = stage {
+                machine.each(axes, &mut |machine| {
+                    let element = machine.value(*value).stored(machine.tile.params[*param].ty.dtype);
+                    let at = machine.offset(*param, index);
+                    machine.params[param.0 as usize].data[at] = element;
+                });
+            }
+        }
+    });
+}
+
+struct Machine<'a, R> {
+    tile: &'a TileProgram,
+    extents: Vec<usize>,
+    point: Vec<usize>,
+    params: &'a mut [Tensor<R>],
+}
+
+impl<R: Real> Machine<'_, R> {
+    fn each(&mut self, axes: &[AxisId], body: &mut dyn FnMut(&mut Self)) {
+        let Some((axis, rest)) = axes.split_first() else { return body(self) };
+        for at in 0..self.extents[axis.0 as usize] {
+            self.point[axis.0 as usize] = at;
+            self.each(rest, body);
+        }
+    }
+
+    fn index(&self, index: &Index) -> i64 {
+        index.terms.iter().fold(index.offset, |sum, (atom, factor)| sum + factor * self.atom(atom))
+    }
+
+    fn atom(&self, atom: &Atom) -> i64 {
+        match atom {
+            Atom::Axis(axis) => self.point[axis.0 as usize] as i64,
+            Atom::Div(index, divisor) => self.index(index).div_euclid(*divisor as i64),
+            Atom::Mod(index, divisor) => self.index(index).rem_euclid(*divisor as i64),
+            Atom::Load(load) => self.load(load).to_f64() as i64,
+        }
+    }
+
+    fn offset(&self, param: ParamId, index: &[Index]) -> usize {
+        let tensor = &self.params[param.0 as usize];
+        index.iter().zip(&tensor.shape).fold(0, |offset, (index, extent)| {
+            let at = self.index(index);
+            assert!(
+                at >= 0 && (at as usize) < *extent,
+                "index {at} of {extent} in {}",
+                self.tile.params[param].name
+            );
+            offset * extent + at as usize
+        })
+    }
+
+    fn load(&self, load: &Load) -> R {
+        self.params[load.param.0 as usize].data[self.offset(load.param, &load.index)]
+    }
+
+    fn value(&mut self, id: ExprId) -> R {
+        let tile = self.tile;
+        match &tile.exprs[id] {
+            Expr::Const(value) => R::from_f64(value.get()),
+            Expr::Index(index) => R::from_f64(self.index(index) as f64),
+            Expr::Load(load) => self.load(load),
+            Expr::Stage(stage) => self.stage(*stage),
+            Expr::Cast(dtype, arg) => self.value(*arg).stored(*dtype),
+            Expr::Apply(ScalarOp::Select, args) => {
+                let chosen = if self.value(args[0]).to_f64() != 0.0 { args[1] } else { args[2] };
+                self.value(chosen)
+            }
+            Expr::Apply(op, args) => {
+                let args: Vec<R> = args.iter().map(|arg| self.value(*arg)).collect();
+                op.eval(&args)
+            }
+        }
+    }
+
+    fn stage(&mut self, stage: StageId) -> R {
+        let tile = self.tile;
+        match &tile.stages[stage.0 as usize] {
+            Stage::Reduce { axis, monoid, value } => {
+                let start = R::from_f64(if *monoid == Monoid::Sum { 0.0 } else { f64::NEG_INFINITY });
+                self.fold(*axis, start, |machine, folded| {
+                    let element = machine.value(*value);
+                    if *monoid == Monoid::Sum {
+                        folded.add(element)
+                    } else {
+                        ScalarOp::Max.eval(&[folded, element])
+                    }
+                })
+            }
+            Stage::Mma { axis, a, b } => self
+                .fold(*axis, R::from_f64(0.0), |machine, sum| sum.add(machine.load(a).mul(machine.load(b)))),
+            Stage::Online { axis, score, value, .. } => self.online(*axis, *score, value),
+            Stage::Store { .. } => unreachable!("a store has no result; the verifier refuses its use"),
+        }
+    }
+
+    fn fold(&mut self, axis: AxisId, start: R, mut step: impl FnMut(&mut Self, R) -> R) -> R {
+        let saved = self.point[axis.0 as usize];
+        let mut folded = start;
+        for at in 0..self.extents[axis.0 as usize] {
+            self.point[axis.0 as usize] = at;
+            folded = step(self, folded);
+        }
+        self.point[axis.0 as usize] = saved;
+        folded
+    }
+
+    /// Two passes: the bounds `from` and `to` are promises about the score, so the full range gives the same.
+    fn online(&mut self, axis: AxisId, score: ExprId, value: &Load) -> R {
+        let (zero, lowest) = (R::from_f64(0.0), R::from_f64(f64::NEG_INFINITY));
+        let max = self.fold(axis, lowest, |machine, max| ScalarOp::Max.eval(&[max, machine.value(score)]));
+        if max.to_f64() == f64::NEG_INFINITY {
+            return zero;
+        }
+        let weight = |machine: &mut Self| machine.value(score).sub(max).apply(f64::exp);
+        let sum = self.fold(axis, zero, |machine, sum| sum.add(weight(machine)));
+        let weighted = self.fold(axis, zero, |machine, acc| {
+            let weight = weight(machine);
+            if weight.to_f64() == 0.0 { acc } else { acc.add(weight.mul(machine.load(value))) }
+        });
+        weighted.div(sum)
+    }
+}
