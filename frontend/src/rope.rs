@@ -1,0 +1,289 @@
+//! Rotary position embedding: its fields in both spellings, and the frequencies they mean.
+//!
+//! Older files write `rope_theta` beside an optional `rope_scaling` object, newer ones a single
+//! `rope_parameters` object. Both become one [`RopeSpec`]. The frequencies are computed in the precision in
+//! which the reference computes them (single precision for tensors, double for scalars), because at position
+//! 100,000 one rounding more is an angle of a hundredth.
+
+use std::f64::consts::PI;
+
+use crate::config::{ConfigError, Section};
+
+/// A resolved rotary embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeSpec {
+    /// The base of the geometric row of frequencies.
+    pub theta: f64,
+    /// How many leading dimensions of a head are rotated; even.
+    pub rotary_dim: usize,
+    /// How the frequencies are stretched for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// The known ways to stretch the frequencies.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// Every frequency divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies divided, high ones kept, a smooth step between.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths over `original_max_position / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths under `original_max_position / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// The context of the original training.
+        original_max_position: usize,
+    },
+    /// YaRN: a linear ramp over the dimensions between kept and divided, and a scale on cosine and sine.
+    Yarn {
+        /// The divisor.
+        factor: f64,
+        /// Rotations at the ramp's upper end.
+        beta_fast: f64,
+        /// Rotations at the ramp's lower end.
+        beta_slow: f64,
+        /// What cosine and sine are multiplied by.
+        attention_factor: f64,
+        /// The context of the original training.
+        original_max_position: usize,
+        /// Whether the ramp's ends are rounded to whole dimensions.
+        truncate: bool,
+    },
+}
+
+/// What the architecture knows about its rotary embedding before the fields are read.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeContext {
+    /// The width of a head.
+    pub head_dim: usize,
+    /// The longest context, which stands in for a missing original length.
+    pub max_position: usize,
+    /// The base where no field gives one.
+    pub default_theta: f64,
+    /// The share of a head that is rotated where no field says it; `None` where the architecture always rotates
+    /// all of it and a field that says otherwise is refused.
+    pub default_partial: Option<f64>,
+}
+
+const FACTOR: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+const THETA: std::ops::RangeInclusive<f64> = 1.0 + 1e-9..=1e15;
+
+impl RopeSpec {
+    /// Reads the rotary fields of a configuration.
+    pub fn from_config(root: Section<'_>, context: RopeContext) -> Result<Self, ConfigError> {
+        let inner = rope_object(root)?;
+        let theta = in_either(inner, root, &["rope_theta", "rotary_emb_base"], THETA)?;
+        let partial = in_either(inner, root, &["partial_rotary_factor", "rotary_pct"], 0.0..=1.0)?;
+        let rotary_dim = rotary_dim(root, context, partial)?;
+        let scaling = match inner {
+            None => {
+                root.skip("original_max_position_embeddings");
+                RopeScaling::None
+            }
+            Some(inner) => scaling(inner, root, context)?,
+        };
+        Ok(RopeSpec { theta: theta.unwrap_or(context.default_theta), rotary_dim, scaling })
+    }
+
+    /// The frequency of each rotated pair, `rotary_dim / 2` of them, and the factor on cosine and sine.
+    pub fn inverse_frequencies(&self) -> (Vec<f32>, f32) {
+        let pairs = self.rotary_dim / 2;
+        // Exponents are single precision in the reference, and so is the power that is taken.
+        let powers: Vec<f32> = (0..pairs)
+            .map(|pair| {
+                let exponent = (2 * pair) as f32 / self.rotary_dim as f32;
+                (self.theta as f32 as f64).powf(f64::from(exponent)) as f32
+            })
+            .collect();
+        let plain = powers.iter().map(|power| 1.0 / power);
+        match self.scaling {
+            RopeScaling::None => (plain.collect(), 1.0),
+            RopeScaling::Linear { factor } => (plain.map(|f| f / factor as f32).collect(), 1.0),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                let steps = Llama3Steps {
+                    factor: factor as f32,
+                    low: low_freq_factor,
+                    high: high_freq_factor,
+                    context: original_max_position as f64,
+                };
+                (plain.map(|f| steps.stretch(f)).collect(), 1.0)
+            }
+            RopeScaling::Yarn { factor, attention_factor, .. } => {
+                let (low, high) = self.yarn_range();
+                let stretch = |(pair, power): (usize, &f32)| {
+                    let ramp = ((pair as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                    let kept = 1.0 - ramp;
+                    (1.0 / (factor as f32 * power)) * (1.0 - kept) + (1.0 / power) * kept
+                };
+                (powers.iter().enumerate().map(stretch).collect(), attention_factor as f32)
+            }
+        }
+    }
+
+    /// The pairs between which YaRN's ramp climbs.
+    fn yarn_range(&self) -> (f64, f64) {
+        let RopeScaling::Yarn { beta_fast, beta_slow, original_max_position, truncate, .. } = self.scaling
+        else {
+            return (0.0, 0.0);
+        };
+        let dim = self.rotary_dim as f64;
+        let turns_at = |rotations: f64| {
+            dim * (original_max_position as f64 / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
+        };
+        let (mut low, mut high) = (turns_at(beta_fast), turns_at(beta_slow));
+        if truncate {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        // A ramp of no width would divide by zero.
+        if low == high { (low, high + 0.001) } else { (low, high) }
+    }
+}
+
+struct Llama3Steps {
+    factor: f32,
+    low: f64,
+    high: f64,
+    context: f64,
+}
+
+impl Llama3Steps {
+    fn stretch(&self, frequency: f32) -> f32 {
+        // The reference divides a number by a tensor as a reciprocal and a product.
+        let wavelength = (1.0 / frequency) * (2.0 * PI) as f32;
+        if wavelength > (self.context / self.low) as f32 {
+            return frequency / self.factor;
+        }
+        if wavelength < (self.context / self.high) as f32 {
+            return frequency;
+        }
+        let smooth = ((1.0 / wavelength) * self.context as f32 - self.low as f32) / (self.high - self.low) as f32;
+        (1.0 - smooth) * frequency / self.factor + smooth * frequency
+    }
+}
+
+/// The object with the rotary fields: `rope_parameters`, or `rope_scaling` in older files.
+fn rope_object(root: Section<'_>) -> Result<Option<Section<'_>>, ConfigError> {
+    let newer = root.opt_section("rope_parameters")?;
+    let older = root.opt_section("rope_scaling")?;
+    let inner = match (newer, older) {
+        (Some(newer), Some(older)) => {
+            if root.peek("rope_parameters") != root.peek("rope_scaling") {
+                return Err(root.wrong("rope_scaling", "the same object as in `rope_parameters`, or neither"));
+            }
+            older.keys().for_each(|key| older.skip(key));
+            Some(newer)
+        }
+        (newer, older) => newer.or(older),
+    };
+    // A value that is itself an object gives each kind of layer its own frequencies.
+    let Some(section) = inner else { return Ok(None) };
+    match section.keys().find(|key| section.peek(key).is_some_and(serde_json::Value::is_object)) {
+        Some(key) => Err(root.config().unsupported(
+            &section.path(key),
+            "an object (a rotary embedding of its own for each kind of layer is not supported yet)",
+        )),
+        None => Ok(Some(section)),
+    }
+}
+
+/// A number that stands in the rotary object or, in older files, beside it; the object wins.
+fn in_either(
+    inner: Option<Section<'_>>,
+    root: Section<'_>,
+    keys: &[&str],
+    range: std::ops::RangeInclusive<f64>,
+) -> Result<Option<f64>, ConfigError> {
+    let mut found = None;
+    for section in [inner, Some(root)].into_iter().flatten() {
+        for key in keys {
+            let value = section.opt_f64(key, range.clone())?;
+            found = found.or(value);
+        }
+    }
+    Ok(found)
+}
+
+fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> Result<usize, ConfigError> {
+    let key = ["partial_rotary_factor", "rotary_pct"].into_iter().find(|key| root.has(key));
+    let key = key.unwrap_or("partial_rotary_factor");
+    let share = match (context.default_partial, partial) {
+        (None, None) => 1.0,
+        (None, Some(share)) if share == 1.0 => 1.0,
+        (None, Some(share)) => {
+            return Err(root.config().unsupported(key, &format!("{share} (this architecture rotates whole heads)")));
+        }
+        (Some(default), partial) => partial.unwrap_or(default),
+    };
+    // Rounded down, as the reference does.
+    let dim = (context.head_dim as f64 * share) as usize;
+    if dim >= 2 && dim.is_multiple_of(2) && dim <= context.head_dim {
+        return Ok(dim);
+    }
+    let found = format!("{share} of a head of {} = {dim} dimensions, which are not pairs", context.head_dim);
+    Err(root.config().unsupported(key, &found))
+}
+
+fn scaling(inner: Section<'_>, root: Section<'_>, context: RopeContext) -> Result<RopeScaling, ConfigError> {
+    let older = inner.opt_str("type")?;
+    let kind = inner.opt_str("rope_type")?.or(older).unwrap_or("default");
+    let outer_original = root.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
+    let inner_original = inner.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
+    let original_max_position = outer_original.or(inner_original).unwrap_or(context.max_position);
+    match kind {
+        "default" => {
+            // Files written by tools keep a factor beside the plain type; it means nothing there.
+            inner.skip("factor");
+            Ok(RopeScaling::None)
+        }
+        "linear" => Ok(RopeScaling::Linear { factor: inner.f64("factor", FACTOR)? }),
+        "llama3" => {
+            let scaling = RopeScaling::Llama3 {
+                factor: inner.f64("factor", FACTOR)?,
+                low_freq_factor: inner.f64("low_freq_factor", FACTOR)?,
+                high_freq_factor: inner.f64("high_freq_factor", FACTOR)?,
+                original_max_position,
+            };
+            match scaling {
+                RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if high <= low => {
+                    Err(inner.wrong("high_freq_factor", format!("more than low_freq_factor, which is {low}")))
+                }
+                _ => Ok(scaling),
+            }
+        }
+        "yarn" => yarn(inner, context, original_max_position),
+        other => Err(root.config().unsupported(&inner.path("rope_type"), other)),
+    }
+}
+
+fn yarn(inner: Section<'_>, context: RopeContext, original: usize) -> Result<RopeScaling, ConfigError> {
+    let given = inner.opt_f64("factor", FACTOR)?;
+    let factor = given.unwrap_or(context.max_position as f64 / original as f64);
+    // Zero means "not given" for these, as in the reference.
+    let or_default = |key: &str, default: f64| -> Result<f64, ConfigError> {
+        Ok(inner.opt_f64(key, 0.0..=1e6)?.filter(|x| *x != 0.0).unwrap_or(default))
+    };
+    let (beta_fast, beta_slow) = (or_default("beta_fast", 32.0)?, or_default("beta_slow", 1.0)?);
+    let (mscale, mscale_all_dim) = (or_default("mscale", 0.0)?, or_default("mscale_all_dim", 0.0)?);
+    let magnitude = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let inferred = if mscale != 0.0 && mscale_all_dim != 0.0 {
+        magnitude(mscale) / magnitude(mscale_all_dim)
+    } else {
+        magnitude(1.0)
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        beta_fast,
+        beta_slow,
+        attention_factor: inner.opt_f64("attention_factor", 1e-6..=1e6)?.unwrap_or(inferred),
+        original_max_position: original,
+        truncate: inner.bool_or("truncate", true)?,
+    })
+}

@@ -1,0 +1,333 @@
+//! The weights of a model: names, types, shapes and bytes, straight from the memory-mapped files.
+//!
+//! [`Weights::open`] checks every file whole before it gives out a byte: a truncated shard is refused here and
+//! not found as zeros in the middle of a run. Opening costs no reading of the tensors themselves.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::header::{HeaderError, TensorEntry};
+use crate::shards::{self, Shard};
+use crate::source::{ModelDir, SourceError, shorten};
+
+/// Why the weights cannot be used.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// The directory holds nothing that can be read as weights.
+    #[error("{place}: wanted model.safetensors or model.safetensors.index.json, found {found}")]
+    NoWeights {
+        /// The directory.
+        place: String,
+        /// What is there instead, and what to do about it.
+        found: String,
+    },
+    /// A file cannot be reached.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The system refused the memory map.
+    #[error("{place}: cannot map the file into memory: {source}")]
+    Map {
+        /// The file.
+        place: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not what the format asks for.
+    #[error("{place}: {source}")]
+    Header {
+        /// The file.
+        place: String,
+        /// The fault.
+        source: HeaderError,
+    },
+    /// The index of a sharded model is wrong.
+    #[error("{place}: {reason}; {advice}")]
+    Index {
+        /// The index.
+        place: String,
+        /// The fault.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The index names a shard that is not there.
+    #[error("{place}: shard not found; {index} places {tensors} tensors in it; download the whole model")]
+    MissingShard {
+        /// The shard.
+        place: String,
+        /// The index that names it.
+        index: String,
+        /// How many tensors it should hold.
+        tensors: usize,
+    },
+    /// A tensor that two shards hold.
+    #[error("tensor `{tensor}` is in {first} and in {second}; download both again")]
+    Twice {
+        /// The tensor.
+        tensor: String,
+        /// The shard that was read first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A tensor that no file holds.
+    #[error("tensor `{tensor}`: not in {place}; {nearest}")]
+    Missing {
+        /// The tensor that was wanted.
+        tensor: String,
+        /// Where it was looked for.
+        place: String,
+        /// Names that come near.
+        nearest: Nearest,
+    },
+    /// A tensor of another shape.
+    #[error(
+        "tensor `{tensor}`: wanted shape {wanted:?}, found {found:?} in {place}; \
+         config.json and the weights do not belong together"
+    )]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// The file that holds it.
+        place: String,
+        /// The shape the architecture asks for.
+        wanted: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that is not computed with.
+    #[error(
+        "tensor `{tensor}`: wanted BF16, F16 or F32, found {found:?} in {place}; \
+         use a checkpoint in one of these types"
+    )]
+    Type {
+        /// The tensor.
+        tensor: String,
+        /// The file that holds it.
+        place: String,
+        /// The type in the file.
+        found: Dtype,
+    },
+}
+
+/// Up to three names of tensors that come near a missing one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nearest(pub Vec<String>);
+
+impl fmt::Display for Nearest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("it holds no tensor at all; download the model again");
+        }
+        write!(f, "the nearest names are `{}`; is model_type in config.json right?", self.0.join("`, `"))
+    }
+}
+
+/// The element types that the compiler computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WeightType {
+    /// Brain floating point, two bytes.
+    Bf16,
+    /// IEEE half precision, two bytes.
+    F16,
+    /// IEEE single precision, four bytes.
+    F32,
+}
+
+impl WeightType {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            WeightType::Bf16 | WeightType::F16 => 2,
+            WeightType::F32 => 4,
+        }
+    }
+
+    fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::BF16 => Some(WeightType::Bf16),
+            Dtype::F16 => Some(WeightType::F16),
+            Dtype::F32 => Some(WeightType::F32),
+            _ => None,
+        }
+    }
+}
+
+/// A tensor of the checkpoint, dense and row-major, little endian, at any alignment.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// The element type.
+    pub dtype: WeightType,
+    /// The extent of each dimension.
+    pub shape: &'a [usize],
+    /// The elements: the product of `shape` times the size of the type.
+    pub bytes: &'a [u8],
+}
+
+impl TensorView<'_> {
+    /// Every element widened to f32, which is exact for all three types.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let pairs = || self.bytes.chunks_exact(2).filter_map(|pair| <[u8; 2]>::try_from(pair).ok());
+        match self.dtype {
+            WeightType::Bf16 => pairs().map(|pair| half::bf16::from_le_bytes(pair).to_f32()).collect(),
+            WeightType::F16 => pairs().map(|pair| half::f16::from_le_bytes(pair).to_f32()).collect(),
+            WeightType::F32 => {
+                let quads = self.bytes.chunks_exact(4);
+                quads.filter_map(|quad| <[u8; 4]>::try_from(quad).ok()).map(f32::from_le_bytes).collect()
+            }
+        }
+    }
+}
+
+/// A SHA-256 digest; prints as hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentHash(pub [u8; 32]);
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// All tensors of a model. Cloning shares the maps, so every thread can hold one.
+#[derive(Clone)]
+pub struct Weights {
+    inner: Arc<Files>,
+}
+
+struct Files {
+    place: String,
+    shards: Vec<Shard>,
+    /// Tensor name to the shard that holds it.
+    shard_of: BTreeMap<String, usize>,
+}
+
+impl Weights {
+    /// Opens and checks all files of weights of a model directory.
+    pub fn open(dir: &ModelDir) -> Result<Self, WeightsError> {
+        let shards = shards::open_all(dir)?;
+        let mut shard_of: BTreeMap<String, usize> = BTreeMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            for tensor in shard.header.tensors.keys() {
+                let Some(first) = shard_of.insert(tensor.clone(), number) else { continue };
+                return Err(WeightsError::Twice {
+                    tensor: shorten(tensor),
+                    first: shards.get(first).map(|s| s.name.clone()).unwrap_or_default(),
+                    second: shard.name.clone(),
+                });
+            }
+        }
+        let place = dir.root().display().to_string();
+        Ok(Weights { inner: Arc::new(Files { place, shards, shard_of }) })
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.shard_of.keys().map(String::as_str)
+    }
+
+    /// Whether a tensor is there, whatever its type.
+    pub fn contains(&self, name: &str) -> bool {
+        self.inner.shard_of.contains_key(name)
+    }
+
+    /// The stored type and shape of a tensor, also of one that cannot be computed with.
+    pub fn stored(&self, name: &str) -> Option<(Dtype, &[usize])> {
+        let (_, entry) = self.find(name)?;
+        Some((entry.dtype, &entry.shape))
+    }
+
+    /// A tensor by name.
+    pub fn get(&self, name: &str) -> Result<TensorView<'_>, WeightsError> {
+        let missing = || WeightsError::Missing {
+            tensor: shorten(name),
+            place: self.inner.place.clone(),
+            nearest: self.nearest(name),
+        };
+        let (shard, entry) = self.find(name).ok_or_else(missing)?;
+        let dtype = WeightType::of(entry.dtype).ok_or_else(|| WeightsError::Type {
+            tensor: shorten(name),
+            place: shard.name.clone(),
+            found: entry.dtype,
+        })?;
+        let range = usize::try_from(entry.begin).ok().zip(usize::try_from(entry.end).ok());
+        let bytes = range.and_then(|(begin, end)| shard.bytes.get(begin..end)).ok_or_else(missing)?;
+        Ok(TensorView { dtype, shape: &entry.shape, bytes })
+    }
+
+    /// A tensor by name that must have this shape.
+    pub fn require(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightsError> {
+        let view = self.get(name)?;
+        if view.shape == shape {
+            return Ok(view);
+        }
+        Err(WeightsError::Shape {
+            tensor: shorten(name),
+            place: self.find(name).map(|(shard, _)| shard.name.clone()).unwrap_or_default(),
+            wanted: shape.to_vec(),
+            found: view.shape.to_vec(),
+        })
+    }
+
+    /// The bytes of all tensors together.
+    pub fn total_bytes(&self) -> u64 {
+        let sizes = self.inner.shards.iter().flat_map(|shard| shard.header.tensors.values());
+        sizes.fold(0u64, |sum, entry| sum.saturating_add(entry.end.saturating_sub(entry.begin)))
+    }
+
+    /// The quick key of a cache: names, sizes, times of change and headers of all files, but not their bytes.
+    pub fn content_hash(&self) -> ContentHash {
+        self.digest(|shard, hash| {
+            hash.update(shard.modified.to_le_bytes());
+            hash.update(shard.header_bytes());
+        })
+    }
+
+    /// The true key: a digest of every byte. Reads all the weights, seconds for a large model.
+    pub fn full_sha256(&self) -> ContentHash {
+        self.digest(|shard, hash| hash.update(&shard.bytes))
+    }
+
+    fn digest(&self, part: impl Fn(&Shard, &mut Sha256)) -> ContentHash {
+        let mut hash = Sha256::new();
+        for shard in &self.inner.shards {
+            // Lengths before texts, so that no two lists of files can read the same.
+            hash.update((shard.name.len() as u64).to_le_bytes());
+            hash.update(shard.name.as_bytes());
+            hash.update((shard.bytes.len() as u64).to_le_bytes());
+            part(shard, &mut hash);
+        }
+        ContentHash(hash.finalize().into())
+    }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &TensorEntry)> {
+        let shard = self.inner.shards.get(*self.inner.shard_of.get(name)?)?;
+        Some((shard, shard.header.tensors.get(name)?))
+    }
+
+    /// The names that share most of their beginning and end with `name`: linear in the text, where an edit
+    /// distance over 100,000 names would take seconds.
+    fn nearest(&self, name: &str) -> Nearest {
+        let score = |other: &str| {
+            let alike = |(a, b): &(u8, u8)| a == b;
+            let front = name.bytes().zip(other.bytes()).take_while(alike).count();
+            let back = name.bytes().rev().zip(other.bytes().rev()).take_while(alike).count();
+            front.saturating_add(back)
+        };
+        let mut scored: Vec<(usize, &str)> = self.names().map(|other| (score(other), other)).collect();
+        scored.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+        Nearest(scored.into_iter().take(3).map(|(_, other)| shorten(other)).collect())
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (files, tensors) = (self.inner.shards.len(), self.inner.shard_of.len());
+        write!(f, "Weights({}: {tensors} tensors in {files} files)", self.inner.place)
+    }
+}
