@@ -1,1 +1,3 @@
 //! sinter-codegen-host
+
+pub mod micro;

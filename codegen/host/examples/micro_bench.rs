@@ -1,0 +1,319 @@
+//! Measures the micro-kernels beside the machine: `cargo run --release -p sinter-codegen-host --example micro_bench`.
+//!
+//! Arguments choose the parts: `decode`, `prefill`, `attention`, `math` (all without any). Each figure is the median of
+//! several runs; read bandwidth and arithmetic peak are measured in the same process, right beside what they judge, for
+//! a shared machine drifts. Every product is checked against f64 on some outputs before its time is printed.
+#![allow(unsafe_code, reason = "the kernels take pointers")]
+
+use std::arch::x86_64::*;
+use std::hint::black_box;
+use std::time::Instant;
+
+use sinter_codegen_host::micro::*;
+
+fn main() {
+    let parts: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
+    let table = kernels(Isa::detect()).expect("the detected instruction set");
+    println!("{}", table.isa);
+    if wanted("decode") {
+        decode(table);
+    }
+    if wanted("prefill") {
+        prefill(table);
+    }
+    if wanted("attention") {
+        attention(table);
+    }
+    if wanted("math") {
+        elementary(table);
+    }
+    if wanted("pack") {
+        packing();
+    }
+}
+
+/// The median of `runs` times, seconds.
+fn median(runs: usize, mut f: impl FnMut()) -> f64 {
+    f();
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            f();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[runs / 2]
+}
+
+/// `f(part, of)` on that many threads.
+fn parallel(threads: usize, f: impl Fn(usize) + Sync) {
+    std::thread::scope(|scope| {
+        for i in 1..threads {
+            let f = &f;
+            scope.spawn(move || f(i));
+        }
+        f(0);
+    });
+}
+
+fn random(n: usize) -> Vec<u16> {
+    let mut x = 0x9e37_79b9_u32;
+    let mut next = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // In +-[0.5, 1).
+        0x3f00 | ((x >> 16) & 0x807f) as u16
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// The sum of a buffer, eight registers at a time: what reading costs.
+#[target_feature(enable = "avx512f")]
+fn read(p: &[u8]) -> f32 {
+    let mut sums = [_mm512_setzero_ps(); 8];
+    for block in p.chunks_exact(512) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: eight lines of 64 bytes in a block.
+            let x = unsafe { _mm512_loadu_ps(block.as_ptr().add(64 * i).cast()) };
+            *sum = _mm512_add_ps(*sum, x);
+        }
+    }
+    sums.into_iter().map(|x| _mm512_reduce_add_ps(x)).sum()
+}
+
+/// Multiply-adds on registers alone, 24 chains: what the arithmetic can do. Returns flops done.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn peak(bf16: bool, rounds: usize) -> f64 {
+    let mut acc = [_mm512_setzero_ps(); 24];
+    let x = black_box(_mm512_set1_ps(1e-9));
+    // SAFETY: both are 512 plain bits.
+    let pair = unsafe { std::mem::transmute::<__m512, __m512bh>(x) };
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = if bf16 { _mm512_dpbf16_ps(*acc, pair, pair) } else { _mm512_fmadd_ps(*acc, x, x) };
+        }
+    }
+    for acc in acc {
+        black_box(acc);
+    }
+    (rounds * 24 * if bf16 { 64 } else { 32 }) as f64
+}
+
+/// A weight packed twice over, and rows for it.
+struct Weight {
+    n: usize,
+    k: usize,
+    bf16: bool,
+    w: Vec<u8>,
+    a: Vec<u8>,
+}
+
+impl Weight {
+    fn new(n: usize, k: usize, rows: usize, bf16: bool) -> Self {
+        let (source, rows) = (random(n * k), random(rows * k));
+        let widen = |x: &[u16]| {
+            let mut y = vec![0.0; x.len()];
+            bf16_to_f32(x, &mut y);
+            y
+        };
+        let bytes = |x: &[f32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let (w, a) = if bf16 {
+            let mut w = vec![0u16; panel_bytes_bf16(n, k) / 2];
+            pack_bf16(&source, n, k, 0, &mut w);
+            let to = |x: Vec<u16>| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
+            (to(w), to(rows))
+        } else {
+            let mut w = vec![0f32; panel_bytes_f32(n, k) / 4];
+            pack_f32(&widen(&source), n, k, 0, &mut w);
+            (bytes(&w), bytes(&widen(&rows)))
+        };
+        Weight { n, k, bf16, w, a }
+    }
+
+    /// C on this many threads, each with its share of the panels.
+    fn multiply(&self, table: &Kernels, m: usize, threads: usize, c: &mut [f32]) {
+        let panels = self.n / PANEL;
+        let panel = self.w.len() / panels;
+        let c = c.as_mut_ptr() as usize;
+        let gemm = if self.bf16 { table.gemm_bf16 } else { table.gemm_f32 };
+        parallel(threads, |i| {
+            let (from, to) = (panels * i / threads, panels * (i + 1) / threads);
+            // SAFETY: the operands have m rows and these panels; threads write different columns.
+            unsafe {
+                let c = (c as *mut f32).add(from * PANEL);
+                let w = self.w.as_ptr().add(from * panel);
+                gemm(self.a.as_ptr(), self.k, m, w, to - from, self.k, c, self.n);
+            }
+        });
+    }
+
+    /// Compares some outputs with f64.
+    fn check(&self, m: usize, c: &[f32]) {
+        let get = |x: &[u8], at: usize| -> f64 {
+            if self.bf16 {
+                f64::from(f32::from_bits(u32::from(u16::from_le_bytes([x[2 * at], x[2 * at + 1]])) << 16))
+            } else {
+                f64::from(f32::from_le_bytes(x[4 * at..][..4].try_into().expect("four bytes")))
+            }
+        };
+        let group = if self.bf16 { 2 } else { 1 };
+        for probe in 0..64 {
+            let (i, j) = (probe * 37 % m, probe * 997 % self.n);
+            let at = |kk: usize| j / PANEL * self.k * PANEL + kk / group * group * PANEL + j % PANEL * group + kk % group;
+            let want: f64 = (0..self.k).map(|kk| get(&self.a, i * self.k + kk) * get(&self.w, at(kk))).sum();
+            let got = f64::from(c[i * self.n + j]);
+            assert!((got - want).abs() < 1e-3 * (self.k as f64).sqrt(), "({i}, {j}): {got} is not {want}");
+        }
+    }
+}
+
+/// Few rows, weights in DRAM: as a share of the bandwidth.
+fn decode(table: &Kernels) {
+    for bf16 in [true, false] {
+        let (n, k) = if bf16 { (131_072, 2048) } else { (65_536, 2048) };
+        let weight = Weight::new(n, k, 16, bf16);
+        let size = weight.w.len() as f64;
+        let mut c = vec![0.0; 16 * n];
+        for threads in [1, 2] {
+            for m in [1, 2, 4, 8, 12, 16] {
+                let reading = || {
+                    let part = weight.w.len() / threads;
+                    parallel(threads, |i| {
+                        // SAFETY: the machine of these figures has avx512.
+                        black_box(unsafe { read(&weight.w[part * i..][..part]) });
+                    });
+                };
+                // Alternating, so that a drift of the machine falls on both.
+                let (mut reads, mut products) = (Vec::new(), Vec::new());
+                for _ in 0..5 {
+                    reads.push(median(1, reading));
+                    products.push(median(1, || weight.multiply(table, m, threads, &mut c)));
+                }
+                reads.sort_by(f64::total_cmp);
+                products.sort_by(f64::total_cmp);
+                weight.check(m, &c);
+                let (read, product) = (size / reads[2] / 1e9, size / products[2] / 1e9);
+                println!(
+                    "decode bf16={bf16} {} MiB threads={threads} m={m:2}: {product:5.1} GB/s, read {read:5.1}, share {:.2}",
+                    weight.w.len() >> 20,
+                    product / read
+                );
+            }
+        }
+    }
+}
+
+/// Many rows: as a share of the arithmetic peak.
+fn prefill(table: &Kernels) {
+    for bf16 in [true, false] {
+        for (m, k, n) in [(512, 2048, 8192), (512, 8192, 2048), (512, 576, 1536), (128, 2048, 2048), (37, 2048, 2048)] {
+            let weight = Weight::new(n, k, m, bf16);
+            let mut c = vec![0.0; m * n];
+            for threads in [1, 2] {
+                let rounds = 4_000_000;
+                let peaked = median(3, || {
+                    parallel(threads, |_| {
+                        // SAFETY: the machine of these figures has avx512bf16.
+                        black_box(unsafe { peak(bf16, rounds) });
+                    });
+                });
+                let top = (rounds * 24 * if bf16 { 64 } else { 32 } * threads) as f64 / peaked / 1e9;
+                let time = median(7, || weight.multiply(table, m, threads, &mut c));
+                weight.check(m, &c);
+                let done = 2.0 * (m * k * n) as f64 / time / 1e9;
+                println!(
+                    "prefill bf16={bf16} {m} x {k} x {n} threads={threads}: {done:6.1} GFLOP/s, peak {top:6.1}, share {:.2}",
+                    done / top
+                );
+            }
+        }
+    }
+}
+
+/// Attention of some rows to 512 positions in blocks of 64.
+fn attention(table: &Kernels) {
+    let rounds = 1_000_000;
+    // SAFETY: the machine of these figures has avx512bf16.
+    let top = (rounds * 24 * 32) as f64 / median(5, || { black_box(unsafe { peak(false, rounds) }); }) / 1e9;
+    for bf16 in [false, true] {
+        for d in [64, 128, 256] {
+            for rows in [1, 2, 4, 8] {
+                let (keys, values) = (random(512 * d * 2), random(512 * d * 2));
+                let widen = |x: &[u16]| {
+                    let mut y = vec![0.0; x.len()];
+                    bf16_to_f32(x, &mut y);
+                    y
+                };
+                let (keys_f32, values_f32) = (widen(&keys), widen(&values));
+                let at = |x16: &[u16], x32: &[f32], j: usize| -> *const u8 {
+                    if bf16 { x16[j * d..].as_ptr().cast() } else { x32[j * d..].as_ptr().cast() }
+                };
+                let k_rows: Vec<_> = (0..512).map(|j| at(&keys, &keys_f32, j)).collect();
+                let v_rows: Vec<_> = (0..512).map(|j| at(&values, &values_f32, j)).collect();
+                let q = widen(&random(rows * d)).iter().map(|x| x * 0.1).collect::<Vec<_>>();
+                let (mut s, mut acc) = (vec![0.0; rows * POSITIONS], vec![0.0; rows * d]);
+                let (mut m, mut l) = (vec![0.0; rows], vec![0.0; rows]);
+                let (scores, online) = match bf16 {
+                    true => (table.scores_bf16, table.online_bf16),
+                    false => (table.scores_f32, table.online_f32),
+                };
+                let mut run = |which: u8| {
+                    m.fill(f32::NEG_INFINITY);
+                    l.fill(0.0);
+                    acc.fill(0.0);
+                    for b in (0..512).step_by(POSITIONS) {
+                        // SAFETY: the keys, values, scores and sums are as many as said.
+                        unsafe {
+                            if which & 1 != 0 {
+                                scores(q.as_ptr(), d, rows, k_rows[b..].as_ptr(), POSITIONS, d, s.as_mut_ptr());
+                            }
+                            if which & 2 != 0 {
+                                online(s.as_mut_ptr(), rows, POSITIONS, v_rows[b..].as_ptr(), d, m.as_mut_ptr(),
+                                    l.as_mut_ptr(), acc.as_mut_ptr());
+                            }
+                        }
+                    }
+                };
+                let mut share = |which: u8, flops: f64| {
+                    let time = median(9, || (0..200).for_each(|_| run(which))) / 200.0;
+                    flops * (rows * 512 * d) as f64 / time / 1e9 / top
+                };
+                println!(
+                    "attention bf16={bf16} d={d} rows={rows}: share of f32 peak {top:.0}: scores {:.2}, online {:.2}, both {:.2}",
+                    share(1, 2.0),
+                    share(2, 2.0),
+                    share(3, 4.0)
+                );
+            }
+        }
+    }
+}
+
+/// The elementary functions, elements a second in L1.
+fn elementary(table: &Kernels) {
+    let x: Vec<f32> = (0..2048).map(|i| (i as f32 + 1.0) / 300.0).collect();
+    let mut y = vec![0.0; x.len()];
+    for (name, f) in [("exp", table.exp), ("log", table.log), ("tanh", table.tanh), ("erf", table.erf), ("sin", table.sin)] {
+        // SAFETY: both have the same length.
+        let time = median(9, || (0..200).for_each(|_| unsafe { f(x.as_ptr(), y.as_mut_ptr(), x.len()) })) / 200.0;
+        println!("{name}: {:.2} G/s", x.len() as f64 / time / 1e9);
+    }
+}
+
+/// Packing and conversion, source bytes a second.
+fn packing() {
+    let (n, k) = (8192, 2048);
+    let source = random(n * k);
+    let mut w = vec![0u16; panel_bytes_bf16(n, k) / 2];
+    let mut f = vec![0f32; n * k];
+    let mut wf = vec![0f32; panel_bytes_f32(n, k) / 4];
+    let bytes = (2 * n * k) as f64 / 1e9;
+    println!("pack_bf16: {:.2} GB/s", bytes / median(5, || pack_bf16(&source, n, k, 0, &mut w)));
+    println!("pack_bf16_t: {:.2} GB/s", bytes / median(5, || pack_bf16_t(&source, n, k, 0, &mut w)));
+    println!("bf16_to_f32: {:.2} GB/s", bytes / median(5, || bf16_to_f32(&source, &mut f)));
+    println!("f16_to_f32: {:.2} GB/s", bytes / median(5, || f16_to_f32(&source, &mut f)));
+    println!("f32_to_bf16: {:.2} GB/s", 2.0 * bytes / median(5, || f32_to_bf16(&f, &mut w[..n * k])));
+    println!("pack_f32: {:.2} GB/s", 2.0 * bytes / median(5, || pack_f32(&f, n, k, 0, &mut wf)));
+    println!("pack_f32_t: {:.2} GB/s", 2.0 * bytes / median(5, || pack_f32_t(&f, n, k, 0, &mut wf)));
+}

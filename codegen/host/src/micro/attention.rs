@@ -1,0 +1,336 @@
+//! Attention over a block of up to [`BLOCK`] positions whose keys and values lie anywhere: scores, and the step of the
+//! online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; the blocked form is
+//! FlashAttention's, Dao et al. 2022).
+//!
+//! Invariant: what a row (a query of a head) gets does not depend on the rows beside it, nor on positions whose score
+//! is -inf: those are not multiplied by zero but left out, so their values may be garbage.
+
+use super::lanes::Wide;
+
+/// The most positions in a block, and the elements between rows of scores.
+pub const BLOCK: usize = 64;
+/// Score rows that share a pass over the values.
+const ROWS: usize = 4;
+/// Registers of a row's accumulator in a pass over the values.
+const VECS: usize = 4;
+
+/// How the elements of a key or value are stored.
+///
+/// # Safety
+/// As [`Wide`]: the named elements can be read, and the machine has the instructions of `V`.
+pub(super) trait Store {
+    /// Elements `at..at + 16` of the vector at `row`.
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V;
+    /// Elements `at..at + n` of the vector at `row`, n <= 16; zero in the other lanes.
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V;
+}
+
+/// Elements in f32.
+pub(super) enum InF32 {}
+
+impl Store for InF32 {
+    #[inline(always)]
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load(row.cast::<f32>().add(at)) }
+    }
+    #[inline(always)]
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_part(row.cast::<f32>().add(at), n) }
+    }
+}
+
+/// Elements in bf16.
+pub(super) enum InBf16 {}
+
+impl Store for InBf16 {
+    #[inline(always)]
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_bf16(row.cast::<u16>().add(at)) }
+    }
+    #[inline(always)]
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_bf16_part(row.cast::<u16>().add(at), n) }
+    }
+}
+
+/// Queries and keys of a block; see [`super::ScoresFn`].
+#[derive(Clone, Copy)]
+pub(super) struct Queries {
+    pub(super) q: *const f32,
+    pub(super) ldq: usize,
+    pub(super) keys: *const *const u8,
+    pub(super) n: usize,
+    pub(super) d: usize,
+    pub(super) s: *mut f32,
+}
+
+/// `s[g][j] = q[g] . keys[j]`: each sum runs down the depth in sixteen lanes, which are then added as a tree.
+///
+/// # Safety
+/// The contract of [`super::ScoresFn`].
+#[inline(always)]
+pub(super) unsafe fn scores<V: Wide, S: Store>(t: Queries, rows: usize) {
+    if t.n == 0 {
+        return;
+    }
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: rows `row` and, in the first case, `row + 1` are within those the caller lends.
+        unsafe {
+            let t = Queries { q: t.q.add(row * t.ldq), s: t.s.add(row * BLOCK), ..t };
+            if row + 2 <= rows {
+                (0..t.n).step_by(8).for_each(|j| score_tile::<V, S, 2, 8>(&t, j));
+                row += 2;
+            } else {
+                (0..t.n).step_by(16).for_each(|j| score_tile::<V, S, 1, 16>(&t, j));
+                row += 1;
+            }
+        }
+    }
+}
+
+/// `R` queries times the `J` keys from `j`, `R J == 16`: sixteen accumulators, reduced together.
+///
+/// # Safety
+/// As [`scores`], for `R` rows; `j < n`.
+#[inline(always)]
+unsafe fn score_tile<V: Wide, S: Store, const R: usize, const J: usize>(t: &Queries, j: usize) {
+    const { assert!(R * J == 16) };
+    // SAFETY: key pointers past the block repeat the last one; whole and partial loads stay within d elements.
+    unsafe {
+        let keys: [*const u8; J] = std::array::from_fn(|i| *t.keys.add((j + i).min(t.n - 1)));
+        let mut acc = [V::splat(0.0); 16];
+        let whole = t.d / 16 * 16;
+        let mut at = 0;
+        while at < whole {
+            let q: [V; R] = std::array::from_fn(|r| V::load(t.q.add(r * t.ldq + at)));
+            for i in 0..J {
+                let key: V = S::load(keys[i], at);
+                for r in 0..R {
+                    acc[r * J + i] = q[r].fma(key, acc[r * J + i]);
+                }
+            }
+            at += 16;
+        }
+        if whole < t.d {
+            for i in 0..J {
+                let key: V = S::load_part(keys[i], whole, t.d - whole);
+                for r in 0..R {
+                    let q = V::load_part(t.q.add(r * t.ldq + whole), t.d - whole);
+                    acc[r * J + i] = q.fma(key, acc[r * J + i]);
+                }
+            }
+        }
+        let sums = V::sums(acc).to_array();
+        let n = J.min(t.n - j);
+        for r in 0..R {
+            std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * J), t.s.add(r * BLOCK + j), n);
+        }
+    }
+}
+
+/// Scores, values and running sums of a block; see [`super::OnlineFn`].
+#[derive(Clone, Copy)]
+pub(super) struct Online {
+    pub(super) s: *mut f32,
+    pub(super) n: usize,
+    pub(super) values: *const *const u8,
+    pub(super) dv: usize,
+    pub(super) m: *mut f32,
+    pub(super) l: *mut f32,
+    pub(super) acc: *mut f32,
+}
+
+/// What a row does to its accumulator.
+#[derive(Clone, Copy)]
+struct Row {
+    /// The factor on what was there.
+    scale: f32,
+    /// Bit j: position j takes part.
+    live: u64,
+}
+
+/// One step of the online softmax for each row.
+///
+/// # Safety
+/// The contract of [`super::OnlineFn`].
+#[inline(always)]
+pub(super) unsafe fn online<V: Wide, S: Store>(t: Online, rows: usize) {
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: `row` and as many rows after it as each case takes are within those the caller lends.
+        unsafe {
+            let t = Online {
+                s: t.s.add(row * BLOCK),
+                m: t.m.add(row),
+                l: t.l.add(row),
+                acc: t.acc.add(row * t.dv),
+                ..t
+            };
+            row += match rows - row {
+                ROWS.. => online_rows::<V, S, ROWS>(&t),
+                2.. => online_rows::<V, S, 2>(&t),
+                _ => online_rows::<V, S, 1>(&t),
+            };
+        }
+    }
+}
+
+/// The step for `R` rows; returns `R`. The positions that all of them use from the start are added together, the rest
+/// row by row; either way a row adds its positions in order.
+///
+/// # Safety
+/// As [`online`], for `R` rows.
+#[inline(always)]
+unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
+    // SAFETY: passed on.
+    unsafe {
+        let rows: [Option<Row>; R] = std::array::from_fn(|r| soften::<V>(t, r));
+        let shared = rows.iter().map(|row| row.map_or(0, |row| row.live.trailing_ones() as usize)).min().unwrap_or(0);
+        if shared > 0 {
+            let scale = rows.map(|row| row.map_or(1.0, |row| row.scale));
+            accumulate::<V, S, R>(t.values, shared, t.s, scale, t.acc, t.dv);
+        }
+        for (r, row) in rows.into_iter().enumerate() {
+            let Some(row) = row else { continue };
+            let scale = if shared > 0 { 1.0 } else { row.scale };
+            let rest = row.live & !((1u128 << shared) - 1) as u64;
+            if rest != 0 {
+                let (s, acc) = (t.s.add(r * BLOCK), t.acc.add(r * t.dv));
+                accumulate_some::<V, S>(t, rest, s, scale, acc);
+            }
+        }
+    }
+    R
+}
+
+/// Turns row `r` of the scores into probabilities relative to its new maximum and brings its `m` and `l` up to date.
+/// None where every score is -inf: then nothing but the scores changes.
+///
+/// # Safety
+/// As [`online`], for row `r`.
+#[inline(always)]
+unsafe fn soften<V: Wide>(t: &Online, r: usize) -> Option<Row> {
+    // SAFETY: the row has n scores, of which no more are touched; m and l have row r.
+    unsafe {
+        let s = t.s.add(r * BLOCK);
+        let (mut x, mut live) = ([V::splat(f32::NEG_INFINITY); 4], 0u64);
+        for (v, x) in x.iter_mut().enumerate().take(t.n.div_ceil(16)) {
+            let n = (t.n - 16 * v).min(16);
+            *x = V::load_or(s.add(16 * v), n, f32::NEG_INFINITY);
+            live |= u64::from(x.differ(V::splat(f32::NEG_INFINITY))) << (16 * v);
+        }
+        let zero = V::splat(0.0);
+        if live == 0 {
+            (0..t.n).step_by(16).for_each(|j| zero.store_part(s.add(j), (t.n - j).min(16)));
+            return None;
+        }
+        let block = x[0].max(x[1]).max(x[2].max(x[3])).largest();
+        let old = *t.m.add(r);
+        let new = if block > old { block } else { old };
+        let mut total = zero;
+        for (v, x) in x.into_iter().enumerate().take(t.n.div_ceil(16)) {
+            let p = super::math::exp(x.sub(V::splat(new)));
+            p.store_part(s.add(16 * v), (t.n - 16 * v).min(16));
+            total = total.add(p);
+        }
+        let scale = super::math::exp(super::lanes::Array([old - new])).0[0];
+        *t.m.add(r) = new;
+        *t.l.add(r) = (*t.l.add(r)).mul_add(scale, total.sum());
+        Some(Row { scale, live })
+    }
+}
+
+/// As [`accumulate`] for one row and the positions of `live`.
+///
+/// # Safety
+/// As [`accumulate`].
+#[inline(always)]
+unsafe fn accumulate_some<V: Wide, S: Store>(t: &Online, mut live: u64, s: *const f32, scale: f32, acc: *mut f32) {
+    let (mut p, mut values, mut n) = ([0.0; BLOCK], [std::ptr::null(); BLOCK], 0);
+    while live != 0 {
+        let j = live.trailing_zeros() as usize;
+        // SAFETY: j < n of the block.
+        unsafe { (p[n], values[n]) = (*s.add(j), *t.values.add(j)) };
+        n += 1;
+        live &= live - 1;
+    }
+    // SAFETY: n probabilities and values were gathered.
+    unsafe { accumulate::<V, S, 1>(values.as_ptr(), n, p.as_ptr(), [scale], acc, t.dv) }
+}
+
+/// `acc[r] = acc[r] * scale[r] + sum over j < n of p[r][j] * values[j]`, j in order.
+///
+/// # Safety
+/// `n` values of `dv` elements, `R` rows of `n` probabilities [`BLOCK`] apart, `R x dv` accumulators.
+#[inline(always)]
+unsafe fn accumulate<V: Wide, S: Store, const R: usize>(
+    values: *const *const u8,
+    n: usize,
+    p: *const f32,
+    scale: [f32; R],
+    acc: *mut f32,
+    dv: usize,
+) {
+    let mut at = 0;
+    // SAFETY: every chunk lies within dv elements.
+    unsafe {
+        while at + 16 * VECS <= dv {
+            chunk::<V, S, R, VECS>(values, n, p, scale, (acc.add(at), dv), (at, 16));
+            at += 16 * VECS;
+        }
+        while at < dv {
+            chunk::<V, S, R, 1>(values, n, p, scale, (acc.add(at), dv), (at, 16.min(dv - at)));
+            at += 16;
+        }
+    }
+}
+
+/// [`accumulate`] over `NV` registers of every row; with `NV == 1` the register may be partly used.
+///
+/// # Safety
+/// As [`accumulate`], for elements `at.0..at.0 + 16 (NV - 1) + at.1`; `acc` is a pointer and its row stride.
+#[inline(always)]
+unsafe fn chunk<V: Wide, S: Store, const R: usize, const NV: usize>(
+    values: *const *const u8,
+    n: usize,
+    p: *const f32,
+    scale: [f32; R],
+    acc: (*mut f32, usize),
+    at: (usize, usize),
+) {
+    let partial = NV == 1 && at.1 < 16;
+    // SAFETY: as the caller promised; a partial register touches at.1 elements.
+    unsafe {
+        let mut sums = [[V::splat(0.0); NV]; R];
+        for r in 0..R {
+            for v in 0..NV {
+                let from = acc.0.add(r * acc.1 + 16 * v);
+                let old = if partial { V::load_part(from, at.1) } else { V::load(from) };
+                sums[r][v] = old.mul(V::splat(scale[r]));
+            }
+        }
+        for j in 0..n {
+            let row = *values.add(j);
+            let value: [V; NV] = std::array::from_fn(|v| {
+                if partial { S::load_part(row, at.0, at.1) } else { S::load(row, at.0 + 16 * v) }
+            });
+            for r in 0..R {
+                let p = V::splat(*p.add(r * BLOCK + j));
+                for v in 0..NV {
+                    sums[r][v] = p.fma(value[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            for v in 0..NV {
+                let to = acc.0.add(r * acc.1 + 16 * v);
+                if partial { sums[r][v].store_part(to, at.1) } else { sums[r][v].store(to) }
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The formats that [`gemm`](super::gemm) multiplies, and the register tiles of each instruction set.
+//!
+//! A tile wants as many accumulators as the registers hold and at least as many as a fused multiply-add is cycles long
+//! (4 on Zen 4, 6 for `vdpbf16ps`); few rows take several panels at a time, which also gives the memory several streams
+//! to read ahead of.
+
+use std::marker::PhantomData;
+
+use super::gemm::{Format, Tile, tile};
+use super::lanes::{Array, Wide, Y16, Z16, ZPairs};
+
+/// The register tiles of an instruction set.
+pub(super) trait Tiles {
+    /// The most rows in a tile.
+    const MAX_ROWS: usize;
+    /// Half panels at a time for a tile of `rows`; a power of two.
+    fn halves(rows: usize) -> usize;
+    /// See [`Format::run`].
+    ///
+    /// # Safety
+    /// As [`tile`].
+    unsafe fn run<F: Format>(rows: usize, halves: usize, t: &Tile);
+}
+
+/// Implements [`Tiles`] for a type with a function a shape, each compiled for the features.
+macro_rules! tiles {
+    ($set:ident, $doc:literal, $features:literal, $max:literal, $halves:expr, $($rows:literal x $nv:literal),+) => {
+        #[doc = $doc]
+        pub(super) enum $set {}
+
+        impl Tiles for $set {
+            const MAX_ROWS: usize = $max;
+
+            fn halves(rows: usize) -> usize {
+                const HALVES: fn(usize) -> usize = $halves;
+                HALVES(rows)
+            }
+
+            unsafe fn run<F: Format>(rows: usize, halves: usize, t: &Tile) {
+                /// One shape.
+                ///
+                /// # Safety
+                /// As [`tile`].
+                #[target_feature(enable = $features)]
+                unsafe fn shape<F: Format, const MR: usize, const NV: usize>(t: &Tile) {
+                    // SAFETY: passed on.
+                    unsafe { tile::<F, MR, NV>(t) }
+                }
+                // SAFETY: passed on; the caller promises the features with the instructions of F.
+                unsafe {
+                    match (rows, halves) {
+                        $(($rows, $nv) => shape::<F, $rows, $nv>(t),)+
+                        _ => unreachable!("no register tile of {rows} rows and {halves} half panels"),
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// Four panels for up to 3 rows (24 accumulators), two for up to 6, one for up to 12.
+const fn wide_halves(rows: usize) -> usize {
+    match rows {
+        1..=3 => 8,
+        4..=6 => 4,
+        _ => 2,
+    }
+}
+
+/// Half panels of two registers each: two panels for one row, one for up to three, half of one beyond.
+const fn narrow_halves(rows: usize) -> usize {
+    match rows {
+        1 => 4,
+        2 | 3 => 2,
+        _ => 1,
+    }
+}
+
+tiles!(Avx512Tiles, "32 registers of 16 lanes.", "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12, wide_halves,
+    1 x 8, 1 x 4, 1 x 2, 2 x 8, 2 x 4, 2 x 2, 3 x 8, 3 x 4, 3 x 2, 4 x 4, 4 x 2, 5 x 4, 5 x 2, 6 x 4, 6 x 2,
+    7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2);
+tiles!(Bf16Tiles, "32 registers of 16 lanes, with dot products.",
+    "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12, wide_halves,
+    1 x 8, 1 x 4, 1 x 2, 2 x 8, 2 x 4, 2 x 2, 3 x 8, 3 x 4, 3 x 2, 4 x 4, 4 x 2, 5 x 4, 5 x 2, 6 x 4, 6 x 2,
+    7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2);
+tiles!(Avx2Tiles, "16 registers of 8 lanes.", "avx2,fma", 5, narrow_halves,
+    1 x 4, 1 x 2, 2 x 2, 3 x 2, 4 x 1, 5 x 1);
+tiles!(ArrayTiles, "Whatever the compiler makes of arrays.", "sse2", 2, |_| 1, 1 x 1, 2 x 1);
+tiles!(FmaArrayTiles, "Arrays, where the compiler has fused multiply-adds.", "fma", 2, |_| 1, 1 x 1, 2 x 1);
+
+/// A and W in f32.
+pub(super) struct F32<V, T>(PhantomData<(V, T)>);
+
+impl<V: Wide, T: Tiles> Format for F32<V, T> {
+    type V = V;
+    type Act = V;
+    type Weight = V;
+    const ELEMENT: usize = 4;
+    const MAX_ROWS: usize = T::MAX_ROWS;
+
+    #[inline(always)]
+    unsafe fn act(p: *const u8) -> V {
+        // SAFETY: the caller lends the step.
+        unsafe { V::splat(p.cast::<f32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn weight(p: *const u8) -> V {
+        // SAFETY: the caller lends the half panel's step.
+        unsafe { V::load(p.cast()) }
+    }
+    #[inline(always)]
+    fn mac(acc: V, a: V, w: V) -> V {
+        a.fma(w, acc)
+    }
+    fn halves(rows: usize) -> usize {
+        T::halves(rows)
+    }
+    #[inline(always)]
+    unsafe fn run(rows: usize, halves: usize, t: &Tile) {
+        // SAFETY: passed on.
+        unsafe { T::run::<Self>(rows, halves, t) }
+    }
+}
+
+/// A and W in bf16, widened to f32 and multiplied one after the other.
+pub(super) struct Bf16<V, T>(PhantomData<(V, T)>);
+
+impl<V: Wide, T: Tiles> Format for Bf16<V, T> {
+    type V = V;
+    type Act = (V, V);
+    type Weight = (V, V);
+    const ELEMENT: usize = 2;
+    const MAX_ROWS: usize = T::MAX_ROWS;
+
+    #[inline(always)]
+    unsafe fn act(p: *const u8) -> (V, V) {
+        // SAFETY: the caller lends the step.
+        unsafe { V::splat_pair(p) }
+    }
+    #[inline(always)]
+    unsafe fn weight(p: *const u8) -> (V, V) {
+        // SAFETY: the caller lends the half panel's step.
+        unsafe { V::load_pairs(p) }
+    }
+    #[inline(always)]
+    fn mac(acc: V, a: (V, V), w: (V, V)) -> V {
+        a.1.fma(w.1, a.0.fma(w.0, acc))
+    }
+    fn halves(rows: usize) -> usize {
+        T::halves(rows)
+    }
+    #[inline(always)]
+    unsafe fn run(rows: usize, halves: usize, t: &Tile) {
+        // SAFETY: passed on.
+        unsafe { T::run::<Self>(rows, halves, t) }
+    }
+}
+
+/// A and W in bf16, multiplied in pairs by `vdpbf16ps`.
+pub(super) enum Bf16Dot {}
+
+impl Format for Bf16Dot {
+    type V = Z16;
+    type Act = ZPairs;
+    type Weight = ZPairs;
+    const ELEMENT: usize = 2;
+    const MAX_ROWS: usize = Bf16Tiles::MAX_ROWS;
+
+    #[inline(always)]
+    unsafe fn act(p: *const u8) -> ZPairs {
+        // SAFETY: the caller lends the step.
+        unsafe { ZPairs::splat(p) }
+    }
+    #[inline(always)]
+    unsafe fn weight(p: *const u8) -> ZPairs {
+        // SAFETY: the caller lends the half panel's step.
+        unsafe { ZPairs::load(p) }
+    }
+    #[inline(always)]
+    fn mac(acc: Z16, a: ZPairs, w: ZPairs) -> Z16 {
+        acc.dot_pairs(a, w)
+    }
+    fn halves(rows: usize) -> usize {
+        Bf16Tiles::halves(rows)
+    }
+    #[inline(always)]
+    unsafe fn run(rows: usize, halves: usize, t: &Tile) {
+        // SAFETY: passed on.
+        unsafe { Bf16Tiles::run::<Self>(rows, halves, t) }
+    }
+}
+
+/// The scalar form's accumulators.
+pub(super) type Plain = Array<16>;
+/// The formats of each instruction set.
+pub(super) mod of {
+    use super::*;
+    pub(in super::super) type ArrayF32 = F32<Plain, ArrayTiles>;
+    pub(in super::super) type ArrayBf16 = Bf16<Plain, ArrayTiles>;
+    pub(in super::super) type FmaArrayF32 = F32<Plain, FmaArrayTiles>;
+    pub(in super::super) type FmaArrayBf16 = Bf16<Plain, FmaArrayTiles>;
+    pub(in super::super) type Avx2F32 = F32<Y16, Avx2Tiles>;
+    pub(in super::super) type Avx2Bf16 = Bf16<Y16, Avx2Tiles>;
+    pub(in super::super) type Avx512F32 = F32<Z16, Avx512Tiles>;
+    pub(in super::super) type Avx512Bf16 = Bf16<Z16, Avx512Tiles>;
+}

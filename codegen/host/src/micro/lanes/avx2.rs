@@ -1,0 +1,253 @@
+//! Sixteen lanes in two AVX2 registers.
+
+use std::arch::x86_64::*;
+
+use super::{EXPONENT, Lanes, TWO_THIRDS, Wide};
+
+/// Lanes 0 to 7, and 8 to 15; needs avx2 and fma.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Y16(__m256, __m256);
+
+/// An intrinsic on both halves of values of [`Y16`].
+macro_rules! both {
+    ($call:ident, $($x:expr),+) => {
+        // SAFETY: a value of Y16 exists only where its instructions do (the invariant of `lanes`).
+        unsafe { Y16($call($($x.0),+), $call($($x.1),+)) }
+    };
+}
+
+impl Y16 {
+    /// `f` of each half.
+    #[inline(always)]
+    fn map(self, f: impl Fn(__m256) -> __m256) -> Self {
+        Y16(f(self.0), f(self.1))
+    }
+}
+
+/// An expression of intrinsics where a value of [`Y16`] is at hand.
+macro_rules! op {
+    ($call:expr) => {
+        // SAFETY: a value of Y16 exists only where its instructions do (the invariant of `lanes`).
+        unsafe { $call }
+    };
+}
+
+impl Lanes for Y16 {
+    type Mask = Y16;
+
+    #[inline(always)]
+    fn like(self, x: f32) -> Self {
+        let x = op!(_mm256_set1_ps(x));
+        Y16(x, x)
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        both!(_mm256_fmadd_ps, self, b, c)
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        both!(_mm256_add_ps, self, b)
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        both!(_mm256_sub_ps, self, b)
+    }
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        both!(_mm256_mul_ps, self, b)
+    }
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        both!(_mm256_div_ps, self, b)
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        both!(_mm256_max_ps, self, b)
+    }
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        both!(_mm256_min_ps, self, b)
+    }
+    #[inline(always)]
+    fn lt(self, b: Self) -> Y16 {
+        op!(Y16(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, b.0), _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, b.1)))
+    }
+    #[inline(always)]
+    fn or_where(self, mask: Y16, yes: Self) -> Self {
+        both!(_mm256_blendv_ps, self, yes, mask)
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.map(|x| op!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), x)))
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        let bit = self.like(-0.0);
+        let (size, sign) = (both!(_mm256_andnot_ps, bit, self), both!(_mm256_and_ps, bit, sign));
+        both!(_mm256_or_ps, size, sign)
+    }
+    #[inline(always)]
+    fn scale2(self, n: Self) -> Self {
+        Y16(scale2(self.0, n.0), scale2(self.1, n.1))
+    }
+    #[inline(always)]
+    fn split(self) -> (Self, Self) {
+        let (low, high) = (split(self.0), split(self.1));
+        (Y16(low.0, high.0), Y16(low.1, high.1))
+    }
+}
+
+/// See [`Lanes::scale2`]; two factors, the first exact, so that the product is rounded once.
+#[inline(always)]
+fn scale2(x: __m256, n: __m256) -> __m256 {
+    op!({
+        let n = _mm256_cvtps_epi32(n);
+        let low = _mm256_srai_epi32::<1>(n);
+        let exp2 = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
+        _mm256_mul_ps(_mm256_mul_ps(x, exp2(low)), exp2(_mm256_sub_epi32(n, low)))
+    })
+}
+
+/// See [`Lanes::split`].
+#[inline(always)]
+fn split(x: __m256) -> (__m256, __m256) {
+    op!({
+        let bits = _mm256_castps_si256(x);
+        let above = _mm256_sub_epi32(bits, _mm256_set1_epi32(TWO_THIRDS));
+        let field = _mm256_and_si256(above, _mm256_set1_epi32(EXPONENT));
+        let mantissa = _mm256_castsi256_ps(_mm256_sub_epi32(bits, field));
+        (mantissa, _mm256_cvtepi32_ps(_mm256_srai_epi32::<23>(field)))
+    })
+}
+
+/// Masks of the first `n` of sixteen lanes.
+#[inline(always)]
+unsafe fn first(n: usize) -> (__m256i, __m256i) {
+    // SAFETY: the caller promises avx2.
+    unsafe {
+        let n = _mm256_set1_epi32(n as i32);
+        let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+        (_mm256_cmpgt_epi32(n, low), _mm256_cmpgt_epi32(n, high))
+    }
+}
+
+/// The first and second halves of eight pairs of bf16, widened.
+#[inline(always)]
+unsafe fn widen_pairs(pairs: __m256i) -> (__m256, __m256) {
+    // SAFETY: the caller promises avx2.
+    unsafe {
+        let first = _mm256_slli_epi32::<16>(pairs);
+        let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+        (_mm256_castsi256_ps(first), _mm256_castsi256_ps(second))
+    }
+}
+
+impl Wide for Y16 {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller promises the instructions.
+        let x = unsafe { _mm256_set1_ps(x) };
+        Y16(x, x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        unsafe { Y16(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self {
+        // SAFETY: masked lanes are not read; the caller lends the others.
+        unsafe {
+            let (low, high) = first(n);
+            Y16(_mm256_maskload_ps(p, low), _mm256_maskload_ps(p.wrapping_add(8), high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_or(p: *const f32, n: usize, fill: f32) -> Self {
+        // SAFETY: masked lanes are not read; the caller lends the others.
+        unsafe {
+            let (low, high) = first(n);
+            let mask = Y16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high));
+            Self::splat(fill).or_where(mask, Self::load_part(p, n))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        let half = |p: *const u16| unsafe {
+            let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
+        };
+        Y16(half(p), half(p.wrapping_add(8)))
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
+        // SAFETY: the caller lends 64 bytes and promises the instructions.
+        unsafe {
+            let low = widen_pairs(_mm256_loadu_si256(p.cast()));
+            let high = widen_pairs(_mm256_loadu_si256(p.add(32).cast()));
+            (Y16(low.0, high.0), Y16(low.1, high.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(p: *const u8) -> (Self, Self) {
+        // SAFETY: the caller lends 4 bytes and promises the instructions.
+        let (a, b) = unsafe { widen_pairs(_mm256_set1_epi32(p.cast::<i32>().read_unaligned())) };
+        (Y16(a, a), Y16(b, b))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller lends p[0..16].
+        unsafe {
+            _mm256_storeu_ps(p, self.0);
+            _mm256_storeu_ps(p.add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize) {
+        // SAFETY: masked lanes are not written; the caller lends the others.
+        unsafe {
+            let (low, high) = first(n);
+            _mm256_maskstore_ps(p, low, self.0);
+            _mm256_maskstore_ps(p.wrapping_add(8), high, self.1);
+        }
+    }
+    #[inline(always)]
+    fn differ(self, b: Self) -> u16 {
+        let half = |x, y| op!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(x, y))) as u16;
+        half(self.0, b.0) | half(self.1, b.1) << 8
+    }
+    #[inline(always)]
+    fn sums(v: [Self; 16]) -> Self {
+        // Lanes i and i + 8 are the two registers. The pairings keep the sums in the order of the vectors.
+        let by8 = v.map(|x| op!(_mm256_add_ps(x.0, x.1)));
+        let eight = |v: &[__m256]| {
+            let by4: [__m256; 4] = std::array::from_fn(|i| fold4(v[i], v[i + 4]));
+            fold1(fold2(by4[0], by4[1]), fold2(by4[2], by4[3]))
+        };
+        Y16(eight(&by8[..8]), eight(&by8[8..]))
+    }
+}
+
+/// Lanes i and i + 4 added: the low half from `a`, the high half from `b`.
+#[inline(always)]
+fn fold4(a: __m256, b: __m256) -> __m256 {
+    op!(_mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b)))
+}
+
+/// In every quarter, lanes i and i + 2 added: two from `a`, two from `b`.
+#[inline(always)]
+fn fold2(a: __m256, b: __m256) -> __m256 {
+    op!({
+        let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+        let low = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+        _mm256_add_ps(low, _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)))
+    })
+}
+
+/// In every quarter, lanes 2i and 2i + 1 added: two from `a`, two from `b`.
+#[inline(always)]
+fn fold1(a: __m256, b: __m256) -> __m256 {
+    op!(_mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b)))
+}
