@@ -105,7 +105,7 @@ fn advice(wanted: &u64, found: &u64) -> &'static str {
 /// header, and as much of the rest as the caller likes.
 pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> {
     let length: [u8; 8] =
-        bytes.first_chunk().copied().ok_or(HeaderError::NoLength { found: bytes.len() as u64 })?;
+        bytes.first_chunk().copied().ok_or(HeaderError::NoLength { found: file_len })?;
     let length = u64::from_le_bytes(length);
     if length > HEADER_MAX {
         return Err(HeaderError::TooLong { found: length });
@@ -124,8 +124,8 @@ pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> 
     if json.first() != Some(&b'{') {
         return Err(HeaderError::Malformed { reason: "it does not begin with `{`".to_owned() });
     }
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|e| HeaderError::Malformed { reason: shorten(&e.to_string()) })?;
+    let raw: RawHeader = serde_json::from_slice(json)
+        .map_err(|e| HeaderError::Malformed { reason: shorten(&e.to_string()) })?;
     place_tensors(raw.tensors, data_start, file_len)
 }
 
@@ -135,7 +135,7 @@ fn place_tensors(
     data_start: u64,
     file_len: u64,
 ) -> Result<Header, HeaderError> {
-    raw.sort_by(|a, b| (a.1.begin, a.1.end).cmp(&(b.1.begin, b.1.end)));
+    raw.sort_by_key(|(_, entry)| (entry.begin, entry.end));
     let mut tensors = BTreeMap::new();
     let mut expected = 0u64;
     for (name, entry) in raw {
@@ -146,7 +146,8 @@ fn place_tensors(
         }
         let wanted = byte_length(entry.dtype, &entry.shape)
             .ok_or_else(|| bad(format!("{:?} {:?} has no byte length", entry.dtype, entry.shape)))?;
-        let found = entry.end.checked_sub(entry.begin).ok_or_else(|| bad("it ends before it begins".into()))?;
+        let found =
+            entry.end.checked_sub(entry.begin).ok_or_else(|| bad("it ends before it begins".into()))?;
         if wanted != found {
             let what = format!("{:?} {:?}", entry.dtype, entry.shape);
             return Err(bad(format!("{what} wants {wanted} bytes, its offsets give {found}")));
@@ -180,6 +181,28 @@ struct RawHeader {
     tensors: Vec<(String, RawEntry)>,
 }
 
+/// Free texts about the file, which must have the right form but are not kept.
+struct Metadata;
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
+                while map.next_entry::<String, String>()?.is_some() {}
+                Ok(Metadata)
+            }
+        }
+        deserializer.deserialize_map(Texts)
+    }
+}
+
 struct RawEntry {
     dtype: Dtype,
     shape: Box<[usize]>,
@@ -199,9 +222,13 @@ impl<'de> Deserialize<'de> for RawHeader {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
                 let mut tensors = Vec::new();
+                let mut seen = false;
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        map.next_value::<Option<Metadata>>()?;
+                        if std::mem::replace(&mut seen, true) {
+                            return Err(serde::de::Error::duplicate_field("__metadata__"));
+                        }
                         continue;
                     }
                     if tensors.len() >= TENSORS_MAX {

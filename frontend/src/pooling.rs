@@ -91,7 +91,8 @@ struct Module {
 }
 
 fn parse_modules(bytes: &[u8], place: &str) -> Result<Vec<Module>, PoolingError> {
-    let malformed = |found: String| PoolingError::Malformed { place: place.to_owned(), found: shorten(&found) };
+    let malformed =
+        |found: String| PoolingError::Malformed { place: place.to_owned(), found: shorten(&found) };
     json::check_depth(bytes).map_err(malformed)?;
     let value: Value = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
     let Value::Array(items) = value else { return Err(malformed(json::kind(&value).to_owned())) };

@@ -164,7 +164,8 @@ impl Llama3Steps {
         if wavelength < (self.context / self.high) as f32 {
             return frequency;
         }
-        let smooth = ((1.0 / wavelength) * self.context as f32 - self.low as f32) / (self.high - self.low) as f32;
+        let smooth =
+            ((1.0 / wavelength) * self.context as f32 - self.low as f32) / (self.high - self.low) as f32;
         (1.0 - smooth) * frequency / self.factor + smooth * frequency
     }
 }
@@ -216,9 +217,11 @@ fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> 
     let key = key.unwrap_or("partial_rotary_factor");
     let share = match (context.default_partial, partial) {
         (None, None) => 1.0,
-        (None, Some(share)) if share == 1.0 => 1.0,
+        (None, Some(1.0)) => 1.0,
         (None, Some(share)) => {
-            return Err(root.config().unsupported(key, &format!("{share} (this architecture rotates whole heads)")));
+            return Err(root
+                .config()
+                .unsupported(key, &format!("{share} (this architecture rotates whole heads)")));
         }
         (Some(default), partial) => partial.unwrap_or(default),
     };
@@ -234,8 +237,10 @@ fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> 
 fn scaling(inner: Section<'_>, root: Section<'_>, context: RopeContext) -> Result<RopeScaling, ConfigError> {
     let older = inner.opt_str("type")?;
     let kind = inner.opt_str("rope_type")?.or(older).unwrap_or("default");
-    let outer_original = root.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
-    let inner_original = inner.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
+    let outer_original =
+        root.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
+    let inner_original =
+        inner.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
     let original_max_position = outer_original.or(inner_original).unwrap_or(context.max_position);
     match kind {
         "default" => {
