@@ -1,0 +1,18 @@
+//! The CPU: aligned memory, a pool of threads, and the model that calls host kernels.
+//!
+//! This is the only module of the crate with `unsafe` in it: kernels take raw addresses, and the pool lends a closure to
+//! threads that outlive it. Each block says why it is sound.
+#![allow(unsafe_code, reason = "kernels are called through raw addresses; each block says why it is sound")]
+
+mod load;
+mod memory;
+mod model;
+mod pool;
+
+pub use load::packed_bytes;
+pub use memory::{Memory, WeightBytes};
+pub use model::{HostConfig, HostModel};
+pub use pool::{PoolPanic, ThreadPool};
+
+#[cfg(test)]
+mod tests;

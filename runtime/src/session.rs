@@ -1,0 +1,76 @@
+//! One sequence on one model: fed in chunks of any size, cut back where a new prompt differs.
+
+use crate::{BatchBuilder, BlockPool, Chunk, DeviceModel, Rows, RuntimeError, Sequence};
+
+/// A sequence, its pages and the model that computes it.
+pub struct Session<'m> {
+    model: &'m mut dyn DeviceModel,
+    pool: BlockPool,
+    sequence: Sequence,
+}
+
+impl<'m> Session<'m> {
+    /// An empty sequence that may use the whole KV cache of the model.
+    pub fn new(model: &'m mut dyn DeviceModel) -> Self {
+        let pool = BlockPool::new(model.limits().pages);
+        Self { model, pool, sequence: Sequence::new() }
+    }
+    /// The tokens that were fed.
+    pub fn tokens(&self) -> &[u32] {
+        self.sequence.tokens()
+    }
+    /// The model.
+    pub fn model(&self) -> &dyn DeviceModel {
+        self.model
+    }
+    /// Tokens that fit the model's context and its KV cache.
+    pub fn capacity(&self) -> usize {
+        let limits = self.model.limits();
+        limits.max_positions.min(limits.pages * sinter_ir::PAGE as usize)
+    }
+    /// Feeds tokens in one step and gives the wanted rows of logits. On an error the sequence is as before.
+    pub fn feed(&mut self, tokens: &[u32], rows: Rows) -> Result<&[f32], RuntimeError> {
+        let start = self.sequence.len();
+        let most = self.capacity();
+        if start + tokens.len() > most {
+            let count = tokens.len();
+            return Err(RuntimeError::Parameter(format!(
+                "{count} tokens after {start} are more than the context of {most} tokens"
+            )));
+        }
+        self.sequence.extend(tokens, &mut self.pool)?;
+        let mut builder = BatchBuilder::new();
+        builder.push(Chunk { tokens, start, pages: self.sequence.pages(), rows });
+        let batch = builder.finish();
+        match self.model.step(&batch) {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                self.sequence.truncate(start, &mut self.pool)?;
+                Err(error)
+            }
+        }
+    }
+    /// Feeds tokens in steps of at most `chunk` and gives the last row of logits.
+    pub fn prefill(&mut self, tokens: &[u32], chunk: usize) -> Result<&[f32], RuntimeError> {
+        let last = tokens.chunks(chunk.max(1)).count().saturating_sub(1);
+        for piece in tokens.chunks(chunk.max(1)).take(last) {
+            self.feed(piece, Rows::None)?;
+        }
+        self.feed(&tokens[last * chunk.max(1)..], Rows::Last)
+    }
+    /// Forgets what differs from `tokens` and returns how many of them are still in the cache. At least the last of
+    /// `tokens` is left to be fed, so that there are logits to sample from.
+    pub fn rewind(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
+        let known = self.sequence.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let kept = known.min(tokens.len().saturating_sub(1));
+        self.sequence.truncate(kept, &mut self.pool)?;
+        Ok(kept)
+    }
+}
+
+/// The hidden values of one text by an encoder: one row for each token.
+pub fn encode<'m>(model: &'m mut dyn DeviceModel, tokens: &[u32]) -> Result<&'m [f32], RuntimeError> {
+    let mut builder = BatchBuilder::new();
+    builder.push(Chunk { tokens, start: 0, pages: &[], rows: Rows::None });
+    model.step(&builder.finish())
+}
