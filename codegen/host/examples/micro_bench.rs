@@ -160,7 +160,9 @@ impl Weight {
         let group = if self.bf16 { 2 } else { 1 };
         for probe in 0..64 {
             let (i, j) = (probe * 37 % m, probe * 997 % self.n);
-            let at = |kk: usize| j / PANEL * self.k * PANEL + kk / group * group * PANEL + j % PANEL * group + kk % group;
+            let at = |kk: usize| {
+                j / PANEL * self.k * PANEL + kk / group * group * PANEL + j % PANEL * group + kk % group
+            };
             let want: f64 = (0..self.k).map(|kk| get(&self.a, i * self.k + kk) * get(&self.w, at(kk))).sum();
             let got = f64::from(c[i * self.n + j]);
             assert!((got - want).abs() < 1e-3 * (self.k as f64).sqrt(), "({i}, {j}): {got} is not {want}");
@@ -207,7 +209,9 @@ fn decode(table: &Kernels) {
 /// Many rows: as a share of the arithmetic peak.
 fn prefill(table: &Kernels) {
     for bf16 in [true, false] {
-        for (m, k, n) in [(512, 2048, 8192), (512, 8192, 2048), (512, 576, 1536), (128, 2048, 2048), (37, 2048, 2048)] {
+        for (m, k, n) in
+            [(512, 2048, 8192), (512, 8192, 2048), (512, 576, 1536), (128, 2048, 2048), (37, 2048, 2048)]
+        {
             let weight = Weight::new(n, k, m, bf16);
             let mut c = vec![0.0; m * n];
             for threads in [1, 2] {
@@ -235,7 +239,11 @@ fn prefill(table: &Kernels) {
 fn attention(table: &Kernels) {
     let rounds = 1_000_000;
     // SAFETY: the machine of these figures has avx512bf16.
-    let top = (rounds * 24 * 32) as f64 / median(5, || { black_box(unsafe { peak(false, rounds) }); }) / 1e9;
+    let top = (rounds * 24 * 32) as f64
+        / median(5, || {
+            black_box(unsafe { peak(false, rounds) });
+        })
+        / 1e9;
     for bf16 in [false, true] {
         for d in [64, 128, 256] {
             for rows in [1, 2, 4, 8] {
@@ -266,11 +274,27 @@ fn attention(table: &Kernels) {
                         // SAFETY: the keys, values, scores and sums are as many as said.
                         unsafe {
                             if which & 1 != 0 {
-                                scores(q.as_ptr(), d, rows, k_rows[b..].as_ptr(), POSITIONS, d, s.as_mut_ptr());
+                                scores(
+                                    q.as_ptr(),
+                                    d,
+                                    rows,
+                                    k_rows[b..].as_ptr(),
+                                    POSITIONS,
+                                    d,
+                                    s.as_mut_ptr(),
+                                );
                             }
                             if which & 2 != 0 {
-                                online(s.as_mut_ptr(), rows, POSITIONS, v_rows[b..].as_ptr(), d, m.as_mut_ptr(),
-                                    l.as_mut_ptr(), acc.as_mut_ptr());
+                                online(
+                                    s.as_mut_ptr(),
+                                    rows,
+                                    POSITIONS,
+                                    v_rows[b..].as_ptr(),
+                                    d,
+                                    m.as_mut_ptr(),
+                                    l.as_mut_ptr(),
+                                    acc.as_mut_ptr(),
+                                );
                             }
                         }
                     }
@@ -294,9 +318,12 @@ fn attention(table: &Kernels) {
 fn elementary(table: &Kernels) {
     let x: Vec<f32> = (0..2048).map(|i| (i as f32 + 1.0) / 300.0).collect();
     let mut y = vec![0.0; x.len()];
-    for (name, f) in [("exp", table.exp), ("log", table.log), ("tanh", table.tanh), ("erf", table.erf), ("sin", table.sin)] {
+    for (name, f) in
+        [("exp", table.exp), ("log", table.log), ("tanh", table.tanh), ("erf", table.erf), ("sin", table.sin)]
+    {
         // SAFETY: both have the same length.
-        let time = median(9, || (0..200).for_each(|_| unsafe { f(x.as_ptr(), y.as_mut_ptr(), x.len()) })) / 200.0;
+        let time =
+            median(9, || (0..200).for_each(|_| unsafe { f(x.as_ptr(), y.as_mut_ptr(), x.len()) })) / 200.0;
         println!("{name}: {:.2} G/s", x.len() as f64 / time / 1e9);
     }
 }

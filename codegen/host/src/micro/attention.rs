@@ -1,4 +1,4 @@
-//! Attention over a block of up to [`BLOCK`] positions whose keys and values lie anywhere: scores, and the step of the
+//! Attention over a block of up to [`POSITIONS`] positions whose keys and values lie anywhere: scores, and the step of the
 //! online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; the blocked form is
 //! FlashAttention's, Dao et al. 2022).
 //!
@@ -8,7 +8,7 @@
 use super::lanes::Wide;
 
 /// The most positions in a block, and the elements between rows of scores.
-pub const BLOCK: usize = 64;
+pub const POSITIONS: usize = 64;
 /// Score rows that share a pass over the values.
 const ROWS: usize = 4;
 /// Registers of a row's accumulator in a pass over the values.
@@ -81,12 +81,16 @@ pub(super) unsafe fn scores<V: Wide, S: Store>(t: Queries, rows: usize) {
     while row < rows {
         // SAFETY: rows `row` and, in the first case, `row + 1` are within those the caller lends.
         unsafe {
-            let t = Queries { q: t.q.add(row * t.ldq), s: t.s.add(row * BLOCK), ..t };
+            let t = Queries { q: t.q.add(row * t.ldq), s: t.s.add(row * POSITIONS), ..t };
             if row + 2 <= rows {
-                (0..t.n).step_by(8).for_each(|j| score_tile::<V, S, 2, 8>(&t, j));
+                for j in (0..t.n).step_by(8) {
+                    score_tile::<V, S, 2, 8>(&t, j);
+                }
                 row += 2;
             } else {
-                (0..t.n).step_by(16).for_each(|j| score_tile::<V, S, 1, 16>(&t, j));
+                for j in (0..t.n).step_by(16) {
+                    score_tile::<V, S, 1, 16>(&t, j);
+                }
                 row += 1;
             }
         }
@@ -102,12 +106,18 @@ unsafe fn score_tile<V: Wide, S: Store, const R: usize, const J: usize>(t: &Quer
     const { assert!(R * J == 16) };
     // SAFETY: key pointers past the block repeat the last one; whole and partial loads stay within d elements.
     unsafe {
-        let keys: [*const u8; J] = std::array::from_fn(|i| *t.keys.add((j + i).min(t.n - 1)));
+        let mut keys = [std::ptr::null(); J];
+        for (i, key) in keys.iter_mut().enumerate() {
+            *key = *t.keys.add((j + i).min(t.n - 1));
+        }
         let mut acc = [V::splat(0.0); 16];
         let whole = t.d / 16 * 16;
         let mut at = 0;
         while at < whole {
-            let q: [V; R] = std::array::from_fn(|r| V::load(t.q.add(r * t.ldq + at)));
+            let mut q = [V::load(t.q.add(at)); R];
+            for r in 1..R {
+                q[r] = V::load(t.q.add(r * t.ldq + at));
+            }
             for i in 0..J {
                 let key: V = S::load(keys[i], at);
                 for r in 0..R {
@@ -128,7 +138,7 @@ unsafe fn score_tile<V: Wide, S: Store, const R: usize, const J: usize>(t: &Quer
         let sums = V::sums(acc).to_array();
         let n = J.min(t.n - j);
         for r in 0..R {
-            std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * J), t.s.add(r * BLOCK + j), n);
+            std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * J), t.s.add(r * POSITIONS + j), n);
         }
     }
 }
@@ -165,7 +175,7 @@ pub(super) unsafe fn online<V: Wide, S: Store>(t: Online, rows: usize) {
         // SAFETY: `row` and as many rows after it as each case takes are within those the caller lends.
         unsafe {
             let t = Online {
-                s: t.s.add(row * BLOCK),
+                s: t.s.add(row * POSITIONS),
                 m: t.m.add(row),
                 l: t.l.add(row),
                 acc: t.acc.add(row * t.dv),
@@ -189,10 +199,15 @@ pub(super) unsafe fn online<V: Wide, S: Store>(t: Online, rows: usize) {
 unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
     // SAFETY: passed on.
     unsafe {
-        let rows: [Option<Row>; R] = std::array::from_fn(|r| soften::<V>(t, r));
-        let shared = rows.iter().map(|row| row.map_or(0, |row| row.live.trailing_ones() as usize)).min().unwrap_or(0);
+        let (mut rows, mut scale, mut shared) = ([None; R], [1.0; R], POSITIONS);
+        for r in 0..R {
+            rows[r] = soften::<V>(t, r);
+            match rows[r] {
+                Some(row) => (scale[r], shared) = (row.scale, shared.min(row.live.trailing_ones() as usize)),
+                None => shared = 0,
+            }
+        }
         if shared > 0 {
-            let scale = rows.map(|row| row.map_or(1.0, |row| row.scale));
             accumulate::<V, S, R>(t.values, shared, t.s, scale, t.acc, t.dv);
         }
         for (r, row) in rows.into_iter().enumerate() {
@@ -200,7 +215,7 @@ unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
             let scale = if shared > 0 { 1.0 } else { row.scale };
             let rest = row.live & !((1u128 << shared) - 1) as u64;
             if rest != 0 {
-                let (s, acc) = (t.s.add(r * BLOCK), t.acc.add(r * t.dv));
+                let (s, acc) = (t.s.add(r * POSITIONS), t.acc.add(r * t.dv));
                 accumulate_some::<V, S>(t, rest, s, scale, acc);
             }
         }
@@ -217,7 +232,7 @@ unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
 unsafe fn soften<V: Wide>(t: &Online, r: usize) -> Option<Row> {
     // SAFETY: the row has n scores, of which no more are touched; m and l have row r.
     unsafe {
-        let s = t.s.add(r * BLOCK);
+        let s = t.s.add(r * POSITIONS);
         let (mut x, mut live) = ([V::splat(f32::NEG_INFINITY); 4], 0u64);
         for (v, x) in x.iter_mut().enumerate().take(t.n.div_ceil(16)) {
             let n = (t.n - 16 * v).min(16);
@@ -226,7 +241,9 @@ unsafe fn soften<V: Wide>(t: &Online, r: usize) -> Option<Row> {
         }
         let zero = V::splat(0.0);
         if live == 0 {
-            (0..t.n).step_by(16).for_each(|j| zero.store_part(s.add(j), (t.n - j).min(16)));
+            for j in (0..t.n).step_by(16) {
+                zero.store_part(s.add(j), (t.n - j).min(16));
+            }
             return None;
         }
         let block = x[0].max(x[1]).max(x[2].max(x[3])).largest();
@@ -250,8 +267,14 @@ unsafe fn soften<V: Wide>(t: &Online, r: usize) -> Option<Row> {
 /// # Safety
 /// As [`accumulate`].
 #[inline(always)]
-unsafe fn accumulate_some<V: Wide, S: Store>(t: &Online, mut live: u64, s: *const f32, scale: f32, acc: *mut f32) {
-    let (mut p, mut values, mut n) = ([0.0; BLOCK], [std::ptr::null(); BLOCK], 0);
+unsafe fn accumulate_some<V: Wide, S: Store>(
+    t: &Online,
+    mut live: u64,
+    s: *const f32,
+    scale: f32,
+    acc: *mut f32,
+) {
+    let (mut p, mut values, mut n) = ([0.0; POSITIONS], [std::ptr::null(); POSITIONS], 0);
     while live != 0 {
         let j = live.trailing_zeros() as usize;
         // SAFETY: j < n of the block.
@@ -266,7 +289,7 @@ unsafe fn accumulate_some<V: Wide, S: Store>(t: &Online, mut live: u64, s: *cons
 /// `acc[r] = acc[r] * scale[r] + sum over j < n of p[r][j] * values[j]`, j in order.
 ///
 /// # Safety
-/// `n` values of `dv` elements, `R` rows of `n` probabilities [`BLOCK`] apart, `R x dv` accumulators.
+/// `n` values of `dv` elements, `R` rows of `n` probabilities [`POSITIONS`] apart, `R x dv` accumulators.
 #[inline(always)]
 unsafe fn accumulate<V: Wide, S: Store, const R: usize>(
     values: *const *const u8,
@@ -316,11 +339,12 @@ unsafe fn chunk<V: Wide, S: Store, const R: usize, const NV: usize>(
         }
         for j in 0..n {
             let row = *values.add(j);
-            let value: [V; NV] = std::array::from_fn(|v| {
-                if partial { S::load_part(row, at.0, at.1) } else { S::load(row, at.0 + 16 * v) }
-            });
+            let mut value = [V::splat(0.0); NV];
+            for v in 0..NV {
+                value[v] = if partial { S::load_part(row, at.0, at.1) } else { S::load(row, at.0 + 16 * v) };
+            }
             for r in 0..R {
-                let p = V::splat(*p.add(r * BLOCK + j));
+                let p = V::splat(*p.add(r * POSITIONS + j));
                 for v in 0..NV {
                     sums[r][v] = p.fma(value[v], sums[r][v]);
                 }

@@ -207,7 +207,11 @@ unsafe fn panels<F: Format>(rows: usize, n: usize, mut t: Tile) {
         // SAFETY: `left` half panels remain of those the caller lends.
         unsafe {
             F::run(rows, halves, &t);
-            t.w = t.w.wrapping_add(if halves == 1 { half_or_panel(left, t.panel) } else { halves / 2 * t.panel });
+            t.w = t.w.wrapping_add(if halves == 1 {
+                half_or_panel(left, t.panel)
+            } else {
+                halves / 2 * t.panel
+            });
             t.c = t.c.wrapping_add(16 * halves);
         }
         left -= halves;
@@ -226,7 +230,13 @@ fn half_or_panel(left: usize, panel: usize) -> usize {
 /// # Safety
 /// The rows can be read over the block's part of the depth.
 #[inline(always)]
-unsafe fn copy_rows<F: Format>(p: &Product, of: std::ops::Range<usize>, step0: usize, steps: usize, to: &mut Rows) {
+unsafe fn copy_rows<F: Format>(
+    p: &Product,
+    of: std::ops::Range<usize>,
+    step0: usize,
+    steps: usize,
+    to: &mut Rows,
+) {
     let stride = row_stride(of.len());
     let from = step0 * STEP;
     let bytes = (p.k * F::ELEMENT - from).min(steps * STEP);

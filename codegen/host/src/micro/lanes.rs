@@ -71,6 +71,7 @@ pub(super) trait Wide: Lanes {
     /// Lanes from sixteen bf16.
     unsafe fn load_bf16(p: *const u16) -> Self;
     /// Lanes from `p[0..n]` bf16, n <= 16; zero in the others.
+    #[inline(always)]
     unsafe fn load_bf16_part(p: *const u16, n: usize) -> Self {
         let mut whole = [0u16; 16];
         debug_assert!(n <= 16);
@@ -94,6 +95,7 @@ pub(super) trait Wide: Lanes {
     fn sums(v: [Self; 16]) -> Self;
 
     /// The lanes as an array.
+    #[inline(always)]
     fn to_array(self) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: `self` proves the instructions, and `out` has sixteen elements.
@@ -101,10 +103,12 @@ pub(super) trait Wide: Lanes {
         out
     }
     /// The sum of the lanes, as the tree of [`tree_sum`].
+    #[inline(always)]
     fn sum(self) -> f32 {
         tree_sum(self.to_array())
     }
     /// The greatest lane; unspecified where a lane is NaN.
+    #[inline(always)]
     fn largest(self) -> f32 {
         let mut x = self.to_array();
         for half in [8, 4, 2, 1] {

@@ -19,7 +19,8 @@ pub(super) fn exp<V: Lanes>(x: V) -> V {
     // ln 2 in two parts: n times the first is exact.
     let r = n.fma(x.like(-6.931_457_5e-1), x);
     let r = n.fma(x.like(-1.428_606_8e-6), r);
-    let p = poly(r, [1.378_059_4e-3, 8.373_124_5e-3, 4.166_953_6e-2, 1.666_647_2e-1, 4.999_998_5e-1, 1.0, 1.0]);
+    let p =
+        poly(r, [1.378_059_4e-3, 8.373_124_5e-3, 4.166_953_6e-2, 1.666_647_2e-1, 4.999_998_5e-1, 1.0, 1.0]);
     p.scale2(n)
 }
 
@@ -73,7 +74,8 @@ pub(super) fn tanh<V: Lanes>(x: V) -> V {
 pub(super) fn erf<V: Lanes>(x: V) -> V {
     let t = x.abs();
     let s = x.mul(x);
-    let near = [-5.967_617e-4, 4.991_194e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1];
+    let near =
+        [-5.967_617e-4, 4.991_194e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1];
     let near = poly(s, near).fma(x, x);
     // 1 - e^g(t) with g of degree 6; the operand order of min keeps NaN. From 4 on the result is 1.
     let t4 = x.like(4.0).min(t);
@@ -88,6 +90,28 @@ pub(super) fn erf<V: Lanes>(x: V) -> V {
     let far = x.like(1.0).sub(exp(g)).copysign(x);
     far.or_where(t.lt(x.like(0.927_734_4)), near)
 }
+
+/// One of the functions, as a type: a function passed by value would not be inlined into code with other features.
+pub(super) trait Function {
+    fn of<V: Lanes>(x: V) -> V;
+}
+
+/// Types of these names for these functions.
+macro_rules! functions {
+    ($($name:ident: $f:ident),+) => {
+        $(
+            pub(super) enum $name {}
+            impl Function for $name {
+                #[inline(always)]
+                fn of<V: Lanes>(x: V) -> V {
+                    $f(x)
+                }
+            }
+        )+
+    };
+}
+
+functions!(Exp: exp, Log: log, Tanh: tanh, Erf: erf);
 
 /// The polynomial with these coefficients, the highest power first.
 #[inline(always)]

@@ -59,7 +59,7 @@ use std::arch::x86_64::__m128;
 pub const PANEL: usize = 32;
 
 /// The most positions in a block of attention, and the elements between rows of scores.
-pub const POSITIONS: usize = attention::BLOCK;
+pub const POSITIONS: usize = attention::POSITIONS;
 
 /// `C[m][32 panels] = A[m][k] W^T`, overwriting C; W is packed in panels.
 ///

@@ -6,7 +6,8 @@ use super::attention::{InBf16, InF32, Online, Queries, online, scores};
 use super::formats::{Bf16Dot, Plain, of};
 use super::gemm::{Product, gemm};
 use super::lanes::{Array, Wide, X4, Y16, Z16};
-use super::{GemmFn, Isa, IsaError, Map4Fn, MapFn, OnlineFn, ScoresFn, math};
+use super::math::{self, Function};
+use super::{GemmFn, Isa, IsaError, Map4Fn, MapFn, OnlineFn, ScoresFn};
 
 /// The kernels of one instruction set.
 #[derive(Debug)]
@@ -116,14 +117,14 @@ macro_rules! table {
                                l: *mut f32, acc: *mut f32) {
                     online::<$wide, InBf16>(Online { s, n, values, dv, m, l, acc }, rows)
                 }
-                fn exp(x: *const f32, y: *mut f32, n: usize) { strip::<$wide>(x, y, n, math::exp) }
-                fn tanh(x: *const f32, y: *mut f32, n: usize) { strip::<$wide>(x, y, n, math::tanh) }
-                fn erf(x: *const f32, y: *mut f32, n: usize) { strip::<$wide>(x, y, n, math::erf) }
-                fn log(x: *const f32, y: *mut f32, n: usize) { strip::<$wide>(x, y, n, math::log) }
-                fn exp4(x: __m128) -> __m128 { $four::put(math::exp($four::take(x))) }
-                fn tanh4(x: __m128) -> __m128 { $four::put(math::tanh($four::take(x))) }
-                fn erf4(x: __m128) -> __m128 { $four::put(math::erf($four::take(x))) }
-                fn log4(x: __m128) -> __m128 { $four::put(math::log($four::take(x))) }
+                fn exp(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Exp>(x, y, n) }
+                fn tanh(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Tanh>(x, y, n) }
+                fn erf(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Erf>(x, y, n) }
+                fn log(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Log>(x, y, n) }
+                fn exp4(x: __m128) -> __m128 { $four::put(math::Exp::of($four::take(x))) }
+                fn tanh4(x: __m128) -> __m128 { $four::put(math::Tanh::of($four::take(x))) }
+                fn erf4(x: __m128) -> __m128 { $four::put(math::Erf::of($four::take(x))) }
+                fn log4(x: __m128) -> __m128 { $four::put(math::Log::of($four::take(x))) }
             }
 
             pub(super) static TABLE: Kernels = Kernels {
@@ -154,7 +155,15 @@ macro_rules! table {
 table!(bare, Scalar, "sse2", Plain, in_array, of::ArrayF32, of::ArrayBf16);
 table!(scalar, Scalar, "fma", Plain, in_array, of::FmaArrayF32, of::FmaArrayBf16);
 table!(avx2, Avx2, "avx2,fma", Y16, in_register, of::Avx2F32, of::Avx2Bf16);
-table!(avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", Z16, in_register, of::Avx512F32, of::Avx512Bf16);
+table!(
+    avx512,
+    Avx512,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma",
+    Z16,
+    in_register,
+    of::Avx512F32,
+    of::Avx512Bf16
+);
 table!(
     avx512bf16,
     Avx512Bf16,
@@ -196,20 +205,20 @@ mod in_register {
     }
 }
 
-/// `f` over a strip, sixteen elements at a time.
+/// A function over a strip, sixteen elements at a time.
 ///
 /// # Safety
 /// The contract of [`MapFn`], and the machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn strip<V: Wide>(x: *const f32, y: *mut f32, n: usize, f: impl Fn(V) -> V) {
+unsafe fn strip<V: Wide, F: Function>(x: *const f32, y: *mut f32, n: usize) {
     let whole = n / 16 * 16;
     // SAFETY: whole registers lie within the n elements, and the last touches no more than are left.
     unsafe {
         for i in (0..whole).step_by(16) {
-            f(V::load(x.add(i))).store(y.add(i));
+            F::of(V::load(x.add(i))).store(y.add(i));
         }
         if whole < n {
-            f(V::load_part(x.add(whole), n - whole)).store_part(y.add(whole), n - whole);
+            F::of(V::load_part(x.add(whole), n - whole)).store_part(y.add(whole), n - whole);
         }
     }
 }

@@ -6,16 +6,24 @@ use super::{EXPONENT, Lanes, TWO_THIRDS, Wide, tree_sum};
 #[derive(Clone, Copy)]
 pub(in super::super) struct Array<const N: usize>(pub(in super::super) [f32; N]);
 
-impl<const N: usize> Array<N> {
-    #[inline(always)]
-    fn zip(self, b: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Array(std::array::from_fn(|i| f(self.0[i], b.0[i])))
-    }
+/// An expression of lane `$i` for every lane. A loop and not a closure: a closure would be compiled without the features
+/// of the kernel that it is inlined into, if it were inlined.
+macro_rules! each {
+    ($n:expr, $i:ident => $lane:expr) => {{
+        let mut out = [Default::default(); $n];
+        let mut $i = 0;
+        while $i < $n {
+            out[$i] = $lane;
+            $i += 1;
+        }
+        out
+    }};
+}
 
-    #[inline(always)]
-    fn map(self, f: impl Fn(f32) -> f32) -> Self {
-        Array(self.0.map(f))
-    }
+/// `x * 2^n` by two factors, the first exact: the product is rounded once even where it is subnormal.
+#[inline(always)]
+fn scale2(x: f32, n: i32) -> f32 {
+    x * exp2i(n >> 1) * exp2i(n - (n >> 1))
 }
 
 /// `2^n` for n in [-126, 127].
@@ -33,61 +41,58 @@ impl<const N: usize> Lanes for Array<N> {
     }
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        Array(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+        Array(each!(N, i => self.0[i].mul_add(b.0[i], c.0[i])))
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {
-        self.zip(b, |x, y| x + y)
+        Array(each!(N, i => self.0[i] + b.0[i]))
     }
     #[inline(always)]
     fn sub(self, b: Self) -> Self {
-        self.zip(b, |x, y| x - y)
+        Array(each!(N, i => self.0[i] - b.0[i]))
     }
     #[inline(always)]
     fn mul(self, b: Self) -> Self {
-        self.zip(b, |x, y| x * y)
+        Array(each!(N, i => self.0[i] * b.0[i]))
     }
     #[inline(always)]
     fn div(self, b: Self) -> Self {
-        self.zip(b, |x, y| x / y)
+        Array(each!(N, i => self.0[i] / b.0[i]))
     }
     #[inline(always)]
     fn max(self, b: Self) -> Self {
-        self.zip(b, |x, y| if x > y { x } else { y })
+        Array(each!(N, i => if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
     }
     #[inline(always)]
     fn min(self, b: Self) -> Self {
-        self.zip(b, |x, y| if x < y { x } else { y })
+        Array(each!(N, i => if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
     }
     #[inline(always)]
     fn lt(self, b: Self) -> [bool; N] {
-        std::array::from_fn(|i| self.0[i] < b.0[i])
+        each!(N, i => self.0[i] < b.0[i])
     }
     #[inline(always)]
     fn or_where(self, mask: [bool; N], yes: Self) -> Self {
-        Array(std::array::from_fn(|i| if mask[i] { yes.0[i] } else { self.0[i] }))
+        Array(each!(N, i => if mask[i] { yes.0[i] } else { self.0[i] }))
     }
     #[inline(always)]
     fn abs(self) -> Self {
-        self.map(f32::abs)
+        Array(each!(N, i => self.0[i].abs()))
     }
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
-        self.zip(sign, f32::copysign)
+        Array(each!(N, i => self.0[i].copysign(sign.0[i])))
     }
     #[inline(always)]
     fn scale2(self, n: Self) -> Self {
-        // Two factors, the first exact: the product is rounded once even where it is subnormal.
-        self.zip(n, |x, n| {
-            let n = n as i32;
-            x * exp2i(n >> 1) * exp2i(n - (n >> 1))
-        })
+        Array(each!(N, i => scale2(self.0[i], n.0[i] as i32)))
     }
     #[inline(always)]
     fn split(self) -> (Self, Self) {
-        let field = |x: f32| (x.to_bits() as i32).wrapping_sub(TWO_THIRDS) & EXPONENT;
-        let mantissa = self.map(|x| f32::from_bits((x.to_bits() as i32).wrapping_sub(field(x)) as u32));
-        (mantissa, self.map(|x| (field(x) >> 23) as f32))
+        let bits = each!(N, i => self.0[i].to_bits() as i32);
+        let field = each!(N, i => bits[i].wrapping_sub(TWO_THIRDS) & EXPONENT);
+        let mantissa = each!(N, i => f32::from_bits(bits[i].wrapping_sub(field[i]) as u32));
+        (Array(mantissa), Array(each!(N, i => (field[i] >> 23) as f32)))
     }
 }
 
@@ -115,18 +120,19 @@ impl Wide for Array<16> {
     #[inline(always)]
     unsafe fn load_or(p: *const f32, n: usize, fill: f32) -> Self {
         // SAFETY: the caller lends p[0..n].
-        Array(std::array::from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { fill }))
+        Array(each!(16, i => if i < n { unsafe { p.add(i).read_unaligned() } } else { fill }))
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {
         // SAFETY: the caller lends p[0..16].
-        Array(unsafe { p.cast::<[u16; 16]>().read_unaligned() }.map(widen))
+        let x = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
+        Array(each!(16, i => widen(x[i])))
     }
     #[inline(always)]
     unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
         // SAFETY: the caller lends sixteen pairs of two bytes each.
         let pairs = unsafe { p.cast::<[[u16; 2]; 16]>().read_unaligned() };
-        (Array(pairs.map(|x| widen(x[0]))), Array(pairs.map(|x| widen(x[1]))))
+        (Array(each!(16, i => widen(pairs[i][0]))), Array(each!(16, i => widen(pairs[i][1]))))
     }
     #[inline(always)]
     unsafe fn splat_pair(p: *const u8) -> (Self, Self) {
@@ -148,10 +154,14 @@ impl Wide for Array<16> {
     }
     #[inline(always)]
     fn differ(self, b: Self) -> u16 {
-        self.0.iter().zip(b.0).enumerate().fold(0, |bits, (i, (x, y))| bits | (u16::from(*x != y) << i))
+        let mut bits = 0;
+        for i in 0..16 {
+            bits |= u16::from(self.0[i] != b.0[i]) << i;
+        }
+        bits
     }
     #[inline(always)]
     fn sums(v: [Self; 16]) -> Self {
-        Array(v.map(|x| tree_sum(x.0)))
+        Array(each!(16, i => tree_sum(v[i].0)))
     }
 }

@@ -16,14 +16,6 @@ macro_rules! both {
     };
 }
 
-impl Y16 {
-    /// `f` of each half.
-    #[inline(always)]
-    fn map(self, f: impl Fn(__m256) -> __m256) -> Self {
-        Y16(f(self.0), f(self.1))
-    }
-}
-
 /// An expression of intrinsics where a value of [`Y16`] is at hand.
 macro_rules! op {
     ($call:expr) => {
@@ -78,7 +70,8 @@ impl Lanes for Y16 {
     }
     #[inline(always)]
     fn abs(self) -> Self {
-        self.map(|x| op!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), x)))
+        let bit = self.like(-0.0);
+        both!(_mm256_andnot_ps, bit, self)
     }
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
@@ -103,9 +96,14 @@ fn scale2(x: __m256, n: __m256) -> __m256 {
     op!({
         let n = _mm256_cvtps_epi32(n);
         let low = _mm256_srai_epi32::<1>(n);
-        let exp2 = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
-        _mm256_mul_ps(_mm256_mul_ps(x, exp2(low)), exp2(_mm256_sub_epi32(n, low)))
+        _mm256_mul_ps(_mm256_mul_ps(x, exp2i(low)), exp2i(_mm256_sub_epi32(n, low)))
     })
+}
+
+/// `2^n` for n in [-126, 127].
+#[inline(always)]
+fn exp2i(n: __m256i) -> __m256 {
+    op!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))))
 }
 
 /// See [`Lanes::split`].
@@ -175,11 +173,11 @@ impl Wide for Y16 {
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {
         // SAFETY: the caller lends p[0..16] and promises the instructions.
-        let half = |p: *const u16| unsafe {
-            let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
-        };
-        Y16(half(p), half(p.wrapping_add(8)))
+        unsafe {
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())));
+            Y16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
     }
     #[inline(always)]
     unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
@@ -215,19 +213,28 @@ impl Wide for Y16 {
     }
     #[inline(always)]
     fn differ(self, b: Self) -> u16 {
-        let half = |x, y| op!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(x, y))) as u16;
-        half(self.0, b.0) | half(self.1, b.1) << 8
+        op!({
+            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self.0, b.0));
+            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self.1, b.1));
+            (low | high << 8) as u16
+        })
     }
     #[inline(always)]
     fn sums(v: [Self; 16]) -> Self {
         // Lanes i and i + 8 are the two registers. The pairings keep the sums in the order of the vectors.
-        let by8 = v.map(|x| op!(_mm256_add_ps(x.0, x.1)));
-        let eight = |v: &[__m256]| {
-            let by4: [__m256; 4] = std::array::from_fn(|i| fold4(v[i], v[i + 4]));
-            fold1(fold2(by4[0], by4[1]), fold2(by4[2], by4[3]))
-        };
-        Y16(eight(&by8[..8]), eight(&by8[8..]))
+        Y16(sums_of_eight(&v, 0), sums_of_eight(&v, 8))
     }
+}
+
+/// The sums of `v[from..from + 8]`.
+#[inline(always)]
+fn sums_of_eight(v: &[Y16; 16], from: usize) -> __m256 {
+    let mut by4 = [v[0].0; 4];
+    for i in 0..4 {
+        let (a, b) = (v[from + i], v[from + i + 4]);
+        by4[i] = op!(fold4(_mm256_add_ps(a.0, a.1), _mm256_add_ps(b.0, b.1)));
+    }
+    fold1(fold2(by4[0], by4[1]), fold2(by4[2], by4[3]))
 }
 
 /// Lanes i and i + 4 added: the low half from `a`, the high half from `b`.

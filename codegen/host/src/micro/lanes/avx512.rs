@@ -171,6 +171,14 @@ impl Wide for Z16 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bf16_part(p: *const u16, n: usize) -> Self {
+        // SAFETY: masked lanes are not read; the caller lends the others.
+        unsafe {
+            let x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p.cast()));
+            Z16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
         // SAFETY: the caller lends 64 bytes and promises the instructions.
         unsafe { widen_pairs(_mm512_loadu_si512(p.cast())) }
@@ -197,11 +205,12 @@ impl Wide for Z16 {
     #[inline(always)]
     fn sums(v: [Self; 16]) -> Self {
         // The pairings are chosen so that the sums leave in the order in which the vectors came.
-        let by8: [Z16; 8] = std::array::from_fn(|i| {
-            let at = if i < 4 { i } else { i + 4 };
-            fold8(v[at], v[at + 4])
-        });
-        let by4: [Z16; 4] = std::array::from_fn(|i| fold4(by8[i], by8[i + 4]));
+        let (mut by8, mut by4) = ([v[0]; 8], [v[0]; 4]);
+        for i in 0..4 {
+            by8[i] = fold8(v[i], v[i + 4]);
+            by8[i + 4] = fold8(v[i + 8], v[i + 12]);
+            by4[i] = fold4(by8[i], by8[i + 4]);
+        }
         fold1(fold2(by4[0], by4[1]), fold2(by4[2], by4[3]))
     }
 }

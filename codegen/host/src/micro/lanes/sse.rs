@@ -93,8 +93,7 @@ impl Lanes for X4 {
         op!({
             let n = _mm_cvtps_epi32(n.0);
             let low = _mm_srai_epi32::<1>(n);
-            let exp2 = |n| _mm_castsi128_ps(_mm_slli_epi32::<23>(_mm_add_epi32(n, _mm_set1_epi32(127))));
-            X4(_mm_mul_ps(_mm_mul_ps(self.0, exp2(low)), exp2(_mm_sub_epi32(n, low))))
+            X4(_mm_mul_ps(_mm_mul_ps(self.0, exp2i(low)), exp2i(_mm_sub_epi32(n, low))))
         })
     }
     #[inline(always)]
@@ -107,4 +106,10 @@ impl Lanes for X4 {
             (X4(mantissa), X4(_mm_cvtepi32_ps(_mm_srai_epi32::<23>(field))))
         })
     }
+}
+
+/// `2^n` for n in [-126, 127].
+#[inline(always)]
+fn exp2i(n: __m128i) -> __m128 {
+    op!(_mm_castsi128_ps(_mm_slli_epi32::<23>(_mm_add_epi32(n, _mm_set1_epi32(127)))))
 }

@@ -36,7 +36,14 @@ fn score_rows(rows: usize, n: usize) -> Guarded<f32> {
 }
 
 /// The scores of `rows` queries `[rows][ldq]`.
-fn scores(t: &Kernels, bf16: bool, q: &[f32], (ldq, rows): (usize, usize), keys: &Vectors, d: usize) -> Vec<Vec<f32>> {
+fn scores(
+    t: &Kernels,
+    bf16: bool,
+    q: &[f32],
+    (ldq, rows): (usize, usize),
+    keys: &Vectors,
+    d: usize,
+) -> Vec<Vec<f32>> {
     let (n, pointers) = (keys.f32.len(), keys.rows(bf16));
     let mut s = score_rows(rows, n);
     let f = if bf16 { t.scores_bf16 } else { t.scores_f32 };
@@ -51,17 +58,23 @@ fn scores(t: &Kernels, bf16: bool, q: &[f32], (ldq, rows): (usize, usize), keys:
 #[test]
 fn scores_are_close_to_f64_and_the_same_everywhere() {
     let mut random = Random::new(6);
-    for (rows, n, d) in [(1, 1, 1), (1, 64, 64), (2, 7, 16), (3, 33, 80), (8, 64, 128), (5, 16, 5), (4, 63, 257), (9, 8, 100)] {
+    for (rows, n, d) in
+        [(1, 1, 1), (1, 64, 64), (2, 7, 16), (3, 33, 80), (8, 64, 128), (5, 16, 5), (4, 63, 257), (9, 8, 100)]
+    {
         let ldq = d + random.range(0, 3);
         let q = Guarded::new(&random.floats(rows * ldq)[..rows * ldq - (ldq - d)]);
         let keys = Vectors::new(n, d, &mut random);
         for bf16 in [false, true] {
-            let all: Vec<_> = tables().into_iter().map(|t| scores(t, bf16, &q, (ldq, rows), &keys, d)).collect();
+            let all: Vec<_> =
+                tables().into_iter().map(|t| scores(t, bf16, &q, (ldq, rows), &keys, d)).collect();
             for g in 0..rows {
                 for j in 0..n {
                     let want: f64 = (0..d).map(|i| f64::from(q[g * ldq + i]) * keys.get(bf16, j, i)).sum();
                     let got = f64::from(all[0][g][j]);
-                    assert!((got - want).abs() < 2e-6 * (d as f64).sqrt() + 1e-6, "{rows} {n} {d}: {got} is not {want}");
+                    assert!(
+                        (got - want).abs() < 2e-6 * (d as f64).sqrt() + 1e-6,
+                        "{rows} {n} {d}: {got} is not {want}"
+                    );
                 }
             }
             for (t, of) in tables().into_iter().zip(&all) {
@@ -98,7 +111,14 @@ impl State {
 }
 
 /// A block of scores, `[rows]` of `n` each, taken into `state`; returns the probabilities.
-fn online(t: &Kernels, bf16: bool, s: &[Vec<f32>], values: &Guarded<*const u8>, dv: usize, state: &mut State) -> Vec<Vec<f32>> {
+fn online(
+    t: &Kernels,
+    bf16: bool,
+    s: &[Vec<f32>],
+    values: &Guarded<*const u8>,
+    dv: usize,
+    state: &mut State,
+) -> Vec<Vec<f32>> {
     let (rows, n) = (s.len(), s[0].len());
     let mut p = score_rows(rows, n);
     for (g, row) in s.iter().enumerate() {
@@ -107,7 +127,9 @@ fn online(t: &Kernels, bf16: bool, s: &[Vec<f32>], values: &Guarded<*const u8>, 
     let (mut m, mut l, mut acc) = (Guarded::new(&state.m), Guarded::new(&state.l), Guarded::new(&state.acc));
     let f = if bf16 { t.online_bf16 } else { t.online_f32 };
     // SAFETY: the scores, values and sums are as many as said.
-    unsafe { f(p.as_mut_ptr(), rows, n, values.as_ptr(), dv, m.as_mut_ptr(), l.as_mut_ptr(), acc.as_mut_ptr()) };
+    unsafe {
+        f(p.as_mut_ptr(), rows, n, values.as_ptr(), dv, m.as_mut_ptr(), l.as_mut_ptr(), acc.as_mut_ptr())
+    };
     *state = State { m: m.to_vec(), l: l.to_vec(), acc: acc.to_vec() };
     p.chunks(POSITIONS).map(|row| row[..n].to_vec()).collect()
 }
@@ -125,8 +147,11 @@ fn masked_scores(rows: usize, n: usize, random: &mut Random) -> Vec<Vec<f32>> {
 #[test]
 fn the_online_softmax_is_the_softmax() {
     let mut random = Random::new(7);
-    for (rows, n, dv) in [(1, 64, 64), (2, 9, 16), (3, 17, 100), (8, 64, 128), (5, 3, 7), (4, 64, 80), (7, 31, 256)] {
-        let blocks: Vec<_> = (0..3).map(|_| (masked_scores(rows, n, &mut random), Vectors::new(n, dv, &mut random))).collect();
+    for (rows, n, dv) in
+        [(1, 64, 64), (2, 9, 16), (3, 17, 100), (8, 64, 128), (5, 3, 7), (4, 64, 80), (7, 31, 256)]
+    {
+        let blocks: Vec<_> =
+            (0..3).map(|_| (masked_scores(rows, n, &mut random), Vectors::new(n, dv, &mut random))).collect();
         for bf16 in [false, true] {
             let mut first = None;
             for t in tables() {
@@ -198,8 +223,11 @@ fn masked_positions_are_not_there() {
         for bf16 in [false, true] {
             let short = values.rows(bf16);
             let filler = if bf16 { nan.1.bytes() } else { nan.0.bytes() };
-            let long: Vec<_> = short.iter().copied().chain(std::iter::repeat(filler)).take(POSITIONS).collect();
-            let full = |row: &Vec<f32>| row.iter().copied().chain(std::iter::repeat(f32::NEG_INFINITY)).take(POSITIONS).collect();
+            let long: Vec<_> =
+                short.iter().copied().chain(std::iter::repeat(filler)).take(POSITIONS).collect();
+            let full = |row: &Vec<f32>| {
+                row.iter().copied().chain(std::iter::repeat(f32::NEG_INFINITY)).take(POSITIONS).collect()
+            };
             let long_s: Vec<Vec<f32>> = s.iter().map(full).collect();
             for t in tables() {
                 let (mut a, mut b) = (State::new(rows, dv), State::new(rows, dv));

@@ -1,9 +1,7 @@
 //! Matrix products: against f64, alone against together, and across instruction sets.
 
 use super::{Guarded, Random, bits, tables, wide};
-use crate::micro::{
-    Isa, Kernels, PANEL, pack_bf16, pack_f32, panel_bytes_bf16, panel_bytes_f32,
-};
+use crate::micro::{Isa, Kernels, PANEL, pack_bf16, pack_f32, panel_bytes_bf16, panel_bytes_f32};
 
 /// A product in both formats, its operands before guards.
 struct Case {
@@ -23,8 +21,10 @@ impl Case {
         let (lda, n) = (k + gap, panels * PANEL - 5);
         let (rows, rows16) = (random.floats(m * lda), random.bf16(m * lda));
         let used = |i: usize| i % lda < k;
-        let a: Vec<f32> = rows.into_iter().enumerate().map(|(i, x)| if used(i) { x } else { f32::NAN }).collect();
-        let a16: Vec<u16> = rows16.into_iter().enumerate().map(|(i, x)| if used(i) { x } else { 0x7fc0 }).collect();
+        let a: Vec<f32> =
+            rows.into_iter().enumerate().map(|(i, x)| if used(i) { x } else { f32::NAN }).collect();
+        let a16: Vec<u16> =
+            rows16.into_iter().enumerate().map(|(i, x)| if used(i) { x } else { 0x7fc0 }).collect();
         let mut w = vec![0.0; panel_bytes_f32(n, k) / 4];
         pack_f32(&random.floats(n * k), n, k, 0, &mut w);
         let mut w16 = vec![0; panel_bytes_bf16(n, k) / 2];
@@ -44,16 +44,30 @@ impl Case {
     }
 
     /// Rows and panels of the product, with three elements between rows of C that must stay as they are.
-    fn run(&self, t: &Kernels, bf16: bool, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) -> Vec<f32> {
+    fn run(
+        &self,
+        t: &Kernels,
+        bf16: bool,
+        rows: std::ops::Range<usize>,
+        panels: std::ops::Range<usize>,
+    ) -> Vec<f32> {
         let (n, m) = (panels.len() * PANEL, rows.len());
         let ldc = n + 3;
         let mut c = Guarded::new(&vec![f32::NAN; m * ldc - 3]);
         let (a, w, gemm) = if bf16 {
             let panel = self.k.div_ceil(2) * 2 * PANEL;
-            (self.a16[rows.start * self.lda..].as_ptr().cast(), self.w16[panels.start * panel..].as_ptr().cast(), t.gemm_bf16)
+            (
+                self.a16[rows.start * self.lda..].as_ptr().cast(),
+                self.w16[panels.start * panel..].as_ptr().cast(),
+                t.gemm_bf16,
+            )
         } else {
             let panel = self.k * PANEL;
-            (self.a[rows.start * self.lda..].as_ptr().cast(), self.w[panels.start * panel..].as_ptr().cast(), t.gemm_f32)
+            (
+                self.a[rows.start * self.lda..].as_ptr().cast(),
+                self.w[panels.start * panel..].as_ptr().cast(),
+                t.gemm_f32,
+            )
         };
         // SAFETY: the operands hold the rows and panels.
         unsafe { gemm(a, self.lda, m, w, panels.len(), self.k, c.as_mut_ptr(), ldc) };
@@ -71,7 +85,8 @@ impl Case {
             for j in 0..n {
                 for kk in 0..self.k {
                     let x = if bf16 {
-                        let at = (j / PANEL * self.k.div_ceil(2) + kk / 2) * PANEL * 2 + j % PANEL * 2 + kk % 2;
+                        let at =
+                            (j / PANEL * self.k.div_ceil(2) + kk / 2) * PANEL * 2 + j % PANEL * 2 + kk % 2;
                         wide(self.a16[i * self.lda + kk]) * wide(self.w16[at])
                     } else {
                         let at = (j / PANEL * self.k + kk) * PANEL + j % PANEL;
@@ -90,8 +105,17 @@ impl Case {
 fn cases() -> Vec<Case> {
     let mut random = Random::new(1);
     let mut shapes: Vec<[usize; 4]> = (1..=14).map(|m| [m, 1 + m % 5, 3 + 2 * m, m % 4]).collect();
-    shapes.extend([[1, 9, 1, 0], [2, 1, 2, 3], [25, 2, 64, 0], [1, 3, 1101, 1], [13, 2, 1101, 5], [3, 8, 2049, 0]]);
-    shapes.extend((0..6).map(|_| [random.range(1, 40), random.range(1, 10), random.range(1, 70), random.range(0, 9)]));
+    shapes.extend([
+        [1, 9, 1, 0],
+        [2, 1, 2, 3],
+        [25, 2, 64, 0],
+        [1, 3, 1101, 1],
+        [13, 2, 1101, 5],
+        [3, 8, 2049, 0],
+    ]);
+    shapes.extend(
+        (0..6).map(|_| [random.range(1, 40), random.range(1, 10), random.range(1, 70), random.range(0, 9)]),
+    );
     shapes.into_iter().map(|[m, panels, k, gap]| Case::new(m, panels, k, gap, &mut random)).collect()
 }
 
@@ -109,7 +133,11 @@ fn products_are_close_to_f64() {
                     assert!(
                         error <= bound * size[i] + 1e-30,
                         "{} bf16={bf16} {} x {} x {} element {i}: {x} is not {}",
-                        t.isa, case.m, case.panels, case.k, want[i]
+                        t.isa,
+                        case.m,
+                        case.panels,
+                        case.k,
+                        want[i]
                     );
                 }
             }
@@ -146,7 +174,8 @@ fn a_row_and_a_panel_alone_get_what_they_get_together() {
                 }
                 for p in 0..case.panels {
                     let panel = bits(&case.run(t, bf16, 0..case.m, p..p + 1));
-                    let want: Vec<u32> = all.chunks(n).flat_map(|row| row[p * PANEL..][..PANEL].to_vec()).collect();
+                    let want: Vec<u32> =
+                        all.chunks(n).flat_map(|row| row[p * PANEL..][..PANEL].to_vec()).collect();
                     assert!(panel == want, "{} bf16={bf16}: panel {p} of {}", t.isa, case.panels);
                 }
             }
@@ -163,7 +192,11 @@ fn blocks_of_rows_that_cut_the_depth_elsewhere_agree() {
             let all = bits(&case.run(t, bf16, 0..24, 0..1));
             for rows in [0..1, 3..5, 5..12, 7..20] {
                 let some = bits(&case.run(t, bf16, rows.clone(), 0..1));
-                assert!(some == all[rows.start * PANEL..rows.end * PANEL], "{} bf16={bf16}: rows {rows:?}", t.isa);
+                assert!(
+                    some == all[rows.start * PANEL..rows.end * PANEL],
+                    "{} bf16={bf16}: rows {rows:?}",
+                    t.isa
+                );
             }
         }
     }

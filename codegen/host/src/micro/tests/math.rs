@@ -54,8 +54,19 @@ fn fours(f: Map4Fn, x: &[f32]) -> Vec<f32> {
 
 /// Arguments: edges, every exponent, and dense where the results are interesting.
 fn arguments() -> Vec<f32> {
-    let mut x = vec![0.0, f32::INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, f32::from_bits(1), 0.625, 0.927_734_4];
-    x.extend([1.0, 88.722_8, 88.722_9, 88.73, 89.5, 103.97, 103.98, 104.0, 1e10, 87.336_5, 87.34, 0.5, 10.0, 4.0]);
+    let mut x = vec![
+        0.0,
+        f32::INFINITY,
+        f32::NAN,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        f32::from_bits(1),
+        0.625,
+        0.927_734_4,
+    ];
+    x.extend([
+        1.0, 88.722_8, 88.722_9, 88.73, 89.5, 103.97, 103.98, 104.0, 1e10, 87.336_5, 87.34, 0.5, 10.0, 4.0,
+    ]);
     let mut random = Random::new(3);
     for exponent in 0..255_u32 {
         x.extend((0..8).map(|_| f32::from_bits(exponent << 23 | (random.next() >> 41) as u32)));
@@ -110,7 +121,10 @@ fn errors_are_within_the_promise() {
 fn edges_are_exact() {
     let inf = f32::INFINITY;
     let cases: [(&str, &[(f32, f32)]); 4] = [
-        ("exp", &[(0.0, 1.0), (-0.0, 1.0), (-inf, 0.0), (inf, inf), (-200.0, 0.0), (200.0, inf), (f32::MIN, 0.0)]),
+        (
+            "exp",
+            &[(0.0, 1.0), (-0.0, 1.0), (-inf, 0.0), (inf, inf), (-200.0, 0.0), (200.0, inf), (f32::MIN, 0.0)],
+        ),
         ("log", &[(1.0, 0.0), (0.0, -inf), (-0.0, -inf), (inf, inf), (-1.0, f32::NAN), (-inf, f32::NAN)]),
         ("tanh", &[(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (20.0, 1.0), (f32::MIN, -1.0)]),
         ("erf", &[(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (5.0, 1.0), (f32::MIN, -1.0)]),

@@ -30,7 +30,8 @@ struct Guarded<T> {
 impl<T: Copy> Guarded<T> {
     fn new(from: &[T]) -> Self {
         let bytes = size_of_val(from);
-        let layout = Layout::from_size_align(bytes.next_multiple_of(PAGE) + PAGE, PAGE).expect("a small layout");
+        let layout =
+            Layout::from_size_align(bytes.next_multiple_of(PAGE) + PAGE, PAGE).expect("a small layout");
         // SAFETY: the layout is not empty; the last page becomes the guard; the slice ends where it begins.
         unsafe {
             let base = alloc_zeroed(layout);

@@ -20,7 +20,9 @@ fn transposed<T: Copy>(x: &[T], n: usize, k: usize) -> Vec<T> {
 #[test]
 fn sources_lie_side_by_side_and_the_rest_is_zero() {
     let mut random = Random::new(4);
-    for (counts, k) in [([1, 1, 1], 1), ([64, 32, 32], 20), ([33, 7, 50], 129), ([5, 100, 3], 64), ([40, 40, 40], 77)] {
+    for (counts, k) in
+        [([1, 1, 1], 1), ([64, 32, 32], 20), ([33, 7, 50], 129), ([5, 100, 3], 64), ([40, 40, 40], 77)]
+    {
         let n: usize = counts.iter().sum();
         let (mut f, mut f_t) = (vec![0.0; panel_bytes_f32(n, k) / 4], vec![0.0; panel_bytes_f32(n, k) / 4]);
         let (mut b, mut b_t) = (vec![0; panel_bytes_bf16(n, k) / 2], vec![0; panel_bytes_bf16(n, k) / 2]);
