@@ -1,0 +1,175 @@
+//! Index arithmetic: reshapes as division and remainder, simplified by what is known about the axes.
+
+use sinter_ir::{Atom, Dim, Index, TileProgram};
+
+/// ⌊index / divisor⌋, without a division where the ranges of the axes allow.
+pub fn div(tile: &TileProgram, index: &Index, divisor: u64) -> Index {
+    if divisor == 1 {
+        return index.clone();
+    }
+    let (whole, rest) = split(index, divisor);
+    if below(tile, &rest, divisor) {
+        return whole;
+    }
+    match rest.as_constant() {
+        Some(offset) => whole.plus(&Index::constant(offset.div_euclid(divisor as i64))),
+        None => whole.plus(&Index::atom(Atom::Div(Box::new(rest), divisor))),
+    }
+}
+
+/// index mod divisor, without a remainder where the ranges of the axes allow.
+pub fn rem(tile: &TileProgram, index: &Index, divisor: u64) -> Index {
+    if divisor == 1 {
+        return Index::constant(0);
+    }
+    let (_, rest) = split(index, divisor);
+    if below(tile, &rest, divisor) {
+        return rest;
+    }
+    match rest.as_constant() {
+        Some(offset) => Index::constant(offset.rem_euclid(divisor as i64)),
+        None => Index::atom(Atom::Mod(Box::new(rest), divisor)),
+    }
+}
+
+/// The index as `divisor · whole + rest`, whole terms moved out.
+fn split(index: &Index, divisor: u64) -> (Index, Index) {
+    let divisor = divisor as i64;
+    let (mut whole, mut rest) = (Index::default(), Index::default());
+    for (atom, factor) in &index.terms {
+        let to = if factor % divisor == 0 { &mut whole } else { &mut rest };
+        let factor = if factor % divisor == 0 { factor / divisor } else { *factor };
+        to.terms.push((atom.clone(), factor));
+    }
+    whole.offset = index.offset.div_euclid(divisor);
+    rest.offset = index.offset.rem_euclid(divisor);
+    (whole, rest)
+}
+
+/// Whether an index is proved to lie in `0..limit`.
+pub fn below(tile: &TileProgram, index: &Index, limit: u64) -> bool {
+    range(tile, index).is_some_and(|(low, high)| low >= 0 && high < limit as i64)
+}
+
+/// The least and the greatest value, if they are known.
+pub fn range(tile: &TileProgram, index: &Index) -> Option<(i64, i64)> {
+    let (mut low, mut high) = (index.offset, index.offset);
+    for (atom, factor) in &index.terms {
+        let top = match atom {
+            Atom::Axis(axis) => tile.axes[*axis].extent.as_const()? as i64 - 1,
+            Atom::Mod(_, divisor) => *divisor as i64 - 1,
+            Atom::Div(inner, divisor) => range(tile, inner)?.1 / *divisor as i64,
+            Atom::Load(_) => return None,
+        };
+        let reach = factor.checked_mul(top)?;
+        low = low.checked_add(reach.min(0))?;
+        high = high.checked_add(reach.max(0))?;
+    }
+    Some((low, high))
+}
+
+/// `(i / d)·d + i mod d` put together again.
+fn recombine(index: Index) -> Index {
+    for (atom, factor) in &index.terms {
+        let Atom::Mod(inner, divisor) = atom else { continue };
+        let quotient = Atom::Div(inner.clone(), *divisor);
+        let matching = factor.checked_mul(*divisor as i64);
+        if index.terms.iter().any(|(other, f)| *other == quotient && Some(*f) == matching) {
+            let drop = Index::atom(quotient).times(-factor * *divisor as i64);
+            let lone = Index::atom(atom.clone()).times(-factor);
+            return recombine(index.plus(&drop).plus(&lone).plus(&inner.times(*factor)));
+        }
+    }
+    index
+}
+
+/// The indices of a reshape's operand (of shape `from`) at the indices of its result (of shape `to`). Both shapes are
+/// cut into stretches of equal volume; in a stretch, only the outermost extent may be symbolic. None otherwise.
+pub fn reshape(tile: &TileProgram, index: &[Index], to: &[Dim], from: &[Dim]) -> Option<Vec<Index>> {
+    let (mut out, mut i, mut j) = (Vec::with_capacity(from.len()), 0, 0);
+    while i < to.len() || j < from.len() {
+        let (start_i, start_j) = (i, j);
+        let (mut wanted, mut found) = (Dim::ONE, Dim::ONE);
+        loop {
+            if i > start_i && j > start_j && wanted == found {
+                break;
+            }
+            let grow_to = j >= from.len() || (i < to.len() && wanted.typical() <= found.typical());
+            match if grow_to { to.get(i) } else { from.get(j) } {
+                Some(dim) if grow_to => (wanted, i) = (wanted.product(*dim)?, i + 1),
+                Some(dim) => (found, j) = (found.product(*dim)?, j + 1),
+                None if wanted == found => break,
+                None => return None,
+            }
+        }
+        out.extend(stretch(tile, &index[start_i..i], &to[start_i..i], &from[start_j..j])?);
+    }
+    Some(out)
+}
+
+fn stretch(tile: &TileProgram, index: &[Index], to: &[Dim], from: &[Dim]) -> Option<Vec<Index>> {
+    if to == from {
+        return Some(index.to_vec());
+    }
+    let mut linear = Index::constant(0);
+    for (at, (index, dim)) in index.iter().zip(to).enumerate() {
+        let extent = if at == 0 { 1 } else { dim.as_const()? };
+        linear = linear.times(extent as i64).plus(index);
+    }
+    let mut linear = recombine(linear);
+    let mut out = vec![Index::constant(0); from.len()];
+    for at in (0..from.len()).rev() {
+        if at == 0 {
+            out[0] = linear.clone();
+        } else {
+            let extent = from[at].as_const()?;
+            out[at] = rem(tile, &linear, extent);
+            linear = div(tile, &linear, extent);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sinter_ir::{Axis, AxisId, Sym};
+
+    fn tile(extents: &[Dim]) -> TileProgram {
+        let mut tile = TileProgram::default();
+        for extent in extents {
+            tile.axes.push(Axis { name: "x".into(), extent: *extent });
+        }
+        tile
+    }
+
+    #[test]
+    fn splitting_and_joining_heads_is_free() {
+        let tile = tile(&[Sym::T.into(), Dim::of(6), Dim::of(4)]);
+        let axes: Vec<Index> = (0..3).map(|axis| Index::axis(AxisId(axis))).collect();
+        let flat = [Sym::T.into(), Dim::of(24)];
+        let heads = [Sym::T.into(), Dim::of(6), Dim::of(4)];
+        let joined = reshape(&tile, &axes, &heads, &flat).unwrap();
+        assert_eq!(joined[1], Index::axis(AxisId(1)).times(4).plus(&Index::axis(AxisId(2))));
+        assert_eq!(reshape(&tile, &joined, &flat, &heads).unwrap(), axes);
+    }
+
+    #[test]
+    fn a_flat_axis_splits_and_comes_back() {
+        let tile = tile(&[Sym::T.into(), Dim::of(24)]);
+        let axes: Vec<Index> = (0..2).map(|axis| Index::axis(AxisId(axis))).collect();
+        let flat = [Sym::T.into(), Dim::of(24)];
+        let heads = [Sym::T.into(), Dim::of(6), Dim::of(4)];
+        let split = reshape(&tile, &axes, &flat, &heads).unwrap();
+        assert_eq!(reshape(&tile, &split, &heads, &flat).unwrap(), axes);
+    }
+
+    #[test]
+    fn pages_split_a_symbolic_context() {
+        let tile = tile(&[Dim::times(Sym::P, 16)]);
+        let c = [Index::axis(AxisId(0))];
+        let split = reshape(&tile, &c, &[Dim::times(Sym::P, 16)], &[Sym::P.into(), Dim::of(16)]).unwrap();
+        assert_eq!(split[0], Index::atom(Atom::Div(Box::new(c[0].clone()), 16)));
+        assert_eq!(split[1], Index::atom(Atom::Mod(Box::new(c[0].clone()), 16)));
+    }
+}

@@ -1,0 +1,242 @@
+//! Lowering: each materialised value becomes the root of one tile program.
+//!
+//! The cone of a root, down to other materialised values, is turned into expressions at a point of an iteration space.
+//! Views disappear into indices. A contraction or an attention in the cone gives the space its shape, and what lies
+//! between it and the root becomes its epilogue; reductions become stages of a row program. Whatever does not fit is
+//! refused with the value that must be materialised first, and lowering is tried again with that value as a root of
+//! its own: so every graph lowers, and a missed fusion has a name.
+
+mod anchor;
+mod bounds;
+mod index;
+mod rows;
+mod value;
+
+use crate::merge::weights_only;
+use sinter_ir::{
+    Access, Axis, AxisId, Dim, Graph, IdVec, Index, Layout, Op, ParamId, Stage, TileParam, TileProgram, ValueId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a parameter of a lowered program stands for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Source {
+    /// A materialised value, an input or a state.
+    Value(ValueId),
+    /// A value that depends on weights only, computed once and stored in this layout.
+    Weight(ValueId, Layout),
+}
+
+/// One fused group: a root value, its program and what the parameters are.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The value that the group computes.
+    pub root: ValueId,
+    /// The program.
+    pub tile: TileProgram,
+    /// The source of each parameter; the root's is the value itself.
+    pub sources: Vec<Source>,
+    /// The values that the group computes on the way, root included.
+    pub members: BTreeSet<ValueId>,
+}
+
+/// Why a value could not stay inside a group.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Split {
+    /// What was materialised.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Lowering met a value that it cannot take in.
+pub(crate) struct Refusal {
+    value: ValueId,
+    reason: &'static str,
+}
+
+/// Why a graph cannot be lowered at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{value} = {op} cannot be lowered: {reason}")]
+pub struct LowerError {
+    value: ValueId,
+    op: String,
+    reason: String,
+}
+
+/// Lowers a graph to groups in topological order, and reports what had to be split off.
+pub fn lower(graph: &Graph) -> Result<(Vec<Group>, Vec<Split>), LowerError> {
+    let weights = weights_only(graph);
+    let mut materialised = initial_roots(graph, &weights);
+    let mut splits = Vec::new();
+    'again: loop {
+        let mut groups = Vec::new();
+        for root in materialised.iter().copied() {
+            match lower_root(graph, &weights, &materialised, root) {
+                Ok(group) => groups.push(group),
+                Err(refusal) => {
+                    let op = graph.node(refusal.value).op.to_string();
+                    if !materialised.insert(refusal.value) {
+                        return Err(LowerError { value: refusal.value, op, reason: refusal.reason.into() });
+                    }
+                    splits.push(Split { value: op, reason: refusal.reason.into() });
+                    continue 'again;
+                }
+            }
+        }
+        if let Some(shared) = shared_anchor(graph, &groups) {
+            materialised.insert(shared);
+            let op = graph.node(shared).op.to_string();
+            splits.push(Split { value: op, reason: "several groups use it, and it is too costly to compute twice".into() });
+            continue;
+        }
+        return Ok((groups, splits));
+    }
+}
+
+/// The outputs: what must be in memory whatever is fused.
+fn initial_roots(graph: &Graph, weights: &IdVec<ValueId, bool>) -> BTreeSet<ValueId> {
+    let scatters = graph.nodes.iter().filter(|(_, node)| matches!(node.op, Op::Scatter {})).map(|(value, _)| value);
+    let outputs = graph.outputs.iter().map(|(_, value)| *value);
+    outputs.chain(scatters).filter(|value| !weights[*value] && graph.node(*value).op.leaf_name().is_none()).collect()
+}
+
+/// A costly value that more than one group computes.
+fn shared_anchor(graph: &Graph, groups: &[Group]) -> Option<ValueId> {
+    let hidden = crate::cut::hidden_values(graph);
+    let mut owners: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for member in groups.iter().flat_map(|group| &group.members) {
+        *owners.entry(*member).or_default() += 1;
+    }
+    let costly = |value: ValueId| {
+        let node = graph.node(value);
+        match node.op {
+            Op::Contract { .. } | Op::Attend { .. } | Op::Reduce { .. } => true,
+            Op::Map(scalar) => hidden[value] || matches!(scalar, sinter_ir::ScalarOp::Sin | sinter_ir::ScalarOp::Cos),
+            _ => false,
+        }
+    };
+    // The last one first: what lies below it may then have one owner only.
+    owners.iter().rev().find(|(value, count)| **count > 1 && costly(**value)).map(|(value, _)| *value)
+}
+
+/// The state of lowering one root.
+pub(crate) struct Lowering<'g> {
+    graph: &'g Graph,
+    weights: &'g IdVec<ValueId, bool>,
+    materialised: &'g BTreeSet<ValueId>,
+    root: ValueId,
+    tile: TileProgram,
+    sources: Vec<Source>,
+    members: BTreeSet<ValueId>,
+    memo: BTreeMap<(ValueId, Vec<Index>), sinter_ir::ExprId>,
+    mode: Mode,
+}
+
+/// What may become a stage at this moment.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Mode {
+    /// A row program: reductions over whole rows.
+    Rows,
+    /// The epilogue of the contraction or attention whose result has these indices.
+    Epilogue(Vec<Index>),
+    /// The score of an attention: one contraction over the head dimension.
+    Score,
+}
+
+fn lower_root(
+    graph: &Graph,
+    weights: &IdVec<ValueId, bool>,
+    materialised: &BTreeSet<ValueId>,
+    root: ValueId,
+) -> Result<Group, Refusal> {
+    let mut lowering = Lowering {
+        graph,
+        weights,
+        materialised,
+        root,
+        tile: TileProgram::default(),
+        sources: Vec::new(),
+        members: BTreeSet::from([root]),
+        memo: BTreeMap::new(),
+        mode: Mode::Rows,
+    };
+    match lowering.find_anchor()? {
+        None => lowering.rows()?,
+        Some(anchor) if matches!(graph.node(anchor).op, Op::Attend { .. }) => lowering.attention(anchor)?,
+        Some(anchor) => lowering.contraction(anchor)?,
+    }
+    let Lowering { mut tile, sources, members, .. } = lowering;
+    tile.name = structure(&tile).into();
+    Ok(Group { root, tile, sources, members })
+}
+
+/// The structure that decides a program's kernel skeleton.
+pub fn structure(tile: &TileProgram) -> &'static str {
+    let has = |test: fn(&Stage) -> bool| tile.stages.iter().any(test);
+    if has(|stage| matches!(stage, Stage::Online { .. })) {
+        "attend"
+    } else if has(|stage| matches!(stage, Stage::Mma { .. })) {
+        "contract"
+    } else if has(|stage| matches!(stage, Stage::Reduce { .. })) {
+        "rows"
+    } else {
+        "map"
+    }
+}
+
+impl Lowering<'_> {
+    pub(crate) fn axis(&mut self, name: &str, extent: Dim) -> AxisId {
+        self.tile.axes.push(Axis { name: name.into(), extent })
+    }
+
+    /// The parameter through which a source is seen under a shape.
+    pub(crate) fn param(&mut self, source: Source, shape: &[Dim], access: Access) -> ParamId {
+        let value = match source {
+            Source::Value(value) | Source::Weight(value, _) => value,
+        };
+        let layout = if let Source::Weight(_, layout) = source { layout } else { Layout::Rows };
+        let ty = sinter_ir::Type::new(self.graph.ty(value).dtype, shape);
+        for (id, param) in self.tile.params.iter() {
+            if self.sources[id.0 as usize] == source && param.ty == ty && param.access == access {
+                return id;
+            }
+        }
+        let name = match self.graph.node(value).op.leaf_name() {
+            Some(name) => name.to_string(),
+            None => format!("v{}", value.0),
+        };
+        self.sources.push(source);
+        self.tile.params.push(TileParam { name, ty, access, layout })
+    }
+
+    /// Where the root is stored: a state for a scatter, else a buffer of its own, seen under the given shape.
+    pub(crate) fn store(&mut self, axes: Vec<AxisId>, at: &[Index], shape: &[Dim]) -> Result<(), Refusal> {
+        let node = self.graph.node(self.root);
+        let source = Source::Value(self.root);
+        if let Op::Scatter {} = node.op {
+            let (slots, rows) = (node.args[1], node.args[2]);
+            let rows_shape = &self.graph.ty(rows).shape;
+            let index = index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(rows, RESHAPE))?;
+            let value = self.value(rows, &index)?;
+            let rank = self.graph.ty(slots).rank();
+            let mut target = vec![self.index_of(slots, &index[..rank])?];
+            target.extend_from_slice(&index[rank..]);
+            let param = self.param(source, &node.ty.shape, Access::Write);
+            self.tile.stages.push(Stage::Store { axes, param, index: target, value });
+            return Ok(());
+        }
+        let index = index::reshape(&self.tile, at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
+        let value = self.value(self.root, &index)?;
+        let param = self.param(source, shape, Access::Write);
+        self.tile.stages.push(Stage::Store { axes, param, index: at.to_vec(), value });
+        Ok(())
+    }
+
+    pub(crate) fn refuse(&self, value: ValueId, reason: &'static str) -> Refusal {
+        Refusal { value, reason }
+    }
+}
+
+/// The reason for a refused reshape.
+pub(crate) const RESHAPE: &str = "its shape does not follow the iteration space";

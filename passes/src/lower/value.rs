@@ -1,0 +1,235 @@
+//! The expression of a value at a point of the iteration space.
+
+use super::index::{div, rem, reshape};
+use super::{Lowering, Mode, RESHAPE, Refusal, Source};
+use sinter_ir::{
+    Access, Atom, DType, Dim, Expr, ExprId, Index, Layout, Load, Op, ScalarOp, Stage, StageId, ValueId,
+};
+
+impl Lowering<'_> {
+    /// The expression of `value` at `index`, one index for each of its axes.
+    pub(crate) fn value(&mut self, value: ValueId, index: &[Index]) -> Result<ExprId, Refusal> {
+        let key = (value, index.to_vec());
+        if let Some(known) = self.memo.get(&key) {
+            return Ok(*known);
+        }
+        let expr = self.build(value, index)?;
+        let id = self.tile.expr(expr);
+        self.memo.insert(key, id);
+        Ok(id)
+    }
+
+    fn build(&mut self, value: ValueId, index: &[Index]) -> Result<Expr, Refusal> {
+        let node = self.graph.node(value);
+        if self.is_stored(value) {
+            return Ok(Expr::Load(self.load(value, index)?));
+        }
+        if node.ty.dtype == DType::U32 && !matches!(node.op, Op::Cast { .. }) {
+            return Ok(Expr::Index(self.index_of(value, index)?));
+        }
+        self.members.insert(value);
+        match &node.op {
+            Op::Const { value, .. } => Ok(Expr::Const(*value)),
+            Op::Map(scalar) => {
+                let mut args = Vec::with_capacity(node.args.len());
+                for arg in &node.args {
+                    let at = broadcast_index(&self.graph.ty(*arg).shape, index);
+                    args.push(self.value(*arg, &at)?);
+                }
+                Ok(Expr::Apply(*scalar, args))
+            }
+            Op::Cast { dtype } => {
+                let arg = self.value(node.args[0], index)?;
+                let widens = *dtype == DType::F32 && self.graph.ty(node.args[0]).dtype.is_float();
+                Ok(if widens { self.tile.exprs[arg].clone() } else { Expr::Cast(*dtype, arg) })
+            }
+            Op::Reduce { monoid, axis } => self.reduce(value, index, *monoid, *axis),
+            Op::Contract { .. } => self.contract(value, index),
+            Op::Attend { .. } => match &self.mode {
+                Mode::Epilogue(at) if at == index => self.attend_result(),
+                _ => Err(self.refuse(value, "attention is a kernel of its own")),
+            },
+            op if op.is_view() || matches!(op, Op::Gather {} | Op::Concat { .. }) => {
+                let (source, at) = self.step(value, index)?;
+                let arg = self.value(source, &at)?;
+                Ok(self.tile.exprs[arg].clone())
+            }
+            Op::Scatter {} => Err(self.refuse(value, "the cache is written by a kernel of its own")),
+            _ => Err(self.refuse(value, "no tile program computes it")),
+        }
+    }
+
+    /// Whether a value lies in memory when this group runs.
+    fn is_stored(&self, value: ValueId) -> bool {
+        let node = self.graph.node(value);
+        let weight = self.weights[value]
+            && !node.op.is_view()
+            && !matches!(node.op, Op::Const { .. })
+            && !matches!(node.op, Op::Cast { dtype: DType::F32 });
+        let stored = self.materialised.contains(&value) && value != self.root;
+        weight || stored || matches!(node.op, Op::Input { .. } | Op::State { .. } | Op::Param { .. })
+    }
+
+    fn load(&mut self, value: ValueId, index: &[Index]) -> Result<Load, Refusal> {
+        let shape = self.graph.ty(value).shape.clone();
+        let source =
+            if self.weights[value] { Source::Weight(value, Layout::Rows) } else { Source::Value(value) };
+        let param = self.param(source, &shape, Access::Read);
+        Ok(Load { param, index: index.to_vec() })
+    }
+
+    /// One view, gather or concatenation undone: the operand and the indices into it.
+    fn step(&mut self, value: ValueId, index: &[Index]) -> Result<(ValueId, Vec<Index>), Refusal> {
+        let node = self.graph.node(value);
+        let operand = node.args[0];
+        let from = &self.graph.ty(operand).shape;
+        let mut at = index.to_vec();
+        match &node.op {
+            Op::Reshape { shape } => {
+                at = reshape(&self.tile, index, shape, from).ok_or(self.refuse(operand, RESHAPE))?;
+            }
+            Op::Transpose { perm } => perm.iter().zip(index).for_each(|(axis, index)| at[*axis] = index.clone()),
+            Op::Broadcast { .. } => at = broadcast_index(from, index),
+            Op::Slice { axis, start, .. } => at[*axis] = at[*axis].plus(&Index::constant(*start as i64)),
+            Op::Gather {} => {
+                let rank = self.graph.ty(node.args[1]).rank();
+                let row = self.index_of(node.args[1], &index[..rank])?;
+                at = std::iter::once(row).chain(index[rank..].iter().cloned()).collect();
+            }
+            Op::Concat { axis } => return self.concat_part(value, index, *axis),
+            _ => return Err(self.refuse(value, "it is no view")),
+        }
+        Ok((operand, at))
+    }
+
+    /// The operand of a concatenation in which an index is proved to lie.
+    fn concat_part(&mut self, value: ValueId, index: &[Index], axis: usize) -> Result<(ValueId, Vec<Index>), Refusal> {
+        let node = self.graph.node(value);
+        let range = super::index::range(&self.tile, &index[axis]);
+        let mut start = 0;
+        for arg in &node.args {
+            let len = self.graph.ty(*arg).shape[axis].as_const().unwrap_or(0) as i64;
+            if range.is_some_and(|(low, high)| low >= start && high < start + len) {
+                let mut at = index.to_vec();
+                at[axis] = at[axis].plus(&Index::constant(-start));
+                return Ok((*arg, at));
+            }
+            start += len;
+        }
+        Err(self.refuse(value, "the parts of a concatenation are read across their border"))
+    }
+
+    /// The load to which a value comes down through views and gathers; anything else must be materialised.
+    pub(crate) fn as_load(&mut self, value: ValueId, index: &[Index]) -> Result<Load, Refusal> {
+        let (mut value, mut at) = (value, index.to_vec());
+        loop {
+            if self.is_stored(value) {
+                return self.load(value, &at);
+            }
+            self.members.insert(value);
+            // A reshape of something stored is the same memory under another shape.
+            if let Op::Reshape { shape } = &self.graph.node(value).op
+                && let Some(base) = self.stored_below(value)
+                && !self.weights[base]
+            {
+                let param = self.param(Source::Value(base), shape, Access::Read);
+                return Ok(Load { param, index: at });
+            }
+            let node = self.graph.node(value);
+            let widens = matches!(node.op, Op::Cast { dtype: DType::F32 })
+                && self.graph.ty(node.args[0]).dtype.is_float();
+            if widens {
+                value = node.args[0];
+            } else if node.op.is_view() || matches!(node.op, Op::Gather {}) {
+                (value, at) = self.step(value, &at)?;
+            } else {
+                return Err(self.refuse(value, "a product or a gather reads it from memory"));
+            }
+        }
+    }
+
+    fn stored_below(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.graph.node(value);
+        match node.op {
+            _ if self.is_stored(value) => Some(value),
+            Op::Reshape { .. } => self.stored_below(node.args[0]),
+            _ => None,
+        }
+    }
+
+    /// The index arithmetic of a u32 value.
+    pub(crate) fn index_of(&mut self, value: ValueId, index: &[Index]) -> Result<Index, Refusal> {
+        if self.is_stored(value) {
+            return Ok(Index::atom(Atom::Load(Box::new(self.load(value, index)?))));
+        }
+        let node = self.graph.node(value);
+        self.members.insert(value);
+        match &node.op {
+            Op::Const { value, .. } => Ok(Index::constant(value.get() as i64)),
+            Op::Iota { .. } => Ok(index[0].clone()),
+            Op::Map(scalar) => {
+                let mut args = Vec::with_capacity(2);
+                for arg in &node.args {
+                    let at = broadcast_index(&self.graph.ty(*arg).shape, index);
+                    args.push(self.index_of(*arg, &at)?);
+                }
+                match (scalar, args[0].as_constant(), args.get(1).and_then(Index::as_constant)) {
+                    (ScalarOp::Add, ..) => Ok(args[0].plus(&args[1])),
+                    (ScalarOp::Mul, _, Some(factor)) => Ok(args[0].times(factor)),
+                    (ScalarOp::Mul, Some(factor), _) => Ok(args[1].times(factor)),
+                    (ScalarOp::Idiv, _, Some(by)) if by > 0 => Ok(div(&self.tile, &args[0], by as u64)),
+                    (ScalarOp::Mod, _, Some(by)) if by > 0 => Ok(rem(&self.tile, &args[0], by as u64)),
+                    _ => Err(self.refuse(value, "it is not index arithmetic")),
+                }
+            }
+            op if op.is_view() || matches!(op, Op::Gather {} | Op::Concat { .. }) => {
+                let (source, at) = self.step(value, index)?;
+                self.index_of(source, &at)
+            }
+            _ => Err(self.refuse(value, "it is not index arithmetic")),
+        }
+    }
+
+    fn contract(&mut self, value: ValueId, index: &[Index]) -> Result<Expr, Refusal> {
+        let allowed = match &self.mode {
+            Mode::Epilogue(at) => at == index,
+            Mode::Score => true,
+            Mode::Rows => false,
+        };
+        if !allowed {
+            return Err(self.refuse(value, "a product's result is read in another order than it is computed"));
+        }
+        self.mma(value, index)
+    }
+
+    /// The stage that contracts two loads.
+    pub(crate) fn mma(&mut self, value: ValueId, index: &[Index]) -> Result<Expr, Refusal> {
+        let node = self.graph.node(value);
+        let Op::Contract { spec } = &node.op else { return Err(self.refuse(value, "it is no product")) };
+        let summed = spec.summed();
+        if summed.len() != 1 {
+            return Err(self.refuse(value, "a product over several labels"));
+        }
+        let at = spec.a.find(&summed).unwrap_or(0);
+        let axis = self.axis("k", self.graph.ty(node.args[0]).shape[at]);
+        let labelled = |labels: &str| -> Vec<Index> {
+            labels.chars().map(|label| spec.out.find(label).map_or(Index::axis(axis), |at| index[at].clone())).collect()
+        };
+        let a = self.as_load(node.args[0], &labelled(&spec.a))?;
+        let b = if crate::merge::is_linear(self.graph, self.weights, value) {
+            let shape = self.graph.ty(node.args[1]).shape.clone();
+            let param = self.param(Source::Weight(node.args[1], Layout::Panels), &shape, Access::Read);
+            Load { param, index: labelled(&spec.b) }
+        } else {
+            self.as_load(node.args[1], &labelled(&spec.b))?
+        };
+        self.tile.stages.push(Stage::Mma { axis, a, b });
+        Ok(Expr::Stage(StageId(self.tile.stages.len() as u32 - 1)))
+    }
+}
+
+/// The indices into an operand that repeats along axes of extent 1; a rank-0 operand has none.
+pub(crate) fn broadcast_index(shape: &[Dim], index: &[Index]) -> Vec<Index> {
+    let repeat = |(dim, index): (&Dim, &Index)| if *dim == Dim::ONE { Index::constant(0) } else { index.clone() };
+    shape.iter().zip(index).map(repeat).collect()
+}

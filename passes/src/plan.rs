@@ -1,0 +1,265 @@
+//! Planning: the groups of every block instance become launches; buffers share memory where their lives do not meet.
+
+use crate::cut::{Cut, Instance, RESIDUAL, hidden_values};
+use crate::lower::{Group, Source};
+use sinter_ir::{
+    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, ParamId, Plan, Slot, StateDef, Step,
+    TileProgram, ValueDef, ValueId, WeightDef, WeightId,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A distinct block after rewriting and lowering.
+pub struct LoweredBlock {
+    /// The rewritten graph.
+    pub graph: Graph,
+    /// Its groups in topological order.
+    pub groups: Vec<Group>,
+}
+
+/// The plan of a whole graph, and the number of kernels of each block.
+pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, GraphError> {
+    let mut planner = Planner { plan: Plan { name: name.into(), ..Plan::default() }, ..Planner::default() };
+    for instance in &cut.instances {
+        planner.note_panels(&blocks[instance.block], instance)?;
+    }
+    for instance in &cut.instances {
+        planner.instance(&blocks[instance.block], instance)?;
+    }
+    let mut plan = planner.plan;
+    share_memory(&mut plan);
+    number_kernels(&mut plan);
+    Ok(plan)
+}
+
+#[derive(Default)]
+struct Planner {
+    plan: Plan,
+    kernels: HashMap<TileProgram, KernelId>,
+    weights: BTreeMap<(String, Layout), WeightId>,
+    /// The weights that a product reads in panels.
+    panels: BTreeSet<String>,
+    /// Results that do not depend on the hidden state: computed once for all blocks.
+    shared: BTreeMap<(KernelId, String), Arg>,
+    residual: Option<Arg>,
+}
+
+impl Planner {
+    fn note_panels(&mut self, block: &LoweredBlock, instance: &Instance) -> Result<(), GraphError> {
+        for source in block.groups.iter().flat_map(|group| &group.sources) {
+            if let Source::Weight(value, Layout::Panels) = source {
+                self.panels.insert(weight_source(&block.graph, *value, instance)?.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn instance(&mut self, block: &LoweredBlock, instance: &Instance) -> Result<(), GraphError> {
+        let hidden = hidden_values(&block.graph);
+        let mut known: BTreeMap<ValueId, Arg> = BTreeMap::new();
+        for group in &block.groups {
+            let (mut tile, mut args) = (group.tile.clone(), Vec::new());
+            let mut written = Vec::new();
+            for (at, source) in group.sources.iter().enumerate() {
+                let param = ParamId(at as u32);
+                let arg = match source {
+                    Source::Weight(value, _) => self.weight(block, instance, *value, &mut tile, param)?,
+                    Source::Value(value) if *value == group.root => {
+                        let arg = self.result(block, instance, *value);
+                        written.push(at);
+                        known.insert(*value, arg);
+                        arg
+                    }
+                    Source::Value(value) => match known.get(value) {
+                        Some(arg) => *arg,
+                        None => self.leaf(&block.graph, instance, *value),
+                    },
+                };
+                args.push(arg);
+            }
+            strip_names(&mut tile);
+            let kernel = self.kernel(tile);
+            self.launch(Step { kernel, args }, &written, (group.root, hidden[group.root]), &mut known);
+        }
+        let exit = block.graph.outputs.iter().find(|(name, _)| name == RESIDUAL);
+        self.residual = exit.map(|(_, value)| known[value]).or(self.residual);
+        Ok(())
+    }
+
+    /// Adds a launch, unless the same result is there already.
+    fn launch(
+        &mut self,
+        step: Step,
+        written: &[usize],
+        (root, hidden): (ValueId, bool),
+        known: &mut BTreeMap<ValueId, Arg>,
+    ) {
+        let reads = step.args.iter().enumerate().filter(|(at, _)| !written.contains(at)).map(|(_, arg)| arg);
+        let key = (step.kernel, format!("{:?}", reads.collect::<Vec<_>>()));
+        if !hidden {
+            if let Some(arg) = self.shared.get(&key) {
+                known.insert(root, *arg);
+                return;
+            }
+            self.shared.insert(key, known[&root]);
+        }
+        self.plan.steps.push(step);
+    }
+
+    fn kernel(&mut self, tile: TileProgram) -> KernelId {
+        if let Some(known) = self.kernels.get(&tile) {
+            return *known;
+        }
+        let id = self.plan.kernels.push(tile.clone());
+        self.kernels.insert(tile, id);
+        id
+    }
+
+    /// Where a group's result goes: a state, an output of the plan, or a buffer.
+    fn result(&mut self, block: &LoweredBlock, instance: &Instance, value: ValueId) -> Arg {
+        let node = block.graph.node(value);
+        if let Op::Scatter {} = node.op {
+            return self.leaf(&block.graph, instance, value);
+        }
+        let output = block.graph.outputs.iter().find(|(name, output)| *output == value && name != RESIDUAL);
+        if let Some((canonical, _)) = output {
+            let name = instance.names.get(canonical).unwrap_or(canonical).clone();
+            self.plan.outputs.push(ValueDef { name, ty: node.ty.clone() });
+            return Arg::Output(self.plan.outputs.len() - 1);
+        }
+        Arg::Buffer(self.plan.buffers.push(Buffer { ty: node.ty.clone(), slot: 0 }))
+    }
+
+    fn leaf(&mut self, graph: &Graph, instance: &Instance, value: ValueId) -> Arg {
+        let node = graph.node(value);
+        match &node.op {
+            Op::Input { name, .. } if name == RESIDUAL => self.residual.unwrap_or(Arg::Input(usize::MAX)),
+            Op::Input { name, .. } => Arg::Input(border(&mut self.plan.inputs, name, node)),
+            Op::State { name, .. } => {
+                let name = instance.names.get(name).unwrap_or(name).clone();
+                Arg::State(border(&mut self.plan.states, &name, node))
+            }
+            // A scatter changes its state in place.
+            _ => self.leaf(graph, instance, node.args[0]),
+        }
+    }
+
+    fn weight(
+        &mut self,
+        block: &LoweredBlock,
+        instance: &Instance,
+        value: ValueId,
+        tile: &mut TileProgram,
+        param: ParamId,
+    ) -> Result<Arg, GraphError> {
+        let source = weight_source(&block.graph, value, instance)?;
+        let text = source.to_string();
+        let ty = block.graph.ty(value).clone();
+        if ty.rank() == 2 && self.panels.contains(&text) {
+            // One copy serves both: rows of a packed weight are read through its layout.
+            tile.params[param].layout = Layout::Panels;
+        }
+        let layout = tile.params[param].layout;
+        if let Some(known) = self.weights.get(&(text.clone(), layout)) {
+            return Ok(Arg::Weight(*known));
+        }
+        let id = self.plan.weights.push(WeightDef { source, ty, layout });
+        self.weights.insert((text, layout), id);
+        Ok(Arg::Weight(id))
+    }
+}
+
+fn border(defs: &mut Vec<StateDef>, name: &str, node: &sinter_ir::Node) -> usize {
+    defs.iter().position(|def| def.name == name).unwrap_or_else(|| {
+        defs.push(ValueDef { name: name.into(), ty: node.ty.clone() });
+        defs.len() - 1
+    })
+}
+
+/// The graph that computes a weight from the checkpoint's tensors, under their real names.
+fn weight_source(graph: &Graph, value: ValueId, instance: &Instance) -> Result<Graph, GraphError> {
+    let mut needed = BTreeSet::from([value]);
+    for (at, node) in graph.nodes.iter().rev() {
+        if needed.contains(&at) {
+            needed.extend(&node.args);
+        }
+    }
+    let mut source = Graph::new("weight");
+    let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    for at in needed {
+        let node = graph.node(at);
+        let op = match &node.op {
+            Op::Param { name, shape, dtype } => Op::Param {
+                name: instance.names.get(name).unwrap_or(name).clone(),
+                shape: shape.clone(),
+                dtype: *dtype,
+            },
+            op => op.clone(),
+        };
+        let args: Vec<ValueId> = node.args.iter().map(|arg| map[arg]).collect();
+        map.insert(at, source.push(op, &args)?);
+    }
+    source.output("weight", map[&value]);
+    Ok(source)
+}
+
+/// Names of values differ between blocks; kernels that differ in nothing else are one kernel.
+fn strip_names(tile: &mut TileProgram) {
+    for (at, param) in tile.params.values_mut().enumerate() {
+        param.name = format!("p{at}");
+    }
+}
+
+fn number_kernels(plan: &mut Plan) {
+    for (at, kernel) in plan.kernels.values_mut().enumerate() {
+        kernel.name = format!("{}{at}", kernel.name);
+    }
+}
+
+/// Gives each buffer a slot: the free one that fits best, or a new one. A slot is free after the last launch that reads
+/// its buffer.
+fn share_memory(plan: &mut Plan) {
+    let mut last_use: IdVec<BufferId, usize> = plan.buffers.values().map(|_| 0).collect();
+    for (at, step) in plan.steps.iter().enumerate() {
+        for arg in &step.args {
+            if let Arg::Buffer(buffer) = arg {
+                last_use[*buffer] = at;
+            }
+        }
+    }
+    let (mut free, mut placed): (Vec<usize>, BTreeSet<BufferId>) = (Vec::new(), BTreeSet::new());
+    for at in 0..plan.steps.len() {
+        let mut dying = Vec::new();
+        for arg in plan.steps[at].args.clone() {
+            let Arg::Buffer(buffer) = arg else { continue };
+            if placed.insert(buffer) {
+                let slot = best_slot(plan, &mut free, buffer);
+                plan.buffers[buffer].slot = slot;
+            }
+            if last_use[buffer] == at && !dying.contains(&plan.buffers[buffer].slot) {
+                dying.push(plan.buffers[buffer].slot);
+            }
+        }
+        free.extend(dying);
+    }
+}
+
+fn best_slot(plan: &mut Plan, free: &mut Vec<usize>, buffer: BufferId) -> usize {
+    let ty = plan.buffers[buffer].ty.clone();
+    let size = |ty: &sinter_ir::Type| ty.typical() * ty.dtype.bytes() as f64;
+    let waste = |slot: &Slot| {
+        let held = slot.types.iter().map(size).fold(0.0, f64::max);
+        (held - size(&ty)).abs()
+    };
+    let best = (0..free.len()).min_by(|a, b| waste(&plan.slots[free[*a]]).total_cmp(&waste(&plan.slots[free[*b]])));
+    let slot = match best {
+        Some(at) => free.swap_remove(at),
+        None => {
+            plan.slots.push(Slot::default());
+            plan.slots.len() - 1
+        }
+    };
+    if !plan.slots[slot].types.contains(&ty) {
+        plan.slots[slot].types.push(ty);
+    }
+    slot
+}
