@@ -1,3 +1,19 @@
-//! sinter-codegen-host
+//! The host back end: tile programs to machine code.
 
 pub mod micro;
+
+mod access;
+mod facts;
+
+mod schedule;
+
+mod calls;
+mod emit;
+
+mod code;
+mod compile;
+mod error;
+
+pub use compile::{compile, compile_all, emit_text};
+pub use error::CodegenError;
+pub use sinter_ir::HostKernel;

@@ -1,0 +1,189 @@
+//! The skeleton of attention. A unit goes through the context in blocks of 64 positions that begin at multiples of 64,
+//! wherever its own range begins: what a token gets depends on its own positions alone.
+
+use super::{Emitter, Row, Units, loops::Range, plain, value::Val};
+use crate::calls::Callee;
+use crate::facts::AxisSet;
+use crate::micro::POSITIONS;
+use crate::schedule::Attend;
+use cranelift_codegen::ir::{self, InstBuilder};
+use sinter_ir::{AxisId, DType, Load, Stage};
+
+impl<'a> Emitter<'a> {
+    pub(super) fn attend(&mut self, plan: &Attend, units: Units) {
+        let tile = self.tile;
+        let mut extents: Vec<_> = tile.grid.iter().map(|axis| tile.axes[*axis].extent).collect();
+        if let (Some(group), Some(last)) = (plan.group, extents.last_mut()) {
+            last.coeff /= group.size as u64;
+        }
+        self.each_unit(units, &extents, &mut |emitter, parts| {
+            let mut point: Vec<(AxisId, ir::Value)> = tile.grid.iter().copied().zip(parts.iter().copied()).collect();
+            if let (Some(group), Some(last)) = (plan.group, point.last_mut()) {
+                last.1 = emitter.times(last.1, group.size as i64);
+            }
+            emitter.at_point(&point, &mut |emitter| emitter.attend_unit(plan));
+        });
+    }
+
+    fn attend_unit(&mut self, plan: &Attend) {
+        self.start(plan);
+        let inner = AxisSet::of(&[plan.context, plan.depth, plan.lanes]);
+        for load in [&plan.key, &plan.value] {
+            load.index.iter().for_each(|index| self.hoist_index(index, inner, false));
+        }
+        let moving = plan.group.map_or(inner, |group| inner.with(AxisSet::of(&[group.axis])));
+        self.hoist(plan.score, moving, true);
+        let context = self.context(plan.context, plan.from, plan.to);
+        let first = self.b.ins().band_imm_s(context.from, -(POSITIONS as i64));
+        self.repeat((first, context.to), POSITIONS as i64, &[], &mut |emitter, start, _| {
+            emitter.attend_block(plan, start, context);
+            Vec::new()
+        });
+        self.finish_rows(plan);
+    }
+
+    /// The rows of a unit: `body` gets the row's number.
+    fn each_row(&mut self, plan: &Attend, body: &mut dyn FnMut(&mut Self, ir::Value)) {
+        let zero = self.int(0);
+        let Some(group) = plan.group else { return body(self, zero) };
+        let first = self.iteration(group.axis);
+        let rows = self.int(group.size as i64);
+        self.repeat((zero, rows), 1, &[], &mut |emitter, row, _| {
+            let at = emitter.b.ins().iadd(first, row);
+            emitter.at(group.axis, at, |emitter| body(emitter, row));
+            Vec::new()
+        });
+    }
+
+    /// The address of a row of `width` numbers in scratch memory.
+    fn row(&mut self, offset: usize, row: ir::Value, width: usize) -> ir::Value {
+        let base = self.scratch(offset);
+        let offset = self.times(row, 4 * width as i64);
+        self.b.ins().iadd(base, offset)
+    }
+
+    /// Queries in f32, and nothing added up yet.
+    fn start(&mut self, plan: &Attend) {
+        let pieces = plan.pieces;
+        let zero = self.constant(0.0);
+        let lowest = self.constant(f64::NEG_INFINITY);
+        self.each_row(plan, &mut |emitter, row| {
+            let inner = AxisSet::of(&[plan.depth]);
+            plan.query.index.iter().for_each(|index| emitter.hoist_index(index, inner, false));
+            let to = emitter.row(pieces.queries, row, pieces.depth);
+            let range = emitter.whole_axis(plan.depth);
+            emitter.copy(plan.depth, range, &plan.query, (DType::F32, to));
+            for (offset, val) in [(pieces.max, lowest), (pieces.sum, zero)] {
+                let address = emitter.row(offset, row, 1);
+                emitter.write(DType::F32, address, val);
+            }
+            let acc = emitter.row(pieces.acc, row, pieces.lanes);
+            emitter.map_row(plan, acc, &mut |emitter, _| emitter.constant(0.0));
+        });
+    }
+
+    /// Replaces each number of a row of the result.
+    fn map_row(&mut self, plan: &Attend, row: ir::Value, body: &mut dyn FnMut(&mut Self, Val) -> Val) {
+        let range = self.whole_axis(plan.lanes);
+        self.each_wide(plan.lanes, range, &mut |emitter| {
+            let at = emitter.iteration(plan.lanes);
+            let offset = emitter.times(at, 4);
+            let address = emitter.b.ins().iadd(row, offset);
+            let wide = emitter.lane.is_some();
+            let val = emitter.read(DType::F32, address, wide);
+            let val = body(emitter, val);
+            let val = if wide { emitter.widen(val) } else { val };
+            emitter.write(DType::F32, address, val);
+        });
+    }
+
+    fn attend_block(&mut self, plan: &Attend, start: ir::Value, context: Range) {
+        let pieces = plan.pieces;
+        let left = self.b.ins().isub(context.to, start);
+        let most = self.int(POSITIONS as i64);
+        let count = self.b.ins().smin(left, most);
+        let end = self.b.ins().iadd(start, count);
+        self.pointers(plan, (start, count), context.from);
+        let rows = self.int(plan.rows() as i64);
+        let (keys, scores) = (self.scratch(pieces.keys), self.scratch(pieces.scores));
+        let (queries, depth) = (self.scratch(pieces.queries), self.int(pieces.depth as i64));
+        let callee = self.by_format(&plan.key, Callee::ScoresF32, Callee::ScoresBf16);
+        self.call_for(callee, &[queries, depth, rows, keys, count, depth, scores]);
+        self.scores(plan, Range { from: start, to: end, length: None });
+        let (values, lanes) = (self.scratch(pieces.values), self.int(pieces.lanes as i64));
+        let (max, sum, acc) = (self.scratch(pieces.max), self.scratch(pieces.sum), self.scratch(pieces.acc));
+        let callee = self.by_format(&plan.value, Callee::OnlineF32, Callee::OnlineBf16);
+        self.call_for(callee, &[scores, rows, count, values, lanes, max, sum, acc]);
+    }
+
+    fn by_format(&self, load: &Load, f32: Callee, bf16: Callee) -> Callee {
+        if self.tile.params[load.param].ty.dtype == DType::Bf16 { bf16 } else { f32 }
+    }
+
+    /// The addresses of a block's keys and values. Positions before the range get the address of its first: their
+    /// scores are −∞, and pages before the range may be gone.
+    fn pointers(&mut self, plan: &Attend, (start, count): (ir::Value, ir::Value), from: ir::Value) {
+        let zero = self.int(0);
+        let (keys, values) = (self.scratch(plan.pieces.keys), self.scratch(plan.pieces.values));
+        self.repeat((zero, count), 1, &[], &mut |emitter, j, _| {
+            let position = emitter.b.ins().iadd(start, j);
+            let position = emitter.b.ins().smax(position, from);
+            let offset = emitter.times(j, 8);
+            emitter.at(plan.context, position, |emitter| {
+                for (load, axis, pointers) in [(&plan.key, plan.depth, keys), (&plan.value, plan.lanes, values)] {
+                    let element =
+                        emitter.at(axis, zero, |emitter| emitter.address(load.param, &load.index, None));
+                    let to = emitter.b.ins().iadd(pointers, offset);
+                    emitter.b.ins().store(plain(), element, to, 0);
+                }
+            });
+            Vec::new()
+        });
+    }
+
+    /// The score of each row and position, from the dot product and whatever else the expression says.
+    fn scores(&mut self, plan: &Attend, range: Range) {
+        self.each_row(plan, &mut |emitter, row| {
+            let address = emitter.row(plan.pieces.scores, row, POSITIONS);
+            let results = Row { address, axis: plan.context, origin: range.from };
+            emitter.rows.insert(plan.dot.0, results);
+            emitter.hoist(plan.score, AxisSet::of(&[plan.context]), true);
+            let mut step = |emitter: &mut Self| {
+                let val = emitter.eval(plan.score);
+                let val = emitter.cast(DType::F32, val);
+                let val = if emitter.lane.is_some() { emitter.widen(val) } else { val };
+                let at = emitter.iteration(plan.context);
+                let at = emitter.b.ins().isub(at, range.from);
+                let offset = emitter.times(at, 4);
+                let to = emitter.b.ins().iadd(address, offset);
+                emitter.write(DType::F32, to, val);
+            };
+            match emitter.can_widen(plan.score, plan.context) {
+                true => emitter.each_wide(plan.context, range, &mut step),
+                false => emitter.each(plan.context, range, &mut step),
+            }
+            emitter.rows.clear();
+        });
+    }
+
+    /// Divides, and stores.
+    fn finish_rows(&mut self, plan: &Attend) {
+        let (tile, pieces) = (self.tile, plan.pieces);
+        self.each_row(plan, &mut |emitter, row| {
+            let sum = emitter.row(pieces.sum, row, 1);
+            let sum = emitter.read(DType::F32, sum, false);
+            let acc = emitter.row(pieces.acc, row, pieces.lanes);
+            emitter.map_row(plan, acc, &mut |emitter, acc| emitter.weighted(sum, acc));
+            let origin = emitter.int(0);
+            emitter.rows.insert(plan.online.0, Row { address: acc, axis: plan.lanes, origin });
+            for stage in &tile.stages {
+                if let Stage::Store { axes, .. } = stage {
+                    let ranges: Vec<(AxisId, Range)> =
+                        axes.iter().map(|axis| (*axis, emitter.whole_axis(*axis))).collect();
+                    emitter.store(stage, &ranges);
+                }
+            }
+            emitter.rows.clear();
+        });
+    }
+}

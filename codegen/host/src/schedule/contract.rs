@@ -1,0 +1,151 @@
+//! The structure of a product with packed weights: grid (t, n), products over k, stores at (t, n).
+
+use super::{Pieces, Schedule, Skeleton};
+use crate::access::{Lanes, access, flatten, lanes};
+use crate::facts::{AxisSet, Facts};
+use crate::micro::PANEL;
+use sinter_ir::{Atom, AxisId, DType, Dim, Index, Layout, Load, Stage, StageId, TileProgram};
+use std::fmt;
+
+/// Columns of a unit: two panels.
+pub(crate) const COLUMNS: usize = 2 * PANEL;
+/// Rows of a block: its results, 48 × 64 × 4 bytes a product, stay in the first cache.
+const BLOCK: usize = 48;
+
+/// How a contraction is run.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Contract {
+    /// The axis of rows.
+    pub(crate) rows: AxisId,
+    /// The axis of columns.
+    pub(crate) columns: AxisId,
+    /// Rows that are computed at a time.
+    pub(crate) block: usize,
+    pub(crate) products: Vec<Product>,
+}
+
+/// One product.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Product {
+    pub(crate) stage: StageId,
+    /// The summed axis.
+    pub(crate) axis: AxisId,
+    pub(crate) depth: usize,
+    pub(crate) dtype: DType,
+    pub(crate) a: Load,
+    pub(crate) rows: Rows,
+    pub(crate) weight: Load,
+    /// The first panel.
+    pub(crate) panel: usize,
+    /// Scratch offset of the result, `[block][64]` in f32.
+    pub(crate) result: usize,
+}
+
+/// Where the rows of activations come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rows {
+    /// They lie this many elements apart.
+    Apart(usize),
+    /// They lie anywhere, and are copied to this scratch offset.
+    Copied(usize),
+}
+
+pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
+    let [rows, columns] = tile.grid[..] else { return None };
+    let n = tile.axes[columns].extent.as_const()? as usize;
+    let (mut products, mut pieces) = (Vec::new(), Pieces::default());
+    if rows == columns || n == 0 {
+        return None;
+    }
+    for (number, stage) in tile.stages.iter().enumerate() {
+        let id = StageId(number as u32);
+        match stage {
+            Stage::Mma { axis, a, b } if !facts.stages[id].mutable => {
+                products.push(product(tile, (rows, columns), (id, *axis), (a, b), &mut pieces)?);
+            }
+            Stage::Reduce { .. } if facts.stages[id].axes.within(AxisSet::of(&[rows])) => {}
+            Stage::Store { axes, .. } if axes.is_empty() && !facts.overlaps(tile, stage) => {}
+            _ => return None,
+        }
+    }
+    if products.is_empty() {
+        return None;
+    }
+    let plan = Contract { rows, columns, block: BLOCK, products };
+    let units = vec![Dim::of(n.div_ceil(COLUMNS))];
+    Some(Schedule { skeleton: Skeleton::Contract(plan), units, scratch: pieces.bytes })
+}
+
+fn product(
+    tile: &TileProgram,
+    (rows, columns): (AxisId, AxisId),
+    (stage, axis): (StageId, AxisId),
+    (a, b): (&Load, &Load),
+    pieces: &mut Pieces,
+) -> Option<Product> {
+    // The weights are the operand in panels, whichever side they are on.
+    let packed = |load: &Load| tile.params[load.param].layout == Layout::Panels;
+    let (a, weight) = if packed(b) { (a, b) } else { (b, a) };
+    let (activations, weights) = (&tile.params[a.param].ty, &tile.params[weight.param].ty);
+    let depth = tile.axes[axis].extent.as_const()? as usize;
+    let fits = packed(weight)
+        && tile.params[a.param].layout == Layout::Rows
+        && activations.dtype == weights.dtype
+        && axis != rows
+        && axis != columns
+        && weight.index[1] == Index::axis(axis)
+        && weights.shape[1] == Dim::of(depth)
+        && !a.index.iter().any(|index| index.axes().contains(&columns));
+    let first = weight.index[0].plus(&Index::axis(columns).times(-1)).as_constant()?;
+    if !fits || depth == 0 || first < 0 || first as usize % PANEL != 0 {
+        return None;
+    }
+    let rows = match stride(tile, a, rows, axis) {
+        Some(apart) => Rows::Apart(apart),
+        None => Rows::Copied(pieces.take(BLOCK * depth * activations.dtype.bytes())),
+    };
+    let result = pieces.take(BLOCK * COLUMNS * 4);
+    let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
+    Some(Product { stage, axis, depth, dtype: activations.dtype, a, rows, weight, panel, result })
+}
+
+/// The elements between rows, if the depth is contiguous and rows are equally far apart.
+fn stride(tile: &TileProgram, a: &Load, rows: AxisId, depth: AxisId) -> Option<usize> {
+    let flat = flatten(&tile.params[a.param], &a.index);
+    let mut parts = flat.iter();
+    let (syms, part) = parts.next()?;
+    let plain = |(atom, _): &(Atom, i64)| matches!(atom, Atom::Axis(axis) if *axis == rows || *axis == depth);
+    let good = syms.is_empty()
+        && parts.next().is_none()
+        && part.terms.iter().all(plain)
+        && part.stride(depth) == 1
+        && part.stride(rows) >= 0;
+    good.then(|| part.stride(rows) as usize)
+}
+
+/// Whether four iterations of `axis` lie side by side wherever the load's other axes stand.
+pub(super) fn contiguous(tile: &TileProgram, load: &Load, axis: AxisId) -> bool {
+    let param = &tile.params[load.param];
+    let direct = |index: &Index| {
+        let rest = index.plus(&Index::axis(axis).times(-index.stride(axis)));
+        !rest.axes().contains(&axis)
+    };
+    param.layout == Layout::Rows
+        && access(param, &load.index, axis, false) == Lanes::Step(1)
+        && flatten(param, &load.index).values().all(|part| direct(part) || lanes(part, axis) == Lanes::Same)
+}
+
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "contract {} rows by {COLUMNS} columns of {}:", self.block, self.columns)?;
+        for product in &self.products {
+            let Product { stage, dtype, depth, panel, rows, .. } = product;
+            write!(f, " {stage} {dtype} depth {depth} from panel {panel}")?;
+            match rows {
+                Rows::Apart(apart) => write!(f, ", rows {apart} apart;")?,
+                Rows::Copied(_) => f.write_str(", rows copied;")?,
+            }
+        }
+        Ok(())
+    }
+}
