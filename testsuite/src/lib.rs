@@ -1,1 +1,3 @@
-//! sinter-testsuite
+//! What the tests share: a reference runner for plans, and the way to a checkpoint's values.
+
+pub mod reference;
