@@ -160,6 +160,8 @@ impl Emitter<'_> {
             ScalarOp::Le => return compare(self, FloatCC::LessThanOrEqual),
             ScalarOp::Eq => return compare(self, FloatCC::Equal),
             ScalarOp::Idiv | ScalarOp::Mod => {
+                // A remainder is never negative, whatever the sign of the divisor.
+                let c = if op == ScalarOp::Mod { self.b.ins().fabs(c) } else { c };
                 let quotient = self.b.ins().fdiv(a, c);
                 let floor = self.b.ins().floor(quotient);
                 if op == ScalarOp::Idiv {
