@@ -79,7 +79,9 @@ pub fn lower(graph: &Graph) -> Result<(Vec<Group>, Vec<Split>), LowerError> {
                     if !materialised.insert(refusal.value) {
                         return Err(LowerError { value: refusal.value, op, reason: refusal.reason.into() });
                     }
-                    splits.push(Split { value: op, reason: refusal.reason.into() });
+                    if refusal.reason != MEMORY {
+                        splits.push(Split { value: op, reason: refusal.reason.into() });
+                    }
                     continue 'again;
                 }
             }
@@ -238,5 +240,7 @@ impl Lowering<'_> {
     }
 }
 
+/// The reason that is no missed fusion: products and gathers read their operands from memory.
+pub(crate) const MEMORY: &str = "a product or a gather reads it from memory";
 /// The reason for a refused reshape.
 pub(crate) const RESHAPE: &str = "its shape does not follow the iteration space";

@@ -1,7 +1,7 @@
 //! The expression of a value at a point of the iteration space.
 
 use super::index::{div, rem, reshape};
-use super::{Lowering, Mode, RESHAPE, Refusal, Source};
+use super::{Lowering, MEMORY, Mode, RESHAPE, Refusal, Source};
 use sinter_ir::{
     Access, Atom, DType, Dim, Expr, ExprId, Index, Layout, Load, Op, ScalarOp, Stage, StageId, ValueId,
 };
@@ -143,7 +143,7 @@ impl Lowering<'_> {
             } else if node.op.is_view() || matches!(node.op, Op::Gather {}) {
                 (value, at) = self.step(value, &at)?;
             } else {
-                return Err(self.refuse(value, "a product or a gather reads it from memory"));
+                return Err(self.refuse(value, MEMORY));
             }
         }
     }
