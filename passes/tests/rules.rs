@@ -1,7 +1,7 @@
 //! Twin tests: every rule evaluated on both sides, in double precision, over random shapes and values.
 
 use sinter_ir::{Binding, DType, Graph, Op, Sym, Tensor, evaluate};
-use sinter_passes::{Rule, random_equivalent, rules};
+use sinter_passes::{Limits, Rule, extraction_costs, prove, random_equivalent, rewrite, rules};
 use std::collections::BTreeMap;
 
 /// A small deterministic generator.
@@ -112,4 +112,26 @@ fn random_extractions_of_a_layer_compute_the_same() {
         distinct.insert(twin.to_string());
     }
     assert!(distinct.len() > 10, "only {} distinct extractions", distinct.len());
+}
+
+#[test]
+fn greedy_extraction_is_as_cheap_as_the_exact_one() {
+    let rules = rules();
+    let mut compared = 0;
+    for rule in &rules {
+        let case = Graph::parse(rule.case).expect("the case parses");
+        let Some((greedy, exact)) = extraction_costs(&case, &rules, 200_000) else { continue };
+        compared += 1;
+        assert!(greedy <= exact * 1.001 + 1e-6, "{}: greedy {greedy}, exact {exact}", rule.name);
+    }
+    assert!(compared * 10 >= rules.len() * 9, "only {compared} of {} cases fit the budget", rules.len());
+}
+
+#[test]
+fn a_proof_leads_from_the_layer_to_its_rewritten_form() {
+    let layer = Graph::parse(include_str!("layer.graph")).expect("the layer parses");
+    let (rewritten, report) = rewrite(&layer, &rules(), &Limits::default()).expect("the layer rewrites");
+    let proof = prove(&layer, &rewritten, &rules(), &Limits::default()).expect("there is a proof");
+    assert!(proof.contains("cascade"), "{proof}");
+    assert!(report.cost_after < report.cost_before);
 }
