@@ -14,6 +14,9 @@ mod code;
 mod compile;
 mod error;
 
+mod weights;
+
 pub use compile::{compile, compile_all, emit_text};
 pub use error::CodegenError;
 pub use sinter_ir::HostKernel;
+pub use weights::{AlignedBytes, PackError, Packed, RawTensor, Source, pack, packed_bytes};
