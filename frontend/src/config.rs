@@ -50,6 +50,16 @@ pub enum ConfigError {
         /// The value in the file.
         found: String,
     },
+    /// A family of models that no row of the table describes.
+    #[error("{place}: unknown model_type `{found}`; this build knows {}", known.join(", "))]
+    UnknownFamily {
+        /// The file.
+        place: String,
+        /// The value in the file.
+        found: String,
+        /// The families in the table.
+        known: Vec<&'static str>,
+    },
     /// Fields that nothing reads.
     #[error("{place}: unsupported {}; this build would compute something else than the model means", fields.join(", "))]
     Unsupported {
@@ -171,6 +181,11 @@ impl<'a> Section<'a> {
     /// Whether the field is there with a value.
     pub fn has(&self, key: &str) -> bool {
         self.peek(key).is_some()
+    }
+
+    /// Whether the field is there and says `null`, which some families tell from an absent one.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
     }
 
     /// The names of all fields with a value.

@@ -104,8 +104,7 @@ fn advice(wanted: &u64, found: &u64) -> &'static str {
 /// Parses and checks the header of a file of `file_len` bytes. `bytes` are the file's first bytes: all of the
 /// header, and as much of the rest as the caller likes.
 pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> {
-    let length: [u8; 8] =
-        bytes.first_chunk().copied().ok_or(HeaderError::NoLength { found: file_len })?;
+    let length: [u8; 8] = bytes.first_chunk().copied().ok_or(HeaderError::NoLength { found: file_len })?;
     let length = u64::from_le_bytes(length);
     if length > HEADER_MAX {
         return Err(HeaderError::TooLong { found: length });

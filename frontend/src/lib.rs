@@ -54,6 +54,14 @@ mod harmless;
 mod json;
 pub mod rope;
 
+pub mod spec;
+
+mod families;
+pub mod family;
+pub mod resolve;
+
+pub mod build;
+
 pub mod header;
 mod map;
 mod shards;
@@ -66,3 +74,5 @@ pub mod tokenizer;
 
 pub mod generation;
 pub mod pooling;
+
+pub mod model;

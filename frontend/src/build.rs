@@ -1,0 +1,132 @@
+//! From a [`ModelSpec`] to a [`Graph`] of primitives, one builder for every family.
+//!
+//! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` u32[T]; decoders also `slots` u32[T]
+//! (where each token's key and value go), `table` u32[S, P] (the pages of each sequence) and `rows` u32[R] (the tokens
+//! whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, [N, Hkv, D], and give `logits` f32[R, V];
+//! encoders give `hidden` f32[T, H].
+//!
+//! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
+//! the residual stream, norms, rotation and softmax stay f32.
+
+mod attention;
+mod blocks;
+mod emit;
+
+use sinter_ir::{DType, Dim, Graph, GraphError, Sym, ValueId};
+use thiserror::Error;
+
+use crate::spec::{LayerSpec, ModelKind, ModelSpec, Residual};
+use attention::{Caches, Context};
+use emit::Emit;
+
+/// What the graph is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BuildOptions {
+    /// The type of matrices and embeddings: f32 or bf16. Norms, biases and constants are f32.
+    pub weight_dtype: DType,
+    /// The type of stored keys and values: f32 or bf16.
+    pub kv_dtype: DType,
+}
+
+impl BuildOptions {
+    /// Weights and the KV cache in the same type.
+    pub fn new(dtype: DType) -> Self {
+        BuildOptions { weight_dtype: dtype, kv_dtype: dtype }
+    }
+}
+
+/// Why there is no graph.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// A type that no product is computed in.
+    #[error("{what} of type {found}: wanted f32 or bf16")]
+    Type {
+        /// `weights` or `a KV cache`.
+        what: &'static str,
+        /// The type that was asked for.
+        found: DType,
+    },
+    /// An operation that does not fit its operands: the spec contradicts itself.
+    #[error("{place}: {source}; the fields of config.json contradict each other")]
+    Graph {
+        /// The part of the model.
+        place: String,
+        /// The broken rule.
+        source: GraphError,
+    },
+}
+
+/// Writes the graph of one step of a model.
+pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildError> {
+    for (what, found) in [("weights", options.weight_dtype), ("a KV cache", options.kv_dtype)] {
+        if !matches!(found, DType::F32 | DType::Bf16) {
+            return Err(BuildError::Type { what, found });
+        }
+    }
+    let at = |place: String| move |source| BuildError::Graph { place, source };
+    let mut emit = Emit::new(spec.family, options);
+    let tokens = emit.input("tokens", &[Sym::T.into()]).map_err(at("tokens".into()))?;
+    let context = Context::new(&mut emit, spec).map_err(at("the context".into()))?;
+    let mut x = emit.embedding(spec, tokens, context.positions).map_err(at("the embedding".into()))?;
+    let mut caches = Vec::new();
+    for (i, layer) in spec.layers.iter().enumerate() {
+        let mut branches = Branches { emit: &mut emit, context: &context, caches: &mut caches, i };
+        x = branches.layer(layer, x).map_err(at(format!("layer {i}")))?;
+    }
+    let (name, result) = finish(&mut emit, spec, x).map_err(at("the head".into()))?;
+    let mut graph = emit.graph;
+    for (i, Caches { k, v }) in caches.into_iter().enumerate() {
+        graph.output(&format!("k_cache.{i}"), k);
+        graph.output(&format!("v_cache.{i}"), v);
+    }
+    graph.output(name, result);
+    Ok(graph)
+}
+
+/// One layer being written.
+struct Branches<'a> {
+    emit: &'a mut Emit,
+    context: &'a Context,
+    caches: &'a mut Vec<Caches>,
+    i: usize,
+}
+
+impl Branches<'_> {
+    fn layer(&mut self, layer: &LayerSpec, x: ValueId) -> Result<ValueId, GraphError> {
+        let input = self.emit.norm_opt(x, layer.attention_norms.before.as_ref())?;
+        let attention = self.attention(layer, input)?;
+        let sum = self.emit.map2(sinter_ir::ScalarOp::Add, x, attention)?;
+        let sum = self.emit.norm_opt(sum, layer.attention_norms.after_sum.as_ref())?;
+        let input = match layer.residual {
+            Residual::Sequential => self.emit.norm_opt(sum, layer.mlp_norms.before.as_ref())?,
+            Residual::Parallel => self.emit.norm_opt(x, layer.mlp_norms.before.as_ref())?,
+            Residual::ParallelOneNorm => input,
+        };
+        let mlp = self.emit.mlp(&layer.mlp, input)?;
+        let mlp = self.emit.norm_opt(mlp, layer.mlp_norms.after.as_ref())?;
+        let mlp = self.emit.scaled(mlp, layer.residual_scale)?;
+        let sum = self.emit.map2(sinter_ir::ScalarOp::Add, sum, mlp)?;
+        self.emit.norm_opt(sum, layer.mlp_norms.after_sum.as_ref())
+    }
+
+    fn attention(&mut self, layer: &LayerSpec, input: ValueId) -> Result<ValueId, GraphError> {
+        let (out, caches) = self.emit.attention(&layer.attention, self.context, (self.i, input))?;
+        self.caches.extend(caches);
+        let out = self.emit.norm_opt(out, layer.attention_norms.after.as_ref())?;
+        self.emit.scaled(out, layer.residual_scale)
+    }
+}
+
+/// The last norm and, for decoders, the logits of the wanted rows.
+fn finish(emit: &mut Emit, spec: &ModelSpec, x: ValueId) -> Result<(&'static str, ValueId), GraphError> {
+    let x = emit.norm_opt(x, spec.final_norm.as_ref())?;
+    let Some(head) = spec.head.as_ref().filter(|_| spec.kind == ModelKind::Decoder) else {
+        return Ok(("hidden", x));
+    };
+    let logits = emit.linear(x, &head.linear)?;
+    let logits = emit.scaled(logits, head.scale)?;
+    let logits = emit.softcap(logits, head.softcap)?;
+    let rows = emit.input("rows", &[Dim::from(Sym::R)])?;
+    // Last on purpose: which rows are wanted is a fact for a rule to move before the head, not for the model.
+    Ok(("logits", emit.graph.gather(logits, rows)?))
+}

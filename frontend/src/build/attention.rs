@@ -1,0 +1,277 @@
+//! Attention: projections, rotation, the KV cache, masks and the softmax, written out.
+
+use sinter_ir::{DType, Dim, GraphError, Monoid, Op, PAGE, ScalarOp, Sym, ValueId};
+
+use super::emit::{Emit, Emitted};
+use crate::spec::{AttentionSpec, HeadNormScope, ModelKind, ModelSpec, QkvSpec, inv_freq_name};
+
+/// The updated caches of a layer.
+pub(super) struct Caches {
+    pub(super) k: ValueId,
+    pub(super) v: ValueId,
+}
+
+/// What all layers share: built once, before the first.
+pub(super) struct Context {
+    pub(super) positions: ValueId,
+    /// Cosine and sine of each rotary table, [T, 1, r/2].
+    turns: Vec<Turn>,
+    paging: Option<Paging>,
+    /// The masks by window, [T, 1, C] for decoders and [T, 1, T] for encoders.
+    masks: Vec<(Option<usize>, ValueId)>,
+}
+
+#[derive(Clone, Copy)]
+struct Turn {
+    cos: ValueId,
+    sin: ValueId,
+    pairs: usize,
+}
+
+/// Where keys and values go and come from.
+#[derive(Clone, Copy)]
+struct Paging {
+    /// The slot of each token of the step, [T].
+    slots: ValueId,
+    /// The slots of each token's context, [T, 16 P].
+    context: ValueId,
+}
+
+/// Queries, keys and values: [T, H, D] and twice [T, Hkv, D].
+struct Heads {
+    q: ValueId,
+    k: ValueId,
+    v: ValueId,
+}
+
+/// The extent of the context: whole pages.
+fn context_len() -> Dim {
+    Dim::times(Sym::P, PAGE)
+}
+
+impl Context {
+    pub(super) fn new(emit: &mut Emit, spec: &ModelSpec) -> Result<Self, GraphError> {
+        let t = Dim::from(Sym::T);
+        let positions = emit.input("positions", &[t])?;
+        let seq = emit.input("seq", &[t])?;
+        let paging = match spec.kind {
+            ModelKind::Decoder => Some(paging(emit, seq)?),
+            ModelKind::Encoder => None,
+        };
+        let turns = (0..spec.ropes.len()).map(|table| turn(emit, spec, (table, positions)));
+        let turns = turns.collect::<Result<_, _>>()?;
+        let allowed = match spec.kind {
+            ModelKind::Decoder => causal(emit, positions)?,
+            ModelKind::Encoder => same_sequence(emit, seq)?,
+        };
+        let mut context = Context { positions, turns, paging, masks: Vec::new() };
+        for window in spec.layers.iter().map(|layer| layer.attention.window) {
+            if context.masks.iter().all(|(known, _)| *known != window) {
+                let mask = windowed(emit, (allowed, positions), window)?;
+                context.masks.push((window, mask));
+            }
+        }
+        Ok(context)
+    }
+
+    fn mask(&self, window: Option<usize>) -> Option<ValueId> {
+        self.masks.iter().find(|(known, _)| *known == window).map(|(_, mask)| *mask)
+    }
+}
+
+fn paging(emit: &mut Emit, seq: ValueId) -> Result<Paging, GraphError> {
+    let t = Dim::from(Sym::T);
+    let slots = emit.input("slots", &[t])?;
+    let table = emit.input("table", &[Sym::S.into(), Sym::P.into()])?;
+    let g = &mut emit.graph;
+    let pages = g.gather(table, seq)?;
+    let pages = g.reshape(pages, &[t, Sym::P.into(), Dim::ONE])?;
+    let size = g.constant(PAGE as f64, DType::U32)?;
+    let first = g.map(ScalarOp::Mul, &[pages, size])?;
+    let within = g.push(Op::Iota { len: Dim::of(PAGE as usize) }, &[])?;
+    let within = g.reshape(within, &[Dim::ONE, Dim::ONE, Dim::of(PAGE as usize)])?;
+    let context = g.map(ScalarOp::Add, &[first, within])?;
+    Ok(Paging { slots, context: g.reshape(context, &[t, context_len()])? })
+}
+
+fn turn(emit: &mut Emit, spec: &ModelSpec, (table, positions): (usize, ValueId)) -> Result<Turn, GraphError> {
+    let (frequencies, scale) = spec.ropes[table].inverse_frequencies();
+    let pairs = frequencies.len();
+    let angle = emit.graph.cast(positions, DType::F32)?;
+    let angle = emit.by_token(angle, &[1])?;
+    let frequencies = emit.vector(&inv_freq_name(table), pairs, 2)?;
+    let angle = emit.map2(ScalarOp::Mul, angle, frequencies)?;
+    let mut of = |op| {
+        let value = emit.map1(op, angle)?;
+        let value = emit.scaled(value, f64::from(scale))?;
+        emit.by_token(value, &[1, pairs])
+    };
+    Ok(Turn { cos: of(ScalarOp::Cos)?, sin: of(ScalarOp::Sin)?, pairs })
+}
+
+/// The position of each slot of the context, [1, 1, C], and of each token, [T, 1, 1].
+fn both_positions(emit: &mut Emit, positions: ValueId) -> Result<(ValueId, ValueId), GraphError> {
+    let context = emit.graph.push(Op::Iota { len: context_len() }, &[])?;
+    let context = emit.graph.reshape(context, &[Dim::ONE, Dim::ONE, context_len()])?;
+    Ok((context, emit.by_token(positions, &[1, 1])?))
+}
+
+fn causal(emit: &mut Emit, positions: ValueId) -> Emitted {
+    let (context, token) = both_positions(emit, positions)?;
+    emit.map2(ScalarOp::Le, context, token)
+}
+
+fn same_sequence(emit: &mut Emit, seq: ValueId) -> Emitted {
+    let token = emit.by_token(seq, &[1, 1])?;
+    let other = emit.graph.reshape(seq, &[Dim::ONE, Dim::ONE, Sym::T.into()])?;
+    emit.map2(ScalarOp::Eq, token, other)
+}
+
+fn windowed(emit: &mut Emit, (allowed, positions): (ValueId, ValueId), window: Option<usize>) -> Emitted {
+    let Some(window) = window else { return Ok(allowed) };
+    let (context, token) = both_positions(emit, positions)?;
+    let window = emit.graph.constant(window as f64, DType::U32)?;
+    let end = emit.map2(ScalarOp::Add, context, window)?;
+    let near = emit.map2(ScalarOp::Lt, token, end)?;
+    emit.map2(ScalarOp::And, allowed, near)
+}
+
+impl Emit {
+    /// The attention of layer `i` on its normalised input: the projected output f32[T, H] and, for decoders, the caches.
+    pub(super) fn attention(
+        &mut self,
+        spec: &AttentionSpec,
+        context: &Context,
+        (i, x): (usize, ValueId),
+    ) -> Result<(ValueId, Option<Caches>), GraphError> {
+        let Heads { q, k, v } = self.heads(spec, context, x)?;
+        let mask = context.mask(spec.window);
+        let (attended, caches) = match context.paging {
+            None => {
+                let (k, v) = (self.repeat_heads(k, spec)?, self.repeat_heads(v, spec)?);
+                let scores = self.graph.contract("thd,chd->thc", q, k)?;
+                let p = self.softmax(scores, spec, mask)?;
+                (self.graph.contract("thc,chd->thd", p, v)?, None)
+            }
+            Some(paging) => {
+                let k_cache = self.stored(&format!("k_cache.{i}"), k, (spec, paging))?;
+                let v_cache = self.stored(&format!("v_cache.{i}"), v, (spec, paging))?;
+                let k = self.graph.gather(k_cache, paging.context)?;
+                let k = self.repeat_heads(k, spec)?;
+                let scores = self.graph.contract("thd,tchd->thc", q, k)?;
+                let p = self.softmax(scores, spec, mask)?;
+                let v = self.graph.gather(v_cache, paging.context)?;
+                let v = self.repeat_heads(v, spec)?;
+                let attended = self.graph.contract("thc,tchd->thd", p, v)?;
+                (attended, Some(Caches { k: k_cache, v: v_cache }))
+            }
+        };
+        let joined = self.by_token(attended, &[spec.heads * spec.head_dim])?;
+        Ok((self.linear(joined, &spec.out)?, caches))
+    }
+
+    /// The cache with the step's rows in it, [N, Hkv, D].
+    fn stored(&mut self, name: &str, rows: ValueId, (spec, paging): (&AttentionSpec, Paging)) -> Emitted {
+        let dtype = self.options.kv_dtype;
+        let shape = [Sym::N.into(), Dim::of(spec.kv_heads), Dim::of(spec.head_dim)];
+        let cache = self.graph.state(name, dtype, &shape)?;
+        let rows = self.graph.cast(rows, dtype)?;
+        self.graph.scatter(cache, paging.slots, rows)
+    }
+
+    /// Queries, keys and values, normalised and rotated.
+    fn heads(&mut self, spec: &AttentionSpec, context: &Context, x: ValueId) -> Result<Heads, GraphError> {
+        let Heads { q, k, v } = self.project(spec, x)?;
+        let (mut q, mut k) = match &spec.head_norms {
+            None => (q, k),
+            Some(norms) if norms.scope == HeadNormScope::Head => {
+                (self.norm(q, &norms.q)?, self.norm(k, &norms.k)?)
+            }
+            Some(norms) => {
+                let (q, k) = (self.by_token(q, &[norms.q.width])?, self.by_token(k, &[norms.k.width])?);
+                let (q, k) = (self.norm(q, &norms.q)?, self.norm(k, &norms.k)?);
+                let q = self.by_token(q, &[spec.heads, spec.head_dim])?;
+                (q, self.by_token(k, &[spec.kv_heads, spec.head_dim])?)
+            }
+        };
+        if let Some(turn) = spec.rope.and_then(|table| context.turns.get(table)) {
+            q = self.rotate(q, *turn, spec.head_dim)?;
+            k = self.rotate(k, *turn, spec.head_dim)?;
+        }
+        Ok(Heads { q, k, v })
+    }
+
+    fn project(&mut self, spec: &AttentionSpec, x: ValueId) -> Result<Heads, GraphError> {
+        let (heads, kv_heads, head_dim) = (spec.heads, spec.kv_heads, spec.head_dim);
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let (q, k, v) = match &spec.qkv {
+            QkvSpec::Separate { q, k, v } => (self.linear(x, q)?, self.linear(x, k)?, self.linear(x, v)?),
+            QkvSpec::Stacked(all) => {
+                let all = self.linear(x, all)?;
+                let q = self.graph.slice(all, 1, 0, q_width)?;
+                let k = self.graph.slice(all, 1, q_width, kv_width)?;
+                (q, k, self.graph.slice(all, 1, q_width + kv_width, kv_width)?)
+            }
+            QkvSpec::Grouped(all) => {
+                let all = self.linear(x, all)?;
+                let group = heads / kv_heads * head_dim;
+                let all = self.by_token(all, &[kv_heads, group + 2 * head_dim])?;
+                let q = self.graph.slice(all, 2, 0, group)?;
+                let k = self.graph.slice(all, 2, group, head_dim)?;
+                (q, k, self.graph.slice(all, 2, group + head_dim, head_dim)?)
+            }
+        };
+        Ok(Heads {
+            q: self.by_token(q, &[heads, head_dim])?,
+            k: self.by_token(k, &[kv_heads, head_dim])?,
+            v: self.by_token(v, &[kv_heads, head_dim])?,
+        })
+    }
+
+    /// Turns the first `2 · pairs` dimensions of every head by the angles of its position.
+    fn rotate(&mut self, x: ValueId, turn: Turn, head_dim: usize) -> Emitted {
+        let (Turn { cos, sin, pairs }, rest) = (turn, head_dim - 2 * turn.pairs);
+        let x1 = self.graph.slice(x, 2, 0, pairs)?;
+        let x2 = self.graph.slice(x, 2, pairs, pairs)?;
+        let (a, b) = (self.map2(ScalarOp::Mul, x1, cos)?, self.map2(ScalarOp::Mul, x2, sin)?);
+        let first = self.map2(ScalarOp::Sub, a, b)?;
+        let (a, b) = (self.map2(ScalarOp::Mul, x2, cos)?, self.map2(ScalarOp::Mul, x1, sin)?);
+        let second = self.map2(ScalarOp::Add, a, b)?;
+        if rest == 0 {
+            return self.graph.concat(2, &[first, second]);
+        }
+        let tail = self.graph.slice(x, 2, 2 * pairs, rest)?;
+        self.graph.concat(2, &[first, second, tail])
+    }
+
+    /// Each key head repeated for the query heads that share it: […, Hkv, D] becomes […, H, D].
+    fn repeat_heads(&mut self, x: ValueId, spec: &AttentionSpec) -> Emitted {
+        let group = spec.heads / spec.kv_heads;
+        if group == 1 {
+            return Ok(x);
+        }
+        let shape = self.graph.ty(x).shape.clone();
+        let outer = &shape[..shape.len().saturating_sub(2)];
+        let with = |inner: &[usize]| -> Vec<Dim> {
+            outer.iter().copied().chain(inner.iter().copied().map(Dim::of)).collect()
+        };
+        let x = self.graph.reshape(x, &with(&[spec.kv_heads, 1, spec.head_dim]))?;
+        let x = self.graph.broadcast(x, &with(&[spec.kv_heads, group, spec.head_dim]))?;
+        self.graph.reshape(x, &with(&[spec.heads, spec.head_dim]))
+    }
+
+    /// Scores [T, H, C] to weights that sum to 1 along C.
+    fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, mask: Option<ValueId>) -> Emitted {
+        let mut s = self.scaled(scores, spec.scale)?;
+        s = self.softcap(s, spec.softcap)?;
+        if let Some(mask) = mask {
+            let never = self.number(f64::NEG_INFINITY)?;
+            s = self.graph.map(ScalarOp::Select, &[mask, s, never])?;
+        }
+        let max = self.graph.reduce(Monoid::Max, 2, s)?;
+        let e = self.map2(ScalarOp::Sub, s, max)?;
+        let e = self.map1(ScalarOp::Exp, e)?;
+        let sum = self.graph.reduce(Monoid::Sum, 2, e)?;
+        self.map2(ScalarOp::Div, e, sum)
+    }
+}

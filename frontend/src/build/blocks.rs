@@ -1,0 +1,151 @@
+//! Embeddings, projections, norms and MLPs.
+
+use sinter_ir::{DType, ScalarOp, ValueId};
+
+use super::emit::{Emit, Emitted};
+use crate::spec::{
+    Activation, EmbeddingSpec, LinearSpec, MatrixLayout, MlpInput, MlpSpec, ModelSpec, NormKind, NormSpec,
+};
+
+impl Emit {
+    /// Rows of the residual stream, f32[T, H].
+    pub(super) fn embedding(&mut self, spec: &ModelSpec, tokens: ValueId, positions: ValueId) -> Emitted {
+        let EmbeddingSpec { tokens: table, scale, token_types, positions: learned, norm } = &spec.embedding;
+        let table = self.matrix(table, spec.vocab, spec.hidden)?;
+        let mut x = self.rows(table, tokens)?;
+        x = self.scaled(x, *scale)?;
+        if let Some(types) = token_types {
+            let table = self.matrix(&types.name, types.rows, spec.hidden)?;
+            let row = self.graph.slice(table, 0, types.offset, 1)?;
+            let row = self.graph.cast(row, DType::F32)?;
+            x = self.map2(ScalarOp::Add, x, row)?;
+        }
+        if let Some(learned) = learned {
+            let table = self.matrix(&learned.name, learned.rows, spec.hidden)?;
+            let mut at = positions;
+            if learned.offset > 0 {
+                let offset = self.graph.constant(learned.offset as f64, DType::U32)?;
+                at = self.map2(ScalarOp::Add, at, offset)?;
+            }
+            let rows = self.rows(table, at)?;
+            x = self.map2(ScalarOp::Add, x, rows)?;
+        }
+        self.norm_opt(x, norm.as_ref())
+    }
+
+    fn rows(&mut self, table: ValueId, indices: ValueId) -> Emitted {
+        let rows = self.graph.gather(table, indices)?;
+        self.graph.cast(rows, DType::F32)
+    }
+
+    /// x · Wᵀ + b, f32[T, N].
+    pub(super) fn linear(&mut self, x: ValueId, spec: &LinearSpec) -> Emitted {
+        let x = self.narrow(x)?;
+        let product = match spec.layout {
+            MatrixLayout::OutIn => {
+                let weight = self.matrix(&spec.weight, spec.n_out, spec.n_in)?;
+                self.graph.contract("tk,nk->tn", x, weight)?
+            }
+            MatrixLayout::InOut => {
+                let weight = self.matrix(&spec.weight, spec.n_in, spec.n_out)?;
+                self.graph.contract("tk,kn->tn", x, weight)?
+            }
+        };
+        let Some(bias) = &spec.bias else { return Ok(product) };
+        let bias = self.vector(bias, spec.n_out, 2)?;
+        self.map2(ScalarOp::Add, product, bias)
+    }
+
+    /// The norm where there is one.
+    pub(super) fn norm_opt(&mut self, x: ValueId, spec: Option<&NormSpec>) -> Emitted {
+        match spec {
+            Some(spec) => self.norm(x, spec),
+            None => Ok(x),
+        }
+    }
+
+    /// A norm over the last axis.
+    pub(super) fn norm(&mut self, x: ValueId, spec: &NormSpec) -> Emitted {
+        let x = match spec.kind {
+            NormKind::Rms => x,
+            NormKind::Layer => {
+                let mean = self.mean(x, spec.width)?;
+                self.map2(ScalarOp::Sub, x, mean)?
+            }
+        };
+        let square = self.map2(ScalarOp::Mul, x, x)?;
+        let variance = self.mean(square, spec.width)?;
+        let variance = self.with(ScalarOp::Add, variance, spec.eps)?;
+        let scale = self.map1(ScalarOp::Rsqrt, variance)?;
+        let mut y = self.map2(ScalarOp::Mul, x, scale)?;
+        let rank = self.graph.ty(x).rank();
+        if let Some(weight) = &spec.weight {
+            let mut gamma = self.vector(weight, spec.width, rank)?;
+            if spec.one_plus {
+                gamma = self.with(ScalarOp::Add, gamma, 1.0)?;
+            }
+            y = self.map2(ScalarOp::Mul, y, gamma)?;
+        }
+        if let Some(bias) = &spec.bias {
+            let beta = self.vector(bias, spec.width, rank)?;
+            y = self.map2(ScalarOp::Add, y, beta)?;
+        }
+        Ok(y)
+    }
+
+    /// A feed-forward block, f32[T, H].
+    pub(super) fn mlp(&mut self, spec: &MlpSpec, x: ValueId) -> Emitted {
+        let inner = match &spec.input {
+            MlpInput::Plain(up) => {
+                let up = self.linear(x, up)?;
+                self.activation(spec.activation, up)?
+            }
+            MlpInput::Gated { gate, up } => {
+                let gate = self.linear(x, gate)?;
+                let gate = self.activation(spec.activation, gate)?;
+                let up = self.linear(x, up)?;
+                self.map2(ScalarOp::Mul, gate, up)?
+            }
+            MlpInput::GatedStacked(both) => {
+                let both = self.linear(x, both)?;
+                let gate = self.graph.slice(both, 1, 0, spec.inner)?;
+                let gate = self.activation(spec.activation, gate)?;
+                let up = self.graph.slice(both, 1, spec.inner, spec.inner)?;
+                self.map2(ScalarOp::Mul, gate, up)?
+            }
+        };
+        self.linear(inner, &spec.down)
+    }
+
+    fn activation(&mut self, activation: Activation, x: ValueId) -> Emitted {
+        use ScalarOp::{Add, Div, Erf, Exp, Max, Mul, Neg, Tanh};
+        match activation {
+            Activation::Silu => {
+                let e = self.map1(Neg, x)?;
+                let e = self.map1(Exp, e)?;
+                let e = self.with(Add, e, 1.0)?;
+                self.map2(Div, x, e)
+            }
+            Activation::GeluErf => {
+                let half = self.with(Mul, x, 0.5)?;
+                let phi = self.with(Mul, x, std::f64::consts::FRAC_1_SQRT_2)?;
+                let phi = self.map1(Erf, phi)?;
+                let phi = self.with(Add, phi, 1.0)?;
+                self.map2(Mul, half, phi)
+            }
+            Activation::GeluTanh => {
+                // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), Hendrycks and Gimpel 2016.
+                let half = self.with(Mul, x, 0.5)?;
+                let square = self.map2(Mul, x, x)?;
+                let cube = self.map2(Mul, square, x)?;
+                let cube = self.with(Mul, cube, 0.044715)?;
+                let inner = self.map2(Add, x, cube)?;
+                let inner = self.with(Mul, inner, 0.797_884_560_802_865_4)?;
+                let inner = self.map1(Tanh, inner)?;
+                let inner = self.with(Add, inner, 1.0)?;
+                self.map2(Mul, half, inner)
+            }
+            Activation::Relu => self.with(Max, x, 0.0),
+        }
+    }
+}

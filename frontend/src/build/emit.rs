@@ -1,0 +1,108 @@
+//! The short words that the blocks are written in.
+
+use std::collections::BTreeMap;
+
+use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
+
+use super::BuildOptions;
+
+/// A value, or the rule that it breaks.
+pub(super) type Emitted = Result<ValueId, GraphError>;
+
+/// A graph being written.
+pub(super) struct Emit {
+    pub(super) graph: Graph,
+    pub(super) options: BuildOptions,
+    /// Each weight is one node, also where it is used twice.
+    params: BTreeMap<String, ValueId>,
+    /// Each activation is narrowed once, also where several products read it.
+    narrowed: BTreeMap<ValueId, ValueId>,
+}
+
+impl Emit {
+    pub(super) fn new(name: &str, options: BuildOptions) -> Self {
+        Emit { graph: Graph::new(name), options, params: BTreeMap::new(), narrowed: BTreeMap::new() }
+    }
+
+    pub(super) fn input(&mut self, name: &str, shape: &[Dim]) -> Emitted {
+        self.graph.input(name, DType::U32, shape)
+    }
+
+    fn param(&mut self, name: &str, dtype: DType, shape: &[usize]) -> Emitted {
+        if let Some(value) = self.params.get(name) {
+            return Ok(*value);
+        }
+        let shape: Vec<Dim> = shape.iter().copied().map(Dim::of).collect();
+        let value = self.graph.param(name, dtype, &shape)?;
+        self.params.insert(name.to_owned(), value);
+        Ok(value)
+    }
+
+    /// A matrix or a table, in the type of the build.
+    pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Emitted {
+        self.param(name, self.options.weight_dtype, &[rows, columns])
+    }
+
+    /// A vector in f32, with `rank − 1` axes of extent 1 before it.
+    pub(super) fn vector(&mut self, name: &str, len: usize, rank: usize) -> Emitted {
+        let value = self.param(name, DType::F32, &[len])?;
+        let mut shape = vec![Dim::ONE; rank.saturating_sub(1)];
+        shape.push(Dim::of(len));
+        self.graph.reshape(value, &shape)
+    }
+
+    pub(super) fn number(&mut self, value: f64) -> Emitted {
+        self.graph.constant(value, DType::F32)
+    }
+
+    pub(super) fn map1(&mut self, op: ScalarOp, x: ValueId) -> Emitted {
+        self.graph.map(op, &[x])
+    }
+
+    pub(super) fn map2(&mut self, op: ScalarOp, x: ValueId, y: ValueId) -> Emitted {
+        self.graph.map(op, &[x, y])
+    }
+
+    /// A function of a value and a number.
+    pub(super) fn with(&mut self, op: ScalarOp, x: ValueId, number: f64) -> Emitted {
+        let number = self.number(number)?;
+        self.map2(op, x, number)
+    }
+
+    /// x · factor; x itself for 1.
+    pub(super) fn scaled(&mut self, x: ValueId, factor: f64) -> Emitted {
+        if factor == 1.0 { Ok(x) } else { self.with(ScalarOp::Mul, x, factor) }
+    }
+
+    /// cap · tanh(x / cap).
+    pub(super) fn softcap(&mut self, x: ValueId, cap: Option<f64>) -> Emitted {
+        let Some(cap) = cap else { return Ok(x) };
+        let inner = self.with(ScalarOp::Div, x, cap)?;
+        let inner = self.map1(ScalarOp::Tanh, inner)?;
+        self.with(ScalarOp::Mul, inner, cap)
+    }
+
+    /// The mean along the last axis, which stays with extent 1.
+    pub(super) fn mean(&mut self, x: ValueId, width: usize) -> Emitted {
+        let axis = self.graph.ty(x).rank().saturating_sub(1);
+        let sum = self.graph.reduce(Monoid::Sum, axis, x)?;
+        self.with(ScalarOp::Mul, sum, 1.0 / width as f64)
+    }
+
+    /// An activation in the type in which products are computed.
+    pub(super) fn narrow(&mut self, x: ValueId) -> Emitted {
+        if let Some(value) = self.narrowed.get(&x) {
+            return Ok(*value);
+        }
+        let value = self.graph.cast(x, self.options.weight_dtype)?;
+        self.narrowed.insert(x, value);
+        Ok(value)
+    }
+
+    /// The shape [T, …].
+    pub(super) fn by_token(&mut self, x: ValueId, rest: &[usize]) -> Emitted {
+        let shape: Vec<Dim> =
+            std::iter::once(Dim::from(Sym::T)).chain(rest.iter().copied().map(Dim::of)).collect();
+        self.graph.reshape(x, &shape)
+    }
+}

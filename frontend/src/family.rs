@@ -1,0 +1,265 @@
+//! The shape of a row in the table of families: what a model family fixes, and which config field decides the rest.
+//!
+//! A row holds no code. Weight names are written without the checkpoint's prefix and without `.weight`; `{i}`
+//! stands for the layer.
+
+use crate::spec::{Activation, HeadNormScope, MatrixLayout, ModelKind, NormKind, Residual};
+
+/// One family of models.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The value of `model_type`.
+    pub model_type: &'static str,
+    /// Decoder or encoder.
+    pub kind: ModelKind,
+    /// The names of the common fields.
+    pub keys: Keys,
+    /// Fields that mean nothing in this family whatever they say.
+    pub ignored: &'static [&'static str],
+    /// Fields that mean nothing as long as they have this value, written as JSON.
+    pub only: &'static [(&'static str, &'static str)],
+    /// What may stand before every weight name but the head's; the first that fits the checkpoint is taken.
+    pub prefixes: &'static [&'static str],
+    /// Tokens to rows.
+    pub embedding: EmbeddingRow,
+    /// What all norms have in common.
+    pub norm: NormRow,
+    /// Where norms stand.
+    pub norms: NormPlaces,
+    /// How the branches join.
+    pub residual: ResidualRow,
+    /// The attention.
+    pub attention: AttentionRow,
+    /// The MLP.
+    pub mlp: MlpRow,
+    /// From hidden states to logits.
+    pub head: Option<HeadRow>,
+}
+
+/// The names of the fields that every family has under one name or another.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// Width of the residual stream.
+    pub hidden: &'static str,
+    /// Number of layers.
+    pub layers: &'static str,
+    /// Query heads.
+    pub heads: &'static str,
+    /// Key and value heads; without the field, as many as query heads.
+    pub kv_heads: Option<&'static str>,
+    /// Width of a head; without the field, `hidden / heads`.
+    pub head_dim: Option<&'static str>,
+    /// Width inside the MLP.
+    pub inner: &'static str,
+    /// The width inside the MLP as a multiple of `hidden` where the field is absent; 0 where it must be there.
+    pub inner_multiple: usize,
+    /// The longest sequence.
+    pub positions: &'static str,
+    /// The norms' epsilon.
+    pub eps: &'static str,
+    /// The activation's name.
+    pub activation: &'static str,
+}
+
+/// A yes or no that a family fixes or a field decides.
+#[derive(Clone, Copy, Debug)]
+pub enum Switch {
+    /// Always so.
+    Fixed(bool),
+    /// As the field says, or as given where it is absent.
+    Field(&'static str, bool),
+}
+
+/// A factor that a family fixes or a field decides.
+#[derive(Clone, Copy, Debug)]
+pub enum Factor {
+    /// Always this.
+    Fixed(f64),
+    /// √hidden.
+    SqrtHidden,
+    /// 1/√head_dim.
+    InverseSqrtHead,
+    /// 1/√field.
+    InverseSqrtField(&'static str),
+    /// The field's value.
+    Field(&'static str),
+}
+
+/// Tokens to rows.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddingRow {
+    /// The token table.
+    pub tokens: &'static str,
+    /// What its rows are multiplied by.
+    pub scale: Factor,
+    /// The table of token types and the field with the number of its rows.
+    pub token_types: Option<(&'static str, &'static str)>,
+    /// The table of learned positions, and the row of position 0.
+    pub positions: Option<(&'static str, usize)>,
+    /// The norm of the sum.
+    pub norm: Option<&'static str>,
+}
+
+/// What all norms of a family have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct NormRow {
+    /// Which statistic.
+    pub kind: NormKind,
+    /// Whether the factor is 1 + γ.
+    pub one_plus: bool,
+    /// Whether there is a summand.
+    pub bias: bool,
+}
+
+/// The norms of a layer and after the last one.
+#[derive(Clone, Copy, Debug)]
+pub struct NormPlaces {
+    /// Around attention.
+    pub attention: BranchPlaces,
+    /// Around the MLP.
+    pub mlp: BranchPlaces,
+    /// After the last layer.
+    pub last: Option<&'static str>,
+}
+
+/// The norms around one branch.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchPlaces {
+    /// Of its input.
+    pub before: Option<&'static str>,
+    /// Of its output.
+    pub after: Option<&'static str>,
+    /// Of its sum with the residual stream.
+    pub after_sum: Option<&'static str>,
+}
+
+/// No norm around a branch; rows name those that they have.
+pub const NO_NORMS: BranchPlaces = BranchPlaces { before: None, after: None, after_sum: None };
+
+/// How the branches of a layer join.
+#[derive(Clone, Copy, Debug)]
+pub struct ResidualRow {
+    /// Whether they run side by side.
+    pub parallel: Switch,
+    /// The form if they do.
+    pub form: Residual,
+    /// What each branch's output is multiplied by.
+    pub scale: Factor,
+}
+
+/// Where queries, keys and values come from.
+#[derive(Clone, Copy, Debug)]
+pub enum QkvRow {
+    /// Three matrices, in the order q, k, v.
+    Separate(&'static str, &'static str, &'static str),
+    /// One matrix: all queries, all keys, all values.
+    Stacked(&'static str),
+    /// One matrix: by key head its queries, its key, its value.
+    Grouped(&'static str),
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNormRow {
+    /// Of queries.
+    pub q: &'static str,
+    /// Of keys.
+    pub k: &'static str,
+    /// Over what.
+    pub scope: HeadNormScope,
+}
+
+/// The rotary embedding before the fields are read.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeRow {
+    /// The base where no field gives one.
+    pub theta: f64,
+    /// The share of a head that is rotated where no field says it; `None` where a field that says so is refused.
+    pub partial: Option<f64>,
+}
+
+/// Which layers see a window only. A list `layer_types` decides where there is one.
+#[derive(Clone, Copy, Debug)]
+pub enum WindowRow {
+    /// None.
+    Never,
+    /// All, as soon as `sliding_window` is a number; the number stands for an absent field.
+    AllLayers(Option<usize>),
+    /// Those from `max_window_layers` on, if `use_sliding_window` says so.
+    FromLayer,
+    /// All but every n-th; the number stands for an absent `sliding_window`.
+    AllButEvery(usize, usize),
+}
+
+/// The attention of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionRow {
+    /// The input projections.
+    pub qkv: QkvRow,
+    /// Whether they have a bias.
+    pub qkv_bias: Switch,
+    /// The output projection.
+    pub out: &'static str,
+    /// Whether it has a bias.
+    pub out_bias: Switch,
+    /// Norms of queries and keys.
+    pub head_norms: Option<HeadNormRow>,
+    /// The rotary embedding.
+    pub rope: Option<RopeRow>,
+    /// What scores are multiplied by.
+    pub scale: Factor,
+    /// The field with the cap on scores.
+    pub softcap: Option<&'static str>,
+    /// Which layers see a window only.
+    pub window: WindowRow,
+    /// How the projections of attention and MLP are stored.
+    pub layout: MatrixLayout,
+}
+
+/// The first half of an MLP.
+#[derive(Clone, Copy, Debug)]
+pub enum MlpInputRow {
+    /// Gate and up.
+    Gated(&'static str, &'static str),
+    /// One matrix, the gate first.
+    GatedStacked(&'static str),
+    /// Up alone.
+    Plain(&'static str),
+}
+
+/// The MLP of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct MlpRow {
+    /// The first half.
+    pub input: MlpInputRow,
+    /// The second half.
+    pub down: &'static str,
+    /// Whether the projections have a bias.
+    pub bias: Switch,
+}
+
+/// The head of a family. Its name stands without prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRow {
+    /// The matrix where it is not the token embedding.
+    pub name: &'static str,
+    /// Whether it has a bias.
+    pub bias: Switch,
+    /// Whether it is the token embedding where `tie_word_embeddings` is absent.
+    pub tied: bool,
+    /// What logits are multiplied by.
+    pub scale: Factor,
+    /// The field with the cap on logits.
+    pub softcap: Option<&'static str>,
+}
+
+/// The names of activations.
+pub const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu", Activation::GeluErf),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+];

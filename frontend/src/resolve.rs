@@ -1,0 +1,364 @@
+//! From a row of the table and the fields of `config.json` to a [`ModelSpec`].
+
+use serde_json::Value;
+
+use crate::config::{ConfigError, RawConfig, Section, limits};
+use crate::families::FAMILIES;
+use crate::family::*;
+use crate::rope::{RopeContext, RopeSpec};
+use crate::source::shorten;
+use crate::spec::*;
+
+/// Resolves a configuration. `contains` says whether the checkpoint has a tensor: the same family is stored with
+/// and without a prefix before its names. Every field must be understood.
+pub fn resolve(config: &RawConfig, contains: &dyn Fn(&str) -> bool) -> Result<ModelSpec, ConfigError> {
+    let root = config.root();
+    let family = find_family(root)?;
+    let spec = Resolver::new(family, root, contains)?.model()?;
+    check_ignored(family, root)?;
+    config.finish()?;
+    Ok(spec)
+}
+
+/// The families that can be compiled, by the names that `model_type` has for them.
+pub fn known_families() -> Vec<&'static str> {
+    FAMILIES.iter().map(|family| family.model_type).collect()
+}
+
+fn find_family(root: Section<'_>) -> Result<&'static Family, ConfigError> {
+    let found = root.str("model_type")?;
+    FAMILIES.iter().copied().find(|family| family.model_type == found).ok_or_else(|| {
+        ConfigError::UnknownFamily {
+            place: root.config().place().to_owned(),
+            found: shorten(found),
+            known: known_families(),
+        }
+    })
+}
+
+fn check_ignored(family: &Family, root: Section<'_>) -> Result<(), ConfigError> {
+    family.ignored.iter().for_each(|key| root.skip(key));
+    for (key, wanted) in family.only {
+        match root.value(key) {
+            Some(found) if found.to_string() != *wanted => {
+                return Err(root.config().unsupported(key, &found.to_string()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The dimensions that every part of a model needs.
+struct Dims {
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    inner: usize,
+    vocab: usize,
+    max_position: usize,
+    eps: f64,
+}
+
+struct Resolver<'a> {
+    family: &'static Family,
+    root: Section<'a>,
+    dims: Dims,
+    prefix: &'static str,
+    /// How the two tensors of a norm are called: old checkpoints of BERT say gamma and beta.
+    norm_names: (&'static str, &'static str),
+}
+
+impl Dims {
+    fn read(keys: &Keys, root: Section<'_>) -> Result<Self, ConfigError> {
+        let hidden = root.usize(keys.hidden, limits::WIDTH)?;
+        let heads = root.usize(keys.heads, limits::HEADS)?;
+        let optional = |key: Option<&str>, range| key.map_or(Ok(None), |key| root.opt_usize(key, range));
+        let kv_heads = optional(keys.kv_heads, limits::HEADS)?.unwrap_or(heads);
+        if !heads.is_multiple_of(kv_heads) {
+            let wanted = format!("a divisor of {}, which is {heads}", keys.heads);
+            return Err(root.wrong(keys.kv_heads.unwrap_or(keys.heads), wanted));
+        }
+        let head_dim = match optional(keys.head_dim, limits::WIDTH)? {
+            Some(head_dim) => head_dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                return Err(
+                    root.wrong(keys.heads, format!("a divisor of {}, which is {hidden}", keys.hidden))
+                );
+            }
+        };
+        let inner = match root.opt_usize(keys.inner, limits::WIDTH)? {
+            Some(inner) => inner,
+            None if keys.inner_multiple > 0 => hidden * keys.inner_multiple,
+            None => root.usize(keys.inner, limits::WIDTH)?,
+        };
+        Ok(Dims {
+            hidden,
+            layers: root.usize(keys.layers, limits::LAYERS)?,
+            heads,
+            kv_heads,
+            head_dim,
+            inner,
+            vocab: root.usize("vocab_size", limits::VOCABULARY)?,
+            max_position: root.usize(keys.positions, limits::POSITIONS)?,
+            eps: root.f64(keys.eps, limits::EPSILON)?,
+        })
+    }
+}
+
+impl<'a> Resolver<'a> {
+    fn new(
+        family: &'static Family,
+        root: Section<'a>,
+        contains: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, ConfigError> {
+        let has = |prefix: &&&str| contains(&format!("{prefix}{}.weight", family.embedding.tokens));
+        let prefix = family.prefixes.iter().find(has).or(family.prefixes.first()).copied().unwrap_or("");
+        let places = [family.norms.attention, family.norms.mlp];
+        let norm = places.iter().find_map(|place| place.before.or(place.after).or(place.after_sum));
+        let norm = format!("{prefix}{}", norm.unwrap_or_default().replace("{i}", "0"));
+        let old = contains(&format!("{norm}.gamma")) && !contains(&format!("{norm}.weight"));
+        let norm_names = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        Ok(Resolver { family, root, dims: Dims::read(&family.keys, root)?, prefix, norm_names })
+    }
+
+    fn model(&self) -> Result<ModelSpec, ConfigError> {
+        let (family, dims) = (self.family, &self.dims);
+        let windows = self.windows()?;
+        let ropes = self.rope()?.into_iter().collect::<Vec<_>>();
+        let layers = windows.iter().enumerate().map(|(i, window)| self.layer(i, *window));
+        Ok(ModelSpec {
+            family: family.model_type,
+            kind: family.kind,
+            vocab: dims.vocab,
+            hidden: dims.hidden,
+            max_position: dims.max_position,
+            embedding: self.embedding()?,
+            layers: layers.collect::<Result<_, _>>()?,
+            ropes,
+            final_norm: self.norm(family.norms.last, 0, dims.hidden),
+            head: self.head()?,
+        })
+    }
+
+    fn switch(&self, switch: Switch) -> Result<bool, ConfigError> {
+        match switch {
+            Switch::Fixed(value) => Ok(value),
+            Switch::Field(key, absent) => self.root.bool_or(key, absent),
+        }
+    }
+
+    fn factor(&self, factor: Factor) -> Result<f64, ConfigError> {
+        const RANGE: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
+        Ok(match factor {
+            Factor::Fixed(value) => value,
+            Factor::SqrtHidden => (self.dims.hidden as f64).sqrt(),
+            Factor::InverseSqrtHead => 1.0 / (self.dims.head_dim as f64).sqrt(),
+            Factor::InverseSqrtField(key) => 1.0 / self.root.f64(key, RANGE)?.sqrt(),
+            Factor::Field(key) => self.root.f64(key, RANGE)?,
+        })
+    }
+
+    fn cap(&self, key: Option<&'static str>) -> Result<Option<f64>, ConfigError> {
+        key.map_or(Ok(None), |key| self.root.opt_f64(key, 1e-6..=1e9))
+    }
+
+    fn name(&self, template: &str, layer: usize) -> String {
+        format!("{}{}", self.prefix, template.replace("{i}", &layer.to_string()))
+    }
+
+    fn norm(&self, template: Option<&str>, layer: usize, width: usize) -> Option<NormSpec> {
+        let name = self.name(template?, layer);
+        let (row, (weight, bias)) = (self.family.norm, self.norm_names);
+        Some(NormSpec {
+            kind: row.kind,
+            weight: Some(format!("{name}.{weight}")),
+            one_plus: row.one_plus,
+            bias: row.bias.then(|| format!("{name}.{bias}")),
+            width,
+            eps: self.dims.eps,
+        })
+    }
+
+    fn branch_norms(&self, places: BranchPlaces, layer: usize) -> BranchNorms {
+        let norm = |template| self.norm(template, layer, self.dims.hidden);
+        BranchNorms {
+            before: norm(places.before),
+            after: norm(places.after),
+            after_sum: norm(places.after_sum),
+        }
+    }
+
+    /// A projection of a layer, from `n_in` to `n_out`.
+    fn linear(&self, name: String, bias: bool, (n_in, n_out): (usize, usize)) -> LinearSpec {
+        LinearSpec {
+            weight: format!("{name}.weight"),
+            bias: bias.then(|| format!("{name}.bias")),
+            layout: self.family.attention.layout,
+            n_in,
+            n_out,
+        }
+    }
+
+    fn embedding(&self) -> Result<EmbeddingSpec, ConfigError> {
+        let (row, dims) = (self.family.embedding, &self.dims);
+        let token_types = match row.token_types {
+            None => None,
+            Some((name, key)) => {
+                let rows = self.root.usize(key, 1..=1 << 10)?;
+                Some(TableSpec { name: format!("{}{name}.weight", self.prefix), rows, offset: 0 })
+            }
+        };
+        let positions = row.positions.map(|(name, offset)| TableSpec {
+            name: format!("{}{name}.weight", self.prefix),
+            rows: dims.max_position + offset,
+            offset,
+        });
+        Ok(EmbeddingSpec {
+            tokens: format!("{}{}.weight", self.prefix, row.tokens),
+            scale: self.factor(row.scale)?,
+            token_types,
+            positions,
+            norm: self.norm(row.norm, 0, dims.hidden),
+        })
+    }
+
+    fn rope(&self) -> Result<Option<RopeSpec>, ConfigError> {
+        let Some(row) = self.family.attention.rope else { return Ok(None) };
+        let context = RopeContext {
+            head_dim: self.dims.head_dim,
+            max_position: self.dims.max_position,
+            default_theta: row.theta,
+            default_partial: row.partial,
+        };
+        RopeSpec::from_config(self.root, context).map(Some)
+    }
+
+    fn layer(&self, i: usize, window: Option<usize>) -> Result<LayerSpec, ConfigError> {
+        let (norms, residual) = (self.family.norms, self.family.residual);
+        Ok(LayerSpec {
+            residual: if self.switch(residual.parallel)? { residual.form } else { Residual::Sequential },
+            residual_scale: self.factor(residual.scale)?,
+            attention_norms: self.branch_norms(norms.attention, i),
+            attention: self.attention(i, window)?,
+            mlp_norms: self.branch_norms(norms.mlp, i),
+            mlp: self.mlp(i)?,
+        })
+    }
+
+    fn attention(&self, i: usize, window: Option<usize>) -> Result<AttentionSpec, ConfigError> {
+        let (row, dims) = (&self.family.attention, &self.dims);
+        let (q_width, kv_width) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
+        let bias = self.switch(row.qkv_bias)?;
+        let project = |template: &str, n_out| self.linear(self.name(template, i), bias, (dims.hidden, n_out));
+        let qkv = match row.qkv {
+            QkvRow::Separate(q, k, v) => {
+                QkvSpec::Separate { q: project(q, q_width), k: project(k, kv_width), v: project(v, kv_width) }
+            }
+            QkvRow::Stacked(name) => QkvSpec::Stacked(project(name, q_width + 2 * kv_width)),
+            QkvRow::Grouped(name) => QkvSpec::Grouped(project(name, q_width + 2 * kv_width)),
+        };
+        let head_norms = row.head_norms.and_then(|norms| {
+            let (q_norm, k_norm) = match norms.scope {
+                HeadNormScope::Head => (dims.head_dim, dims.head_dim),
+                HeadNormScope::All => (q_width, kv_width),
+            };
+            let q = self.norm(Some(norms.q), i, q_norm)?;
+            Some(HeadNormSpec { q, k: self.norm(Some(norms.k), i, k_norm)?, scope: norms.scope })
+        });
+        let out_bias = self.switch(row.out_bias)?;
+        Ok(AttentionSpec {
+            heads: dims.heads,
+            kv_heads: dims.kv_heads,
+            head_dim: dims.head_dim,
+            qkv,
+            head_norms,
+            rope: row.rope.map(|_| 0),
+            scale: self.factor(row.scale)?,
+            softcap: self.cap(row.softcap)?,
+            window,
+            out: self.linear(self.name(row.out, i), out_bias, (q_width, dims.hidden)),
+        })
+    }
+
+    fn mlp(&self, i: usize) -> Result<MlpSpec, ConfigError> {
+        let (row, dims) = (&self.family.mlp, &self.dims);
+        let bias = self.switch(row.bias)?;
+        let up = |template: &str, n_out| self.linear(self.name(template, i), bias, (dims.hidden, n_out));
+        Ok(MlpSpec {
+            input: match row.input {
+                MlpInputRow::Gated(gate, value) => {
+                    MlpInput::Gated { gate: up(gate, dims.inner), up: up(value, dims.inner) }
+                }
+                MlpInputRow::GatedStacked(name) => MlpInput::GatedStacked(up(name, 2 * dims.inner)),
+                MlpInputRow::Plain(name) => MlpInput::Plain(up(name, dims.inner)),
+            },
+            activation: self.root.word(self.family.keys.activation, ACTIVATIONS)?,
+            inner: dims.inner,
+            down: self.linear(self.name(row.down, i), bias, (dims.inner, dims.hidden)),
+        })
+    }
+
+    fn head(&self) -> Result<Option<HeadSpec>, ConfigError> {
+        let Some(row) = self.family.head else { return Ok(None) };
+        let tied = self.root.bool_or("tie_word_embeddings", row.tied)?;
+        let embedding = format!("{}{}", self.prefix, self.family.embedding.tokens);
+        let name = if tied { embedding } else { row.name.to_owned() };
+        let bias = self.switch(row.bias)?;
+        let linear = LinearSpec {
+            weight: format!("{name}.weight"),
+            bias: bias.then(|| format!("{}.bias", row.name)),
+            layout: MatrixLayout::OutIn,
+            n_in: self.dims.hidden,
+            n_out: self.dims.vocab,
+        };
+        Ok(Some(HeadSpec { linear, scale: self.factor(row.scale)?, softcap: self.cap(row.softcap)? }))
+    }
+
+    /// The window of each layer.
+    fn windows(&self) -> Result<Vec<Option<usize>>, ConfigError> {
+        let (root, n_layers) = (self.root, self.dims.layers);
+        let width = |absent: Option<usize>| -> Result<Option<usize>, ConfigError> {
+            let given = root.opt_usize("sliding_window", limits::POSITIONS)?;
+            Ok(if root.is_null("sliding_window") { None } else { given.or(absent) })
+        };
+        // The width, and which layers have it where no list says so.
+        let (width, rule): (_, Box<dyn Fn(usize) -> bool>) = match self.family.attention.window {
+            WindowRow::Never => return Ok(vec![None; n_layers]),
+            WindowRow::AllLayers(absent) => (width(absent)?, Box::new(|_| true)),
+            WindowRow::AllButEvery(period, absent) => {
+                (width(Some(absent))?, Box::new(move |i| (i + 1) % period != 0))
+            }
+            WindowRow::FromLayer => {
+                let (on, width) = (root.bool_or("use_sliding_window", false)?, width(Some(4096))?);
+                let first = root.opt_usize("max_window_layers", 0..=*limits::POSITIONS.end())?.unwrap_or(28);
+                (width.filter(|_| on), Box::new(move |i| i >= first))
+            }
+        };
+        match self.layer_types()? {
+            None => Ok((0..n_layers).map(|i| width.filter(|_| rule(i))).collect()),
+            Some(sliding) if width.is_none() && sliding.contains(&true) => Err(root
+                .wrong("layer_types", "full_attention for every layer, since no sliding window is in use")),
+            Some(sliding) => Ok(sliding.iter().map(|on| width.filter(|_| *on)).collect()),
+        }
+    }
+
+    /// Which layers slide, if `layer_types` says it.
+    fn layer_types(&self) -> Result<Option<Vec<bool>>, ConfigError> {
+        let Some(list) = self.root.value("layer_types") else { return Ok(None) };
+        let word = |value: &Value| match value.as_str() {
+            Some("sliding_attention") => Some(true),
+            Some("full_attention") => Some(false),
+            _ => None,
+        };
+        let sliding: Option<Vec<bool>> = list.as_array().and_then(|list| list.iter().map(word).collect());
+        let wanted = || format!("a list of {} words full_attention or sliding_attention", self.dims.layers);
+        sliding
+            .filter(|list| list.len() == self.dims.layers)
+            .map(Some)
+            .ok_or_else(|| self.root.wrong("layer_types", wanted()))
+    }
+}

@@ -1,0 +1,284 @@
+//! A model with every question answered: dimensions, tensor names, and the form of each block.
+//!
+//! A [`ModelSpec`] comes from [`resolve`](crate::resolve::resolve) and is all that [`build`](crate::build::build)
+//! reads. An `Option` here means that a part is absent from the model, never that a default is to be looked up.
+
+use crate::rope::RopeSpec;
+
+/// Whether a model writes text or reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Causal attention over a paged KV cache, logits at the end.
+    Decoder,
+    /// Attention in both directions inside each sequence, hidden states at the end.
+    Encoder,
+}
+
+/// A resolved model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// The family, as `model_type` names it.
+    pub family: &'static str,
+    /// Decoder or encoder.
+    pub kind: ModelKind,
+    /// Rows of the token embedding, V.
+    pub vocab: usize,
+    /// Width of the residual stream, H.
+    pub hidden: usize,
+    /// The longest sequence that the model was made for, in tokens.
+    pub max_position: usize,
+    /// How tokens become rows of the residual stream.
+    pub embedding: EmbeddingSpec,
+    /// The distinct rotary tables that layers refer to by number.
+    pub ropes: Vec<RopeSpec>,
+    /// The layers, first to last.
+    pub layers: Vec<LayerSpec>,
+    /// The norm after the last layer.
+    pub final_norm: Option<NormSpec>,
+    /// From hidden states to logits; decoders only.
+    pub head: Option<HeadSpec>,
+}
+
+/// Tokens to rows: a sum of embeddings, scaled, perhaps normalised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddingSpec {
+    /// The table `[V, H]`.
+    pub tokens: String,
+    /// What the token's row is multiplied by; 1 means not at all.
+    pub scale: f64,
+    /// The table `[rows, H]` of token types, of which type 0 is used.
+    pub token_types: Option<TableSpec>,
+    /// The table of learned positions.
+    pub positions: Option<TableSpec>,
+    /// The norm of the sum.
+    pub norm: Option<NormSpec>,
+}
+
+/// A table of learned rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSpec {
+    /// The tensor.
+    pub name: String,
+    /// Its rows, those before `offset` included.
+    pub rows: usize,
+    /// The row of index 0.
+    pub offset: usize,
+}
+
+/// How a matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixLayout {
+    /// `[N, K]`, outputs first, as `nn.Linear` does.
+    OutIn,
+    /// `[K, N]`, inputs first, as `Conv1D` does.
+    InOut,
+}
+
+/// `y = x · Wᵀ + b`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearSpec {
+    /// The matrix.
+    pub weight: String,
+    /// The bias `[N]`.
+    pub bias: Option<String>,
+    /// How the matrix is stored.
+    pub layout: MatrixLayout,
+    /// Inputs, K.
+    pub n_in: usize,
+    /// Outputs, N.
+    pub n_out: usize,
+}
+
+/// Which statistic a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root of the mean square.
+    Rms,
+    /// The standard deviation, after the mean is subtracted.
+    Layer,
+}
+
+/// A norm over the last axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormSpec {
+    /// Which statistic.
+    pub kind: NormKind,
+    /// The factor γ, `[width]`.
+    pub weight: Option<String>,
+    /// Whether the factor is 1 + γ.
+    pub one_plus: bool,
+    /// The summand β, `[width]`.
+    pub bias: Option<String>,
+    /// The extent of the axis.
+    pub width: usize,
+    /// What is added under the root.
+    pub eps: f64,
+}
+
+/// How a layer's two branches join the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// Attention first; the MLP sees its sum.
+    Sequential,
+    /// Both see the layer's input, each through its own norm.
+    Parallel,
+    /// Both see the same normalised input: the one before attention.
+    ParallelOneNorm,
+}
+
+/// The norms around one branch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BranchNorms {
+    /// Of the branch's input.
+    pub before: Option<NormSpec>,
+    /// Of the branch's output, before the residual addition.
+    pub after: Option<NormSpec>,
+    /// Of the sum.
+    pub after_sum: Option<NormSpec>,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// How the branches join.
+    pub residual: Residual,
+    /// What each branch's output is multiplied by before it is added; 1 means not at all.
+    pub residual_scale: f64,
+    /// Norms around attention.
+    pub attention_norms: BranchNorms,
+    /// The attention.
+    pub attention: AttentionSpec,
+    /// Norms around the MLP.
+    pub mlp_norms: BranchNorms,
+    /// The MLP.
+    pub mlp: MlpSpec,
+}
+
+/// Where queries, keys and values come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QkvSpec {
+    /// Three matrices.
+    Separate {
+        /// Queries.
+        q: LinearSpec,
+        /// Keys.
+        k: LinearSpec,
+        /// Values.
+        v: LinearSpec,
+    },
+    /// One matrix: all queries, then all keys, then all values.
+    Stacked(LinearSpec),
+    /// One matrix: for each key head its queries, its key and its value.
+    Grouped(LinearSpec),
+}
+
+/// What a norm of queries and keys runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNormScope {
+    /// Each head by itself, D wide.
+    Head,
+    /// All heads together, heads × D wide.
+    All,
+}
+
+/// Norms of queries and keys, before the rotary embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadNormSpec {
+    /// Of queries.
+    pub q: NormSpec,
+    /// Of keys.
+    pub k: NormSpec,
+    /// Over what.
+    pub scope: HeadNormScope,
+}
+
+/// The attention of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads, H.
+    pub heads: usize,
+    /// Key and value heads, Hkv; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, D.
+    pub head_dim: usize,
+    /// The input projections.
+    pub qkv: QkvSpec,
+    /// Norms of queries and keys.
+    pub head_norms: Option<HeadNormSpec>,
+    /// Which of [`ModelSpec::ropes`] turns queries and keys.
+    pub rope: Option<usize>,
+    /// What scores are multiplied by.
+    pub scale: f64,
+    /// Scores s become cap · tanh(s / cap).
+    pub softcap: Option<f64>,
+    /// A token sees itself and so many tokens before it less one.
+    pub window: Option<usize>,
+    /// The output projection.
+    pub out: LinearSpec,
+}
+
+/// The non-linearity of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x · σ(x).
+    Silu,
+    /// x · Φ(x), with the error function.
+    GeluErf,
+    /// The same with the tanh approximation.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+/// The first half of an MLP.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MlpInput {
+    /// act(gate) · up, from two matrices.
+    Gated {
+        /// Goes through the activation.
+        gate: LinearSpec,
+        /// Multiplies.
+        up: LinearSpec,
+    },
+    /// act(gate) · up, from one matrix with the gate first.
+    GatedStacked(LinearSpec),
+    /// act(up).
+    Plain(LinearSpec),
+}
+
+/// A feed-forward block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpSpec {
+    /// The first half.
+    pub input: MlpInput,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// Width between the halves.
+    pub inner: usize,
+    /// The second half.
+    pub down: LinearSpec,
+}
+
+/// From hidden states to logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadSpec {
+    /// The matrix; the token embedding itself where they are tied.
+    pub linear: LinearSpec,
+    /// What logits are multiplied by; 1 means not at all.
+    pub scale: f64,
+    /// Logits l become cap · tanh(l / cap).
+    pub softcap: Option<f64>,
+}
+
+impl ModelSpec {
+    /// The weights that no checkpoint holds, by name: the rotary frequencies of each table.
+    pub fn constants(&self) -> Vec<(String, Vec<f32>)> {
+        let tables = self.ropes.iter().enumerate();
+        tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0)).collect()
+    }
+}
+
+/// The name of the frequencies of one rotary table.
+pub fn inv_freq_name(table: usize) -> String {
+    format!("const.rope_inv_freq.{table}")
+}
