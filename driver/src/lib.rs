@@ -1,1 +1,41 @@
-//! sinter-driver
+//! The `sinter` command, as a library so that tests can call its parts.
+//!
+//! This is the one crate that sees all the others, and the one that reads the environment. The way from a model to
+//! tokens is one function, [`pipeline::prepare`]: it resolves the model, takes the plan from the compile cache or
+//! makes it, compiles the kernels and packs the weights; or it opens a [`bundle`], where all of that is done already.
+//!
+//! ```text
+//! MODEL  → frontend → Graph → passes → Plan ─┬→ codegen → kernels ─┐
+//!                        (cache) ────────────┤                     ├→ Program → HostModel → a command
+//! BUNDLE → manifest, hashes ─────────────────┴→ mapped weights ────┘
+//! ```
+//!
+//! - [`cli`] is the grammar of the command line; each command is one file under [`commands`].
+//! - [`output`] keeps the promise that results go to stdout, everything else to stderr, and that `--json` works
+//!   everywhere.
+//! - [`bundle`] writes and reads bundles, [`cache`] keeps plans; both refuse what does not match, with the reason.
+//!
+//! The exit code is 0 when the command did what was asked, 2 for bad usage, and 1 with a reason otherwise:
+//!
+//! ```
+//! assert_eq!(sinter_driver::main_with(["sinter", "--version"]), 0);
+//! assert_eq!(sinter_driver::main_with(["sinter", "run"]), 2);
+//! ```
+
+pub mod cli;
+pub mod environment;
+pub mod output;
+
+mod atomic_file;
+pub mod bundle;
+pub mod cache;
+
+pub mod checkpoint;
+pub mod info;
+pub mod pipeline;
+pub mod text;
+
+pub mod commands;
+mod entry;
+
+pub use entry::{UsageError, main_with};

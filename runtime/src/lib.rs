@@ -48,7 +48,7 @@ pub use check::BatchCheck;
 pub use device::{DeviceModel, KernelTime, Limits};
 pub use error::RuntimeError;
 pub use generate::{Finish, GenerateParams, Generation, generate};
-pub use host::{HostConfig, HostModel, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
+pub use host::{HostConfig, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};
 pub use sequence::Sequence;

@@ -121,6 +121,28 @@ impl fmt::Debug for WeightBytes {
     }
 }
 
+/// A file mapped into memory for reading: it costs no memory of its own and is read when it is touched.
+#[derive(Debug)]
+pub struct MappedFile(memmap2::Mmap);
+
+impl MappedFile {
+    /// Maps a whole file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(file: &std::fs::File) -> std::io::Result<Self> {
+        // SAFETY: the bytes are read only, and any bytes are a valid `[u8]`. Whoever changes the file while it is mapped
+        // changes what is computed; whoever cuts it off ends the process, as with every mapped file.
+        unsafe { memmap2::Mmap::map(file) }.map(Self)
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ mod model;
 mod pool;
 
 pub use load::packed_bytes;
-pub use memory::{Memory, WeightBytes};
+pub use memory::{MappedFile, Memory, WeightBytes};
 pub use model::{HostConfig, HostModel};
 pub use pool::{PoolPanic, ThreadPool};
 

@@ -1,0 +1,105 @@
+//! The compile cache: plans by what they were made from.
+//!
+//! An entry is a file whose first line is the SHA-256 of the rest. An entry that cannot be read or does not match is a
+//! miss with the reason on stderr; a cache that cannot be written is a note. Neither ever changes a result.
+
+use crate::atomic_file::{private_directory, replace, sha256};
+use crate::output::Output;
+use anyhow::{Context, Result, ensure};
+use sinter_ir::Plan;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// Plans under one directory.
+#[derive(Debug)]
+pub struct PlanCache {
+    folder: Option<PathBuf>,
+}
+
+impl PlanCache {
+    /// The plans below a cache directory; without one, nothing is kept.
+    pub fn new(cache: Option<&Path>) -> Self {
+        Self { folder: cache.map(|cache| cache.join("plans")) }
+    }
+
+    /// The plan of this key, or what `make` makes, which is then kept.
+    pub fn get_or(&self, key: &str, output: &Output, make: impl FnOnce() -> Result<Plan>) -> Result<Plan> {
+        let Some(folder) = &self.folder else { return make() };
+        let path = folder.join(format!("{key}.plan"));
+        if path.exists() {
+            match read(&path) {
+                Ok(plan) => return Ok(plan),
+                Err(reason) => output.note(format!("the cached plan {} is not used: {reason:#}", path.display())),
+            }
+        }
+        let plan = make()?;
+        if let Err(reason) = keep(folder, &path, &plan) {
+            output.note(format!("the plan is not kept: {reason:#}"));
+        }
+        Ok(plan)
+    }
+}
+
+/// The key of a compilation: the model's content, the options, and the compiler itself. During development the version
+/// stays the same while the compiler changes, so the executable counts too.
+pub fn key(model: &str, options: &str) -> String {
+    let executable = std::env::current_exe().and_then(std::fs::metadata);
+    let stamp = executable.map(|meta| {
+        let time = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        format!("{} {}", meta.len(), time.unwrap_or_default().as_nanos())
+    });
+    let version = env!("CARGO_PKG_VERSION");
+    sha256(format!("{version}\n{}\n{model}\n{options}", stamp.unwrap_or_default()).as_bytes())
+}
+
+fn read(path: &Path) -> Result<Plan> {
+    let text = std::fs::read_to_string(path).context("it cannot be read")?;
+    let (hash, body) = text.split_once('\n').context("it has no hash")?;
+    ensure!(sha256(body.as_bytes()) == hash, "its hash is wrong");
+    let plan: Plan = serde_json::from_str(body).context("it is no plan of this version")?;
+    plan.verify()?;
+    Ok(plan)
+}
+
+fn keep(folder: &Path, path: &Path, plan: &Plan) -> Result<()> {
+    private_directory(folder)?;
+    let body = serde_json::to_string(plan)?;
+    replace(path, format!("{}\n{body}", sha256(body.as_bytes())).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_made_once_and_again_when_its_entry_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PlanCache::new(Some(folder.path()));
+        let output = Output::new(false);
+        let made = std::cell::Cell::new(0);
+        let get = || {
+            let make = || {
+                made.set(made.get() + 1);
+                Ok(Plan { name: "p".into(), ..Plan::default() })
+            };
+            assert_eq!(cache.get_or("k", &output, make).unwrap().name, "p");
+            made.get()
+        };
+        assert_eq!((get(), get()), (1, 1));
+        let file = folder.path().join("plans/k.plan");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for damaged in [text.replace("\"p\"", "\"q\""), text[..text.len() - 1].into(), String::new()] {
+            std::fs::write(&file, damaged).unwrap();
+            let before = made.get();
+            assert_eq!((get(), get()), (before + 1, before + 1));
+        }
+        assert_eq!(std::fs::read_dir(folder.path().join("plans")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn keys_differ_where_anything_differs() {
+        assert_eq!(key("a", "b"), key("a", "b"));
+        assert_ne!(key("a", "b"), key("a", "c"));
+        assert_ne!(key("a", "b"), key("b", "b"));
+    }
+}

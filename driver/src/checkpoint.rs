@@ -1,0 +1,173 @@
+//! A model directory on its way to a program: its facts, its graph, its plan, its packed weights.
+
+use crate::atomic_file::sha256;
+use crate::bundle::{Identity, Packed};
+use crate::cache::{self, PlanCache};
+use crate::cli::{BuildArgs, DTypeArg};
+use crate::environment::Environment;
+use crate::info::ModelInfo;
+use crate::output::Output;
+use anyhow::{Context, Result};
+use sinter_codegen_host::{AlignedBytes, RawTensor};
+use sinter_codegen_host::micro::Isa;
+use sinter_frontend::build::BuildOptions;
+use sinter_frontend::model::Model;
+use sinter_frontend::source::{self, FileKind};
+use sinter_frontend::spec::{ModelKind, ModelSpec};
+use sinter_frontend::weights::{Weights, WeightType};
+use sinter_ir::{DType, Graph, Op, Plan, WeightDef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The largest file of the folder that modules.json names.
+const POOLING_MAX: u64 = 1 << 16;
+
+/// A model directory, read and understood.
+pub struct Checkpoint {
+    /// The facts of the model.
+    pub info: ModelInfo,
+    /// The model as the front end gives it.
+    pub model: Model,
+    name: String,
+}
+
+impl Checkpoint {
+    /// Finds and reads a model; what the user should know of it goes to stderr.
+    pub fn open(name: &str, env: &Environment, output: &Output) -> Result<Self> {
+        let model = Model::open(source::resolve(name, env.hub_cache.as_ref())?)?;
+        model.notes.iter().for_each(|note| output.note(note));
+        let info = info(&model.spec, &model)?;
+        Ok(Self { info, model, name: plain_name(name) })
+    }
+
+    /// The element type to compile for: as asked for, or bf16 where checkpoint and processor have it.
+    pub fn dtype(&self, build: &BuildArgs) -> DType {
+        match build.dtype {
+            DTypeArg::F32 => DType::F32,
+            DTypeArg::Bf16 => DType::Bf16,
+            DTypeArg::Auto if self.info.stored != DType::F32 && Isa::detect() >= Isa::Avx512Bf16 => DType::Bf16,
+            DTypeArg::Auto => DType::F32,
+        }
+    }
+
+    /// The graph of one step.
+    pub fn graph(&self, dtype: DType) -> Result<Graph> {
+        Ok(self.model.build(BuildOptions::new(dtype))?)
+    }
+
+    /// The plan, from the compile cache if it is there.
+    pub fn plan(&self, dtype: DType, env: &Environment, output: &Output) -> Result<Plan> {
+        let config = sha256(&self.model.dir.read(FileKind::Config)?);
+        let key = cache::key(&format!("{config} {}", self.model.weights.content_hash()), dtype.name());
+        let make = || Ok(sinter_passes::compile(&self.graph(dtype)?, &sinter_passes::Options::default())?.plan);
+        PlanCache::new(env.cache.as_deref()).get_or(&key, output, make)
+    }
+
+    /// One weight, packed as the kernels want it.
+    pub fn pack(&self, weight: &WeightDef) -> Result<Packed> {
+        let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
+        let tensors: BTreeMap<_, _> =
+            leaves.filter_map(|name| Some((name, self.model.tensor(name)?))).collect();
+        let raw = |name: &str| {
+            let (dtype, shape, bytes) = tensors.get(name)?;
+            Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
+        };
+        Ok(Arc::new(Aligned(sinter_codegen_host::pack(weight, &raw)?.bytes)))
+    }
+
+    /// Which model this is: reads every byte of the weights.
+    pub fn identity(&self) -> Result<Identity> {
+        let config = sha256(&self.model.dir.read(FileKind::Config)?);
+        let content = sha256(format!("{config} {}", self.model.weights.full_sha256()).as_bytes());
+        Ok(Identity { name: self.name.clone(), content })
+    }
+
+    /// The model's own small files: path and bytes.
+    pub fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let dir = &self.model.dir;
+        let kinds = [
+            FileKind::Config,
+            FileKind::GenerationConfig,
+            FileKind::Tokenizer,
+            FileKind::TokenizerConfig,
+            FileKind::ChatTemplate,
+            FileKind::SentenceModules,
+            FileKind::SentenceConfig,
+        ];
+        let mut files = Vec::new();
+        for kind in kinds {
+            files.extend(dir.read_optional(kind)?.map(|bytes| (kind.name().to_owned(), bytes)));
+        }
+        // The modules of a sentence encoder have a folder each, which modules.json names.
+        let modules = dir.read_optional(FileKind::SentenceModules)?.unwrap_or_else(|| b"[]".to_vec());
+        let modules: serde_json::Value = serde_json::from_slice(&modules).context("modules.json")?;
+        for module in modules.as_array().into_iter().flatten() {
+            let Some(folder) = module.get("path").and_then(|path| path.as_str()).filter(|path| !path.is_empty())
+            else {
+                continue;
+            };
+            let name = format!("{folder}/config.json");
+            files.extend(dir.read_named(&name, POOLING_MAX)?.map(|bytes| (name, bytes)));
+        }
+        Ok(files)
+    }
+
+    /// Numbers that one token leaves in the KV cache.
+    pub fn kv_values_per_token(&self) -> usize {
+        let layers = &self.model.spec.layers;
+        let per_layer = |attention: &sinter_frontend::spec::AttentionSpec| 2 * attention.kv_heads * attention.head_dim;
+        if self.info.decoder { layers.iter().map(|layer| per_layer(&layer.attention)).sum() } else { 0 }
+    }
+}
+
+/// Packed bytes as the runtime borrows them.
+struct Aligned(AlignedBytes);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A hub id as it is, a path by its last folder: where a model lay on some machine is nobody's business.
+fn plain_name(name: &str) -> String {
+    let path = std::path::Path::new(name);
+    let last = || path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    if path.is_dir() { last().unwrap_or_default() } else { name.to_owned() }
+}
+
+fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
+    let graph = model.build(BuildOptions::new(DType::F32))?;
+    let mut parameters: BTreeMap<&str, u64> = BTreeMap::new();
+    for node in graph.nodes.values() {
+        if let Op::Param { name, shape, .. } = &node.op
+            && model.weights.contains(name)
+        {
+            parameters.insert(name, shape.iter().map(|dim| dim.coeff).product());
+        }
+    }
+    Ok(ModelInfo {
+        architecture: spec.family.to_owned(),
+        decoder: spec.kind == ModelKind::Decoder,
+        vocab: spec.vocab,
+        context: spec.max_position,
+        layers: spec.layers.len(),
+        hidden: spec.hidden,
+        parameters: parameters.values().sum(),
+        stored: stored(&model.weights, parameters.keys().copied()),
+    })
+}
+
+/// The type that most bytes of these tensors have.
+fn stored<'n>(weights: &Weights, names: impl Iterator<Item = &'n str>) -> DType {
+    let mut bytes = [(DType::F32, 0usize), (DType::Bf16, 0), (DType::F16, 0)];
+    for view in names.filter_map(|name| weights.get(name).ok()) {
+        let at = match view.dtype {
+            WeightType::F32 => 0,
+            WeightType::Bf16 => 1,
+            WeightType::F16 => 2,
+        };
+        bytes[at].1 += view.bytes.len();
+    }
+    bytes.iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| *dtype)
+}

@@ -1,0 +1,346 @@
+//! The grammar of the command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Compiles transformer models and runs them.
+///
+/// MODEL is a directory with config.json and safetensors, or a hub id that the local hub cache holds; BUNDLE is what
+/// `sinter compile` wrote. Results go to stdout, everything else to stderr. The exit code is 0 when the command did what
+/// was asked, 2 for bad usage, and 1 with a reason otherwise.
+#[derive(Debug, Parser)]
+#[command(name = "sinter", version, max_term_width = 110)]
+pub struct Cli {
+    /// Give results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a model into a bundle that starts without compiling or packing.
+    Compile(CompileArgs),
+    /// Continue a prompt.
+    Run(RunArgs),
+    /// Talk with a model.
+    Chat(ChatArgs),
+    /// Turn texts into vectors.
+    Embed(EmbedArgs),
+    /// Show how a text becomes tokens.
+    Tokenize(TokenizeArgs),
+    /// Write a model's logits, or an encoder's hidden values, to a safetensors file.
+    Logits(LogitsArgs),
+    /// Measure speed, with a check of the results beside it.
+    Bench(BenchArgs),
+    /// Show what was fused, by which rules, and what was not and why.
+    Explain(ExplainArgs),
+    /// Show what a model or a bundle holds.
+    Inspect(InspectArgs),
+    /// Check every byte of a bundle against its manifest.
+    Verify(VerifyArgs),
+    /// Show what this machine offers and what could be better.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Element types that a model can be compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DTypeArg {
+    /// bf16 where the checkpoint and the processor have it, f32 otherwise.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// Brain floats of 16 bits.
+    Bf16,
+}
+
+/// Quantisations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantArg {
+    /// Weights as they are.
+    None,
+    /// 8 bits a weight.
+    Int8,
+    /// 4 bits a weight.
+    Int4,
+}
+
+/// Stages whose output can be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmitArg {
+    /// The graph of primitive operations.
+    Graph,
+    /// The graph of each distinct block after rewriting.
+    Fused,
+    /// The plan as JSON.
+    Plan,
+    /// The tile programs as JSON.
+    Tile,
+    /// MLIR of the GPU back end.
+    Mlir,
+    /// LLVM IR of the GPU back end.
+    Llvm,
+    /// PTX of the GPU back end.
+    Ptx,
+}
+
+/// How a model is compiled and where it runs.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// The element type of weights and KV cache.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: DTypeArg,
+    /// The quantisation of the weights.
+    #[arg(long, value_enum, default_value = "none")]
+    pub quant: QuantArg,
+    /// The device: auto, host, vgpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: String,
+    /// Threads; all cores if left out.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// How the next token is chosen. What is left out is taken from the model's generation_config.json.
+#[derive(Debug, Clone, Args)]
+pub struct SampleArgs {
+    /// Tokens to generate at most; 256 if neither this nor the model says otherwise.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Divides the logits; 0 always takes the likeliest token.
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f32>,
+    /// Only the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Only the K likeliest tokens.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Only tokens at least this fraction as likely as the likeliest.
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Makes tokens that were seen less likely; 1 changes nothing.
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f32>,
+    /// The seed of the random numbers; the same seed gives the same text.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Tokens of the prompt that are fed in one step; the result does not depend on it.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub chunk: usize,
+}
+
+/// `sinter compile`
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// The model.
+    pub model: String,
+    /// The bundle's directory; the compile cache if left out.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// What the kernels are for.
+    #[arg(long, default_value = "host")]
+    pub target: Vec<String>,
+    /// Print a stage instead of writing a bundle; with --output, do both.
+    #[arg(long, value_enum, value_name = "STAGE")]
+    pub emit: Option<EmitArg>,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The prompt; `-` reads it from stdin. A model with a chat template gets it as a user's message.
+    pub prompt: String,
+    /// Give the prompt as it is, without the chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// A system message before the prompt.
+    #[arg(long, conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// How to choose tokens.
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// A system message before the conversation.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Tokens that the conversation may have at most; 8192 or the model's context if left out.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub context: Option<usize>,
+    /// How to choose tokens.
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter embed`
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The texts; `-` reads one text a line from stdin.
+    #[arg(required = true)]
+    pub texts: Vec<String>,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter tokenize`
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The text; `-` reads it from stdin.
+    pub text: String,
+    /// Leave out the tokens that mark the text's begin and end.
+    #[arg(long)]
+    pub no_special: bool,
+}
+
+/// `sinter logits`
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The token ids, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
+    pub tokens: Vec<u32>,
+    /// The safetensors file to write: `logits` [1,T,V], or `hidden` [1,T,H] of an encoder, in f32.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// 1 for each token that counts and 0 for each that does not; only for encoders. Rows of the latter are zero.
+    #[arg(long, value_delimiter = ',', value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub mask: Option<Vec<u8>>,
+    /// Feed the last N tokens one by one through the KV cache.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub decode: usize,
+    /// Feed the other tokens in chunks of N; all at once if left out.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub chunk: Option<usize>,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// What `sinter bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchArg {
+    /// A prompt at once.
+    Prefill,
+    /// One token after the other.
+    Decode,
+    /// The time in each kernel of both.
+    Kernels,
+}
+
+/// `sinter bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// What to measure; prefill and decode if left out.
+    #[arg(value_enum)]
+    pub what: Option<BenchArg>,
+    /// Tokens of the prompt.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub prompt: usize,
+    /// Tokens that are decoded.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = positive)]
+    pub decode: usize,
+    /// How often each is measured; the median counts.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
+    pub repetitions: usize,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The model.
+    pub model: String,
+    /// Only blocks with a kernel or pattern of this name, such as `attention`.
+    pub group: Option<String>,
+    /// Also print the proof that each rewritten block computes the same.
+    #[arg(long)]
+    pub proof: bool,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model or bundle.
+    pub model: String,
+}
+
+/// `sinter verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The bundle.
+    pub bundle: PathBuf,
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let known = matches!(text, "auto" | "host" | "vgpu" | "cuda")
+        || text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u32>().is_ok());
+    if known { Ok(text.into()) } else { Err("wanted auto, host, vgpu, cuda or cuda:N".into()) }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(number) if (1..=1 << 24).contains(&number) => Ok(number),
+        _ => Err("wanted a whole number from 1 to 16777216".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_take_the_values_that_the_design_names() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|error| error.exit_code());
+        assert!(parse("sinter logits M --tokens 5,6,7 --out F --mask 1,1,0 --decode 2 --dtype f32").is_ok());
+        assert!(parse("sinter run M P --max-tokens 3 --device cuda:1 --json --quant int4").is_ok());
+        assert!(parse("sinter compile M -o D --target host --target sm_90a --emit tile").is_ok());
+        for wrong in ["sinter", "sinter logits M --tokens 5,x --out F", "sinter run M P --device tpu", "sinter serve M"] {
+            assert_eq!(parse(wrong).unwrap_err(), 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `sinter explain`: what the passes did with a model.
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::ExplainArgs;
+use crate::environment::Environment;
+use crate::output::Output;
+use crate::pipeline;
+use anyhow::{Result, bail};
+use sinter_passes::{Options, Report};
+use std::collections::BTreeSet;
+
+pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
+    pipeline::check_device(&args.build)?;
+    let checkpoint = Checkpoint::open(&args.model, env, output)?;
+    let graph = checkpoint.graph(checkpoint.dtype(&args.build))?;
+    let options = Options { proofs: args.proof, ..Options::default() };
+    let mut report = sinter_passes::compile(&graph, &options)?.report;
+    if let Some(group) = &args.group {
+        keep(&mut report, group)?;
+    }
+    output.result(&report, || report.to_string())
+}
+
+/// Keeps the blocks that have a kernel or a pattern of this name, and in them those groups.
+fn keep(report: &mut Report, group: &str) -> Result<()> {
+    let wanted = group.to_lowercase();
+    let mut names = BTreeSet::new();
+    for block in &mut report.blocks {
+        names.extend(block.groups.iter().flat_map(|group| group.patterns.iter().chain([&group.kernel])).cloned());
+        block.groups.retain(|group| {
+            let mut known = group.patterns.iter().chain([&group.kernel]);
+            known.any(|name| name.to_lowercase().contains(&wanted))
+        });
+    }
+    report.blocks.retain(|block| !block.groups.is_empty());
+    if report.blocks.is_empty() {
+        let names: Vec<_> = names.into_iter().collect();
+        bail!("no group is called {group:?}; there are {}", names.join(", "));
+    }
+    Ok(())
+}

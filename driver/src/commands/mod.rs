@@ -1,0 +1,56 @@
+//! The commands, one file each.
+
+mod compile;
+mod explain;
+mod inspect;
+mod verify;
+
+mod chat;
+mod embed;
+mod logits;
+mod run;
+mod stream;
+mod tokenize;
+
+mod bandwidth;
+mod bench;
+mod doctor;
+
+use crate::cli::{Cli, Command};
+use crate::environment::Environment;
+use crate::output::Output;
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use std::io::Read;
+
+/// Runs the command that the user named.
+pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
+    match &cli.command {
+        Command::Compile(args) => compile::run(args, env, output),
+        Command::Run(args) => run::run(args, env, output),
+        Command::Chat(args) => chat::run(args, env, output),
+        Command::Embed(args) => embed::run(args, env, output),
+        Command::Tokenize(args) => tokenize::run(args, env, output),
+        Command::Logits(args) => logits::run(args, env, output),
+        Command::Bench(args) => bench::run(args, env, output),
+        Command::Explain(args) => explain::run(args, env, output),
+        Command::Inspect(args) => inspect::run(args, env, output),
+        Command::Verify(args) => verify::run(args, output),
+        Command::Doctor => doctor::run(env, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "sinter", &mut script);
+            output.write(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// The text of an argument; `-` is all of stdin without its last line end.
+fn text_or_stdin(argument: &str) -> Result<String> {
+    if argument != "-" {
+        return Ok(argument.into());
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().read_to_string(&mut text).context("cannot read the text from stdin")?;
+    Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
+}

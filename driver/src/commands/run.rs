@@ -1,0 +1,59 @@
+//! `sinter run`: a prompt is continued.
+
+use super::text_or_stdin;
+use crate::cli::RunArgs;
+use crate::environment::Environment;
+use crate::output::Output;
+use crate::pipeline;
+use crate::text::{TextSide, finish_word, message};
+use anyhow::{Result, bail};
+use serde_json::json;
+use sinter_runtime::{Sampler, Session};
+use std::time::Instant;
+
+pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<()> {
+    let prompt = text_or_stdin(&args.prompt)?;
+    let program = pipeline::prepare(&args.model, &args.build, env, output)?;
+    if !program.info.decoder {
+        bail!("{} is an encoder, it does not continue texts; use `sinter embed`", program.info.architecture);
+    }
+    let text = TextSide::load(&program.dir, &program.info)?;
+    text.defaults.notes.iter().for_each(|note| output.note(note));
+    let ids = prompt_ids(args, &prompt, &text)?;
+    let params = text.generation(&args.sample);
+    let mut sampler = Sampler::new(text.sampling(&args.sample)?)?;
+    let mut model = program.load(ids.len().saturating_add(params.max_tokens), params.chunk, false)?;
+    let mut session = Session::new(&mut model);
+    let started = Instant::now();
+    let mut stream = super::stream::Stream::new(&text.tokenizer, (!output.json).then_some(output));
+    let generation =
+        sinter_runtime::generate(&mut session, &ids, &params, &mut sampler, &mut |id| stream.push(id))?;
+    let (answer, first) = stream.finish()?;
+    let total = started.elapsed();
+    if !output.json {
+        return output.write("\n");
+    }
+    let decoded = generation.tokens.len().saturating_sub(1) as f64;
+    let rest = first.map_or(0.0, |first| total.saturating_sub(first - started).as_secs_f64());
+    let value = json!({
+        "text": answer,
+        "tokens": generation.tokens,
+        "prompt_tokens": ids.len(),
+        "finish": finish_word(generation.finish),
+        "seconds_to_first_token": first.map(|first| (first - started).as_secs_f64()),
+        "tokens_per_second": (decoded > 0.0 && rest > 0.0).then(|| decoded / rest),
+    });
+    output.result(&value, String::new)
+}
+
+/// The tokens of the prompt: a user's message where the model has a chat template, the text itself otherwise.
+fn prompt_ids(args: &RunArgs, prompt: &str, text: &TextSide) -> Result<Vec<u32>> {
+    if args.raw || text.template.is_none() {
+        if args.system.is_some() {
+            bail!("the model has no chat template, so --system has no place");
+        }
+        return Ok(text.tokenizer.encode(prompt, true)?);
+    }
+    let system = args.system.iter().map(|system| message("system", system));
+    text.conversation(&system.chain([message("user", prompt)]).collect::<Vec<_>>())
+}
