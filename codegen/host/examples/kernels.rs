@@ -62,7 +62,7 @@ fn contract(n: usize, k: usize, gated: bool) -> TileProgram {
     let y = param(b, DType::Bf16, &dims, Access::Write, Layout::Rows);
     b.grid = vec![t, c];
     let a = Load { param: x, index: vec![Index::axis(t), Index::axis(d)] };
-    let mut product = |b: &mut TileProgram, first: usize| {
+    let product = |b: &mut TileProgram, first: usize| {
         let row = Index::axis(c).plus(&Index::constant(first as i64));
         stage(b, Stage::Mma { axis: d, a: a.clone(), b: Load { param: w, index: vec![row, Index::axis(d)] } })
     };

@@ -1,13 +1,12 @@
 //! Measures the micro-kernels beside the machine: `cargo run --release -p sinter-codegen-host --example micro_bench`.
 //!
-//! Arguments choose the parts: `decode`, `prefill`, `attention`, `math` (all without any). Each figure is the median of
-//! several runs; read bandwidth and arithmetic peak are measured in the same process, right beside what they judge, for
-//! a shared machine drifts. Every product is checked against f64 on some outputs before its time is printed.
+//! Arguments choose the parts: `decode`, `prefill`, `attention`, `math`, `pack` (all without any). Each figure is the median of
+//! several runs, in processor time of the slowest thread, so that other processes on the machine count little; read
+//! bandwidth and arithmetic peak are measured right beside what they judge, for a shared machine drifts all the same. Every product is checked against f64 on some outputs before its time is printed.
 #![allow(unsafe_code, reason = "the kernels take pointers")]
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
-use std::time::Instant;
 
 use sinter_codegen_host::micro::*;
 
@@ -33,29 +32,75 @@ fn main() {
     }
 }
 
-/// The median of `runs` times, seconds.
-fn median(runs: usize, mut f: impl FnMut()) -> f64 {
-    f();
-    let mut times: Vec<f64> = (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            f();
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[runs / 2]
+unsafe extern "C" {
+    fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
+    fn madvise(address: *mut u8, length: usize, advice: i32) -> i32;
 }
 
-/// `f(part, of)` on that many threads.
-fn parallel(threads: usize, f: impl Fn(usize) + Sync) {
+/// Processor time of this thread, seconds.
+fn processor_time() -> f64 {
+    const THREAD: i32 = 3;
+    let mut time = [0; 2];
+    // SAFETY: a timespec is two 64-bit numbers.
+    unsafe { clock_gettime(THREAD, &mut time) };
+    time[0] as f64 + time[1] as f64 * 1e-9
+}
+
+/// The time of `f`, seconds.
+fn timed(f: impl FnOnce()) -> f64 {
+    let start = processor_time();
+    f();
+    processor_time() - start
+}
+
+/// The median.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The median time of `runs` runs after one.
+fn median_of(runs: usize, mut f: impl FnMut()) -> f64 {
+    f();
+    median((0..runs).map(|_| timed(&mut f)).collect())
+}
+
+/// `f(i)` on that many threads; the time of the slowest.
+fn parallel(threads: usize, f: impl Fn(usize) + Sync) -> f64 {
+    let f = &f;
     std::thread::scope(|scope| {
-        for i in 1..threads {
-            let f = &f;
-            scope.spawn(move || f(i));
-        }
-        f(0);
-    });
+        let threads: Vec<_> = (0..threads).map(|i| scope.spawn(move || timed(|| f(i)))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a bench thread")).fold(0.0, f64::max)
+    })
+}
+
+/// Memory in huge pages, where a weight belongs: page walks cost a sixth of the bandwidth otherwise.
+struct Memory(&'static mut [u8]);
+
+impl Memory {
+    fn of<T>(from: &[T]) -> Self {
+        const HUGE: usize = 2 << 20;
+        const MADV_HUGEPAGE: i32 = 14;
+        let bytes = size_of_val(from);
+        let layout =
+            std::alloc::Layout::from_size_align(bytes.next_multiple_of(HUGE), HUGE).expect("a layout");
+        // SAFETY: the memory is as long as the layout says; plain numbers are plain bytes.
+        Memory(unsafe {
+            let base = std::alloc::alloc(layout);
+            assert!(!base.is_null(), "out of memory");
+            madvise(base, layout.size(), MADV_HUGEPAGE);
+            std::ptr::copy_nonoverlapping(from.as_ptr().cast(), base, bytes);
+            std::slice::from_raw_parts_mut(base, bytes)
+        })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let layout = std::alloc::Layout::from_size_align(self.0.len().next_multiple_of(2 << 20), 2 << 20);
+        // SAFETY: allocated with this layout.
+        unsafe { std::alloc::dealloc(self.0.as_mut_ptr(), layout.expect("a layout")) };
+    }
 }
 
 fn random(n: usize) -> Vec<u16> {
@@ -66,6 +111,13 @@ fn random(n: usize) -> Vec<u16> {
         0x3f00 | ((x >> 16) & 0x807f) as u16
     };
     (0..n).map(|_| next()).collect()
+}
+
+/// bf16 as f32.
+fn widened(x: &[u16]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    bf16_to_f32(x, &mut y);
+    y
 }
 
 /// The sum of a buffer, eight registers at a time: what reading costs.
@@ -100,41 +152,34 @@ fn peak(bf16: bool, rounds: usize) -> f64 {
     (rounds * 24 * if bf16 { 64 } else { 32 }) as f64
 }
 
-/// A weight packed twice over, and rows for it.
+/// A packed weight, and rows for it.
 struct Weight {
     n: usize,
     k: usize,
     bf16: bool,
-    w: Vec<u8>,
-    a: Vec<u8>,
+    w: Memory,
+    a: Memory,
 }
 
 impl Weight {
     fn new(n: usize, k: usize, rows: usize, bf16: bool) -> Self {
         let (source, rows) = (random(n * k), random(rows * k));
-        let widen = |x: &[u16]| {
-            let mut y = vec![0.0; x.len()];
-            bf16_to_f32(x, &mut y);
-            y
-        };
-        let bytes = |x: &[f32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let (w, a) = if bf16 {
             let mut w = vec![0u16; panel_bytes_bf16(n, k) / 2];
             pack_bf16(&source, n, k, 0, &mut w);
-            let to = |x: Vec<u16>| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
-            (to(w), to(rows))
+            (Memory::of(&w), Memory::of(&rows))
         } else {
             let mut w = vec![0f32; panel_bytes_f32(n, k) / 4];
-            pack_f32(&widen(&source), n, k, 0, &mut w);
-            (bytes(&w), bytes(&widen(&rows)))
+            pack_f32(&widened(&source), n, k, 0, &mut w);
+            (Memory::of(&w), Memory::of(&widened(&rows)))
         };
         Weight { n, k, bf16, w, a }
     }
 
-    /// C on this many threads, each with its share of the panels.
-    fn multiply(&self, table: &Kernels, m: usize, threads: usize, c: &mut [f32]) {
+    /// C on this many threads, each with its share of the panels; the time.
+    fn multiply(&self, table: &Kernels, m: usize, threads: usize, c: &mut [f32]) -> f64 {
         let panels = self.n / PANEL;
-        let panel = self.w.len() / panels;
+        let panel = self.w.0.len() / panels;
         let c = c.as_mut_ptr() as usize;
         let gemm = if self.bf16 { table.gemm_bf16 } else { table.gemm_f32 };
         parallel(threads, |i| {
@@ -142,10 +187,10 @@ impl Weight {
             // SAFETY: the operands have m rows and these panels; threads write different columns.
             unsafe {
                 let c = (c as *mut f32).add(from * PANEL);
-                let w = self.w.as_ptr().add(from * panel);
-                gemm(self.a.as_ptr(), self.k, m, w, to - from, self.k, c, self.n);
+                let w = self.w.0.as_ptr().add(from * panel);
+                gemm(self.a.0.as_ptr(), self.k, m, w, to - from, self.k, c, self.n);
             }
-        });
+        })
     }
 
     /// Compares some outputs with f64.
@@ -163,7 +208,8 @@ impl Weight {
             let at = |kk: usize| {
                 j / PANEL * self.k * PANEL + kk / group * group * PANEL + j % PANEL * group + kk % group
             };
-            let want: f64 = (0..self.k).map(|kk| get(&self.a, i * self.k + kk) * get(&self.w, at(kk))).sum();
+            let want: f64 =
+                (0..self.k).map(|kk| get(self.a.0, i * self.k + kk) * get(self.w.0, at(kk))).sum();
             let got = f64::from(c[i * self.n + j]);
             assert!((got - want).abs() < 1e-3 * (self.k as f64).sqrt(), "({i}, {j}): {got} is not {want}");
         }
@@ -175,30 +221,25 @@ fn decode(table: &Kernels) {
     for bf16 in [true, false] {
         let (n, k) = if bf16 { (131_072, 2048) } else { (65_536, 2048) };
         let weight = Weight::new(n, k, 16, bf16);
-        let size = weight.w.len() as f64;
+        let size = weight.w.0.len() as f64;
         let mut c = vec![0.0; 16 * n];
         for threads in [1, 2] {
             for m in [1, 2, 4, 8, 12, 16] {
-                let reading = || {
-                    let part = weight.w.len() / threads;
-                    parallel(threads, |i| {
-                        // SAFETY: the machine of these figures has avx512.
-                        black_box(unsafe { read(&weight.w[part * i..][..part]) });
-                    });
-                };
                 // Alternating, so that a drift of the machine falls on both.
                 let (mut reads, mut products) = (Vec::new(), Vec::new());
-                for _ in 0..5 {
-                    reads.push(median(1, reading));
-                    products.push(median(1, || weight.multiply(table, m, threads, &mut c)));
+                for _ in 0..7 {
+                    let part = weight.w.0.len() / threads;
+                    reads.push(parallel(threads, |i| {
+                        // SAFETY: the machine of these figures has avx512.
+                        black_box(unsafe { read(&weight.w.0[part * i..][..part]) });
+                    }));
+                    products.push(weight.multiply(table, m, threads, &mut c));
                 }
-                reads.sort_by(f64::total_cmp);
-                products.sort_by(f64::total_cmp);
                 weight.check(m, &c);
-                let (read, product) = (size / reads[2] / 1e9, size / products[2] / 1e9);
+                let (read, product) = (size / median(reads) / 1e9, size / median(products) / 1e9);
                 println!(
                     "decode bf16={bf16} {} MiB threads={threads} m={m:2}: {product:5.1} GB/s, read {read:5.1}, share {:.2}",
-                    weight.w.len() >> 20,
+                    weight.w.0.len() >> 20,
                     product / read
                 );
             }
@@ -215,15 +256,17 @@ fn prefill(table: &Kernels) {
             let weight = Weight::new(n, k, m, bf16);
             let mut c = vec![0.0; m * n];
             for threads in [1, 2] {
-                let rounds = 4_000_000;
-                let peaked = median(3, || {
-                    parallel(threads, |_| {
+                let rounds = 2_000_000;
+                let (mut peaks, mut products) = (Vec::new(), Vec::new());
+                for _ in 0..7 {
+                    peaks.push(parallel(threads, |_| {
                         // SAFETY: the machine of these figures has avx512bf16.
                         black_box(unsafe { peak(bf16, rounds) });
-                    });
-                });
-                let top = (rounds * 24 * if bf16 { 64 } else { 32 } * threads) as f64 / peaked / 1e9;
-                let time = median(7, || weight.multiply(table, m, threads, &mut c));
+                    }));
+                    products.push(weight.multiply(table, m, threads, &mut c));
+                }
+                let time = median(products);
+                let top = (rounds * 24 * if bf16 { 64 } else { 32 } * threads) as f64 / median(peaks) / 1e9;
                 weight.check(m, &c);
                 let done = 2.0 * (m * k * n) as f64 / time / 1e9;
                 println!(
@@ -240,7 +283,7 @@ fn attention(table: &Kernels) {
     let rounds = 1_000_000;
     // SAFETY: the machine of these figures has avx512bf16.
     let top = (rounds * 24 * 32) as f64
-        / median(5, || {
+        / median_of(5, || {
             black_box(unsafe { peak(false, rounds) });
         })
         / 1e9;
@@ -248,18 +291,13 @@ fn attention(table: &Kernels) {
         for d in [64, 128, 256] {
             for rows in [1, 2, 4, 8] {
                 let (keys, values) = (random(512 * d * 2), random(512 * d * 2));
-                let widen = |x: &[u16]| {
-                    let mut y = vec![0.0; x.len()];
-                    bf16_to_f32(x, &mut y);
-                    y
-                };
-                let (keys_f32, values_f32) = (widen(&keys), widen(&values));
+                let (keys_f32, values_f32) = (widened(&keys), widened(&values));
                 let at = |x16: &[u16], x32: &[f32], j: usize| -> *const u8 {
                     if bf16 { x16[j * d..].as_ptr().cast() } else { x32[j * d..].as_ptr().cast() }
                 };
                 let k_rows: Vec<_> = (0..512).map(|j| at(&keys, &keys_f32, j)).collect();
                 let v_rows: Vec<_> = (0..512).map(|j| at(&values, &values_f32, j)).collect();
-                let q = widen(&random(rows * d)).iter().map(|x| x * 0.1).collect::<Vec<_>>();
+                let q = widened(&random(rows * d)).iter().map(|x| x * 0.1).collect::<Vec<_>>();
                 let (mut s, mut acc) = (vec![0.0; rows * POSITIONS], vec![0.0; rows * d]);
                 let (mut m, mut l) = (vec![0.0; rows], vec![0.0; rows]);
                 let (scores, online) = match bf16 {
@@ -300,7 +338,7 @@ fn attention(table: &Kernels) {
                     }
                 };
                 let mut share = |which: u8, flops: f64| {
-                    let time = median(9, || (0..200).for_each(|_| run(which))) / 200.0;
+                    let time = median_of(9, || (0..200).for_each(|_| run(which))) / 200.0;
                     flops * (rows * 512 * d) as f64 / time / 1e9 / top
                 };
                 println!(
@@ -323,7 +361,7 @@ fn elementary(table: &Kernels) {
     {
         // SAFETY: both have the same length.
         let time =
-            median(9, || (0..200).for_each(|_| unsafe { f(x.as_ptr(), y.as_mut_ptr(), x.len()) })) / 200.0;
+            median_of(9, || (0..200).for_each(|_| unsafe { f(x.as_ptr(), y.as_mut_ptr(), x.len()) })) / 200.0;
         println!("{name}: {:.2} G/s", x.len() as f64 / time / 1e9);
     }
 }
@@ -336,11 +374,11 @@ fn packing() {
     let mut f = vec![0f32; n * k];
     let mut wf = vec![0f32; panel_bytes_f32(n, k) / 4];
     let bytes = (2 * n * k) as f64 / 1e9;
-    println!("pack_bf16: {:.2} GB/s", bytes / median(5, || pack_bf16(&source, n, k, 0, &mut w)));
-    println!("pack_bf16_t: {:.2} GB/s", bytes / median(5, || pack_bf16_t(&source, n, k, 0, &mut w)));
-    println!("bf16_to_f32: {:.2} GB/s", bytes / median(5, || bf16_to_f32(&source, &mut f)));
-    println!("f16_to_f32: {:.2} GB/s", bytes / median(5, || f16_to_f32(&source, &mut f)));
-    println!("f32_to_bf16: {:.2} GB/s", 2.0 * bytes / median(5, || f32_to_bf16(&f, &mut w[..n * k])));
-    println!("pack_f32: {:.2} GB/s", 2.0 * bytes / median(5, || pack_f32(&f, n, k, 0, &mut wf)));
-    println!("pack_f32_t: {:.2} GB/s", 2.0 * bytes / median(5, || pack_f32_t(&f, n, k, 0, &mut wf)));
+    println!("pack_bf16: {:.2} GB/s", bytes / median_of(5, || pack_bf16(&source, n, k, 0, &mut w)));
+    println!("pack_bf16_t: {:.2} GB/s", bytes / median_of(5, || pack_bf16_t(&source, n, k, 0, &mut w)));
+    println!("bf16_to_f32: {:.2} GB/s", bytes / median_of(5, || bf16_to_f32(&source, &mut f)));
+    println!("f16_to_f32: {:.2} GB/s", bytes / median_of(5, || f16_to_f32(&source, &mut f)));
+    println!("f32_to_bf16: {:.2} GB/s", 2.0 * bytes / median_of(5, || f32_to_bf16(&f, &mut w[..n * k])));
+    println!("pack_f32: {:.2} GB/s", 2.0 * bytes / median_of(5, || pack_f32(&f, n, k, 0, &mut wf)));
+    println!("pack_f32_t: {:.2} GB/s", 2.0 * bytes / median_of(5, || pack_f32_t(&f, n, k, 0, &mut wf)));
 }
