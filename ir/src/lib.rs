@@ -40,6 +40,7 @@ mod verify;
 mod kernel;
 mod plan;
 mod tile_eval;
+mod tile_text;
 
 pub use dim::{Binding, Dim, PAGE, Sym};
 pub use dot::to_dot;
