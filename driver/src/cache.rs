@@ -29,7 +29,9 @@ impl PlanCache {
         if path.exists() {
             match read(&path) {
                 Ok(plan) => return Ok(plan),
-                Err(reason) => output.note(format!("the cached plan {} is not used: {reason:#}", path.display())),
+                Err(reason) => {
+                    output.note(format!("the cached plan {} is not used: {reason:#}", path.display()))
+                }
             }
         }
         let plan = make()?;

@@ -8,13 +8,13 @@ use crate::environment::Environment;
 use crate::info::ModelInfo;
 use crate::output::Output;
 use anyhow::{Context, Result};
-use sinter_codegen_host::{AlignedBytes, RawTensor};
 use sinter_codegen_host::micro::Isa;
+use sinter_codegen_host::{AlignedBytes, RawTensor};
 use sinter_frontend::build::BuildOptions;
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, FileKind};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
-use sinter_frontend::weights::{Weights, WeightType};
+use sinter_frontend::weights::{WeightType, Weights};
 use sinter_ir::{DType, Graph, Op, Plan, WeightDef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +45,9 @@ impl Checkpoint {
         match build.dtype {
             DTypeArg::F32 => DType::F32,
             DTypeArg::Bf16 => DType::Bf16,
-            DTypeArg::Auto if self.info.stored != DType::F32 && Isa::detect() >= Isa::Avx512Bf16 => DType::Bf16,
+            DTypeArg::Auto if self.info.stored != DType::F32 && Isa::detect() >= Isa::Avx512Bf16 => {
+                DType::Bf16
+            }
             DTypeArg::Auto => DType::F32,
         }
     }
@@ -59,7 +61,8 @@ impl Checkpoint {
     pub fn plan(&self, dtype: DType, env: &Environment, output: &Output) -> Result<Plan> {
         let config = sha256(&self.model.dir.read(FileKind::Config)?);
         let key = cache::key(&format!("{config} {}", self.model.weights.content_hash()), dtype.name());
-        let make = || Ok(sinter_passes::compile(&self.graph(dtype)?, &sinter_passes::Options::default())?.plan);
+        let make =
+            || Ok(sinter_passes::compile(&self.graph(dtype)?, &sinter_passes::Options::default())?.plan);
         PlanCache::new(env.cache.as_deref()).get_or(&key, output, make)
     }
 
@@ -102,7 +105,8 @@ impl Checkpoint {
         let modules = dir.read_optional(FileKind::SentenceModules)?.unwrap_or_else(|| b"[]".to_vec());
         let modules: serde_json::Value = serde_json::from_slice(&modules).context("modules.json")?;
         for module in modules.as_array().into_iter().flatten() {
-            let Some(folder) = module.get("path").and_then(|path| path.as_str()).filter(|path| !path.is_empty())
+            let Some(folder) =
+                module.get("path").and_then(|path| path.as_str()).filter(|path| !path.is_empty())
             else {
                 continue;
             };
@@ -115,7 +119,8 @@ impl Checkpoint {
     /// Numbers that one token leaves in the KV cache.
     pub fn kv_values_per_token(&self) -> usize {
         let layers = &self.model.spec.layers;
-        let per_layer = |attention: &sinter_frontend::spec::AttentionSpec| 2 * attention.kv_heads * attention.head_dim;
+        let per_layer =
+            |attention: &sinter_frontend::spec::AttentionSpec| 2 * attention.kv_heads * attention.head_dim;
         if self.info.decoder { layers.iter().map(|layer| per_layer(&layer.attention)).sum() } else { 0 }
     }
 }

@@ -339,7 +339,12 @@ mod tests {
         assert!(parse("sinter logits M --tokens 5,6,7 --out F --mask 1,1,0 --decode 2 --dtype f32").is_ok());
         assert!(parse("sinter run M P --max-tokens 3 --device cuda:1 --json --quant int4").is_ok());
         assert!(parse("sinter compile M -o D --target host --target sm_90a --emit tile").is_ok());
-        for wrong in ["sinter", "sinter logits M --tokens 5,x --out F", "sinter run M P --device tpu", "sinter serve M"] {
+        for wrong in [
+            "sinter",
+            "sinter logits M --tokens 5,x --out F",
+            "sinter run M P --device tpu",
+            "sinter serve M",
+        ] {
             assert_eq!(parse(wrong).unwrap_err(), 2, "{wrong}");
         }
     }

@@ -44,7 +44,9 @@ where
         Ok(Err(error)) => report(&error),
         Err(_) => {
             let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
-            eprintln!("error: this is a bug in sinter, please report it with the command that you ran: {panic}");
+            eprintln!(
+                "error: this is a bug in sinter, please report it with the command that you ran: {panic}"
+            );
             1
         }
     }

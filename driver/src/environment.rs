@@ -36,7 +36,8 @@ mod tests {
     use super::*;
 
     fn places(variables: &[(&str, &str)]) -> (Option<PathBuf>, Option<PathBuf>) {
-        let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         let environment = Environment::from_variables(&find);
         (environment.hub_cache.map(|hub| hub.root), environment.cache)
     }

@@ -61,10 +61,14 @@ impl TextSide {
         let model = &self.defaults;
         let samples = model.do_sample == Some(true);
         let wish = |value: Option<f64>| value.filter(|_| samples).map(|value| value as f32);
-        let filters = flags.top_p.is_some() || flags.min_p.is_some() || flags.top_k.is_some() || flags.seed.is_some();
+        let filters =
+            flags.top_p.is_some() || flags.min_p.is_some() || flags.top_k.is_some() || flags.seed.is_some();
         let temperature = match (flags.temperature, samples || filters) {
             (Some(0.0), _) if filters => {
-                return Err(UsageError("--top-p, --top-k, --min-p and --seed mean nothing at --temperature 0".into()).into());
+                return Err(UsageError(
+                    "--top-p, --top-k, --min-p and --seed mean nothing at --temperature 0".into(),
+                )
+                .into());
             }
             (Some(temperature), _) => temperature,
             (None, true) => wish(model.temperature).unwrap_or(1.0),

@@ -91,6 +91,11 @@ struct Place {
 }
 
 impl Manifest {
+    /// Sets the id to what the content gives.
+    pub fn seal(&mut self) -> anyhow::Result<()> {
+        self.id = self.computed_id()?;
+        Ok(())
+    }
     /// The hash of everything but the id.
     fn computed_id(&self) -> anyhow::Result<String> {
         let plain = Manifest { id: String::new(), ..self.clone() };

@@ -82,13 +82,17 @@ fn manifest(path: &Path) -> Result<Manifest> {
     is("sinter", &format!("{:?}", env!("CARGO_PKG_VERSION")), "compile the model again with this version")?;
     is("target", "\"host\"", "this version has no other target; compile the model for this machine")?;
     is("compatibility", &format!("{:?}", compatibility("host")), "compile the model again")?;
-    let manifest: Manifest =
-        serde_json::from_value(head).with_context(|| format!("{MANIFEST} has not the fields of a manifest"))?;
+    let manifest: Manifest = serde_json::from_value(head)
+        .with_context(|| format!("{MANIFEST} has not the fields of a manifest"))?;
     let id = manifest.computed_id()?;
     ensure!(id == manifest.id, "{MANIFEST} was changed: its id is {}, its content gives {id}", manifest.id);
     for section in &manifest.sections {
         let plain = Path::new(&section.path).components().all(|part| matches!(part, Component::Normal(_)));
-        ensure!(plain && !section.path.is_empty(), "{MANIFEST} names a file {:?} outside the bundle", section.path);
+        ensure!(
+            plain && !section.path.is_empty(),
+            "{MANIFEST} names a file {:?} outside the bundle",
+            section.path
+        );
     }
     Ok(manifest)
 }

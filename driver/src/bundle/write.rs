@@ -33,11 +33,16 @@ pub struct Contents<'a> {
 ///
 /// # Errors
 /// If something else than a bundle is at `place`, or the disk refuses.
-pub fn write(contents: &Contents<'_>, place: Destination<'_>, output: &Output) -> Result<(PathBuf, Manifest)> {
+pub fn write(
+    contents: &Contents<'_>,
+    place: Destination<'_>,
+    output: &Output,
+) -> Result<(PathBuf, Manifest)> {
     let near = match place {
         Destination::At(path) => {
             refuse_stranger(path)?;
-            fs::create_dir_all(parent(path)).with_context(|| format!("cannot make {}", parent(path).display()))?;
+            fs::create_dir_all(parent(path))
+                .with_context(|| format!("cannot make {}", parent(path).display()))?;
             path.to_path_buf()
         }
         Destination::Cache(cache) => {
@@ -103,7 +108,8 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
     let mut sections = Vec::new();
     let mut add = |path: String, bytes: &[u8]| -> Result<()> {
         let file = folder.join(&path);
-        fs::create_dir_all(parent(&file)).with_context(|| format!("cannot make {}", parent(&file).display()))?;
+        fs::create_dir_all(parent(&file))
+            .with_context(|| format!("cannot make {}", parent(&file).display()))?;
         write_synced(&file, bytes)?;
         sections.push(Section { path, bytes: bytes.len() as u64, sha256: atomic_file::sha256(bytes) });
         Ok(())
@@ -132,7 +138,7 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
         sections,
         id: String::new(),
     };
-    manifest.id = manifest.computed_id()?;
+    manifest.seal()?;
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
     write_synced(&folder.join(MANIFEST), &text)?;
@@ -154,7 +160,11 @@ fn write_weights(path: &Path, contents: &Contents<'_>, output: &Output) -> Resul
         let packed = (contents.pack)(weight).with_context(|| format!("packing {id}"))?;
         let bytes = (*packed).as_ref();
         let wanted = sinter_runtime::packed_bytes(&weight.ty, weight.layout);
-        ensure!(wanted == Some(bytes.len() as u64), "{id} was packed to {} bytes, wanted {wanted:?}", bytes.len());
+        ensure!(
+            wanted == Some(bytes.len() as u64),
+            "{id} was packed to {} bytes, wanted {wanted:?}",
+            bytes.len()
+        );
         let padding = vec![0; (offset.next_multiple_of(BOUNDARY) - offset) as usize];
         for part in [&padding, bytes] {
             writer.write_all(part).with_context(|| format!("cannot write {}", path.display()))?;

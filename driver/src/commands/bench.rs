@@ -168,7 +168,8 @@ fn table(before: &[KernelTime], after: &[KernelTime]) -> Value {
     let spent = |(before, after): (&KernelTime, &KernelTime)| {
         (after.nanos - before.nanos, after.launches - before.launches, after.name.clone())
     };
-    let mut rows: Vec<_> = before.iter().zip(after).map(spent).filter(|(_, launches, _)| *launches > 0).collect();
+    let mut rows: Vec<_> =
+        before.iter().zip(after).map(spent).filter(|(_, launches, _)| *launches > 0).collect();
     rows.sort_by(|a, b| b.cmp(a));
     let total: u64 = rows.iter().map(|(nanos, ..)| nanos).sum();
     let row = |(nanos, launches, name): (u64, u64, String)| {
@@ -208,7 +209,10 @@ fn text(value: &Value) -> String {
     }
     if let Some(bandwidth) = value["read_bandwidth_bytes_per_second"].as_f64() {
         let share = 100.0 * number(&value["decode_share_of_bandwidth"]);
-        text += &format!("decode reads weights at {share:.1} % of the {:.1} GB/s measured here\n", bandwidth / 1e9);
+        text += &format!(
+            "decode reads weights at {share:.1} % of the {:.1} GB/s measured here\n",
+            bandwidth / 1e9
+        );
     }
     if let Some(good) = value["chunked_equals_whole"].as_bool() {
         text += if good { "check: chunks and whole give the same bits\n" } else { "check: FAILED\n" };

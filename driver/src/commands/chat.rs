@@ -64,7 +64,9 @@ impl Chat<'_, '_> {
         let ids = self.text.conversation(&self.messages)?;
         let mut stream = Stream::new(&self.text.tokenizer, (!output.json).then_some(output));
         let generation =
-            sinter_runtime::generate(&mut self.session, &ids, &self.params, sampler, &mut |id| stream.push(id))?;
+            sinter_runtime::generate(&mut self.session, &ids, &self.params, sampler, &mut |id| {
+                stream.push(id)
+            })?;
         let (answer, _) = stream.finish()?;
         self.messages.push(message("assistant", &answer));
         if output.json {

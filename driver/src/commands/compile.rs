@@ -39,7 +39,9 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     let destination = match (&args.output, &cache) {
         (Some(path), _) => Destination::At(path),
         (None, Some(cache)) => Destination::Cache(cache),
-        (None, None) => bail!("no cache directory is known (SINTER_CACHE, XDG_CACHE_HOME or HOME); give --output"),
+        (None, None) => {
+            bail!("no cache directory is known (SINTER_CACHE, XDG_CACHE_HOME or HOME); give --output")
+        }
     };
     let (path, manifest) = bundle::write(&contents, destination, output)?;
     let seconds = started.elapsed().as_secs_f64();

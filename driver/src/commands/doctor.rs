@@ -33,7 +33,8 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
         advice.push(format!("the processor has {isa} and no bf16 dot product; --dtype auto uses f32"));
     }
     if !writable {
-        advice.push("no cache directory can be written; set SINTER_CACHE, or every start compiles anew".into());
+        advice
+            .push("no cache directory can be written; set SINTER_CACHE, or every start compiles anew".into());
     }
     if models == 0 {
         advice.push("the hub cache has no models; download some, or name a model's directory".into());
@@ -59,7 +60,8 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
     });
     output.result(&value, || {
         let size = |count: Option<u64>| count.map_or("unknown".into(), bytes);
-        let place = |path: Option<&std::path::PathBuf>| path.map_or("none".into(), |path| path.display().to_string());
+        let place =
+            |path: Option<&std::path::PathBuf>| path.map_or("none".into(), |path| path.display().to_string());
         let table = rows(&[
             ("sinter", env!("CARGO_PKG_VERSION").into()),
             ("processor", format!("{isa}, {cores} threads")),

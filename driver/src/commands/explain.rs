@@ -26,7 +26,9 @@ fn keep(report: &mut Report, group: &str) -> Result<()> {
     let wanted = group.to_lowercase();
     let mut names = BTreeSet::new();
     for block in &mut report.blocks {
-        names.extend(block.groups.iter().flat_map(|group| group.patterns.iter().chain([&group.kernel])).cloned());
+        names.extend(
+            block.groups.iter().flat_map(|group| group.patterns.iter().chain([&group.kernel])).cloned(),
+        );
         block.groups.retain(|group| {
             let mut known = group.patterns.iter().chain([&group.kernel]);
             known.any(|name| name.to_lowercase().contains(&wanted))

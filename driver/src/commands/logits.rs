@@ -15,7 +15,9 @@ pub(super) fn run(args: &LogitsArgs, env: &Environment, output: &Output) -> Resu
     let count = args.tokens.len();
     if args.decode >= count {
         let decode = args.decode;
-        return Err(UsageError(format!("--decode {decode} leaves nothing of {count} tokens to begin with")).into());
+        return Err(
+            UsageError(format!("--decode {decode} leaves nothing of {count} tokens to begin with")).into()
+        );
     }
     if let Some(mask) = args.mask.as_ref().filter(|mask| mask.len() != count) {
         return Err(UsageError(format!("--mask has {} values for {count} tokens", mask.len())).into());

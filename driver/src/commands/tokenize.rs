@@ -22,8 +22,11 @@ pub(super) fn run(args: &TokenizeArgs, env: &Environment, output: &Output) -> Re
         "tokens_per_char": per_char, "tokens_per_byte": per_byte,
     });
     output.result(&value, || {
-        let lines: String = ids.iter().zip(&pieces).map(|(id, piece)| format!("{id:>8}  {piece:?}\n")).collect();
+        let lines: String =
+            ids.iter().zip(&pieces).map(|(id, piece)| format!("{id:>8}  {piece:?}\n")).collect();
         let count = ids.len();
-        format!("{lines}{count} tokens; {per_char:.3} a character and {per_byte:.3} a byte, special ones left out")
+        format!(
+            "{lines}{count} tokens; {per_char:.3} a character and {per_byte:.3} a byte, special ones left out"
+        )
     })
 }

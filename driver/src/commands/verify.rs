@@ -8,7 +8,8 @@ use serde_json::json;
 
 pub(super) fn run(args: &VerifyArgs, output: &Output) -> Result<()> {
     let manifest = bundle::verify(&args.bundle, output)?;
-    let (files, size) = (manifest.sections.len(), manifest.sections.iter().map(|section| section.bytes).sum());
+    let (files, size) =
+        (manifest.sections.len(), manifest.sections.iter().map(|section| section.bytes).sum());
     let value = json!({ "ok": true, "id": manifest.id, "files": files, "bytes": size });
     output.result(&value, || format!("good: {files} files, {}, id {}", bytes(size), manifest.id))
 }
