@@ -61,7 +61,8 @@ pub fn cut(graph: &Graph) -> Result<Cut, GraphError> {
 pub fn hidden_values(graph: &Graph) -> IdVec<ValueId, bool> {
     let mut hidden: IdVec<ValueId, bool> = IdVec::default();
     for (_, node) in graph.nodes.iter() {
-        let gathers = matches!(node.op, Op::Gather {}) && matches!(graph.node(node.args[0]).op, Op::Param { .. });
+        let gathers =
+            matches!(node.op, Op::Gather {}) && matches!(graph.node(node.args[0]).op, Op::Param { .. });
         let inherits = node.args.iter().any(|arg| hidden[*arg]);
         let entry = matches!(&node.op, Op::Input { name, .. } if name == RESIDUAL);
         hidden.push(gathers || inherits || entry);

@@ -22,8 +22,8 @@ mod report;
 mod rewrite;
 mod rules;
 
-pub use egraph::{Facts, Node, to_expr};
 pub use cut::{Cut, Instance, cut};
+pub use egraph::{Facts, Node, to_expr};
 pub use lower::{Group, LowerError, Source, Split, lower};
 pub use merge::merge_siblings;
 pub use report::{BlockReport, GroupReport, Report};
@@ -83,8 +83,10 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
     let mut report = Report::default();
     let mut blocks = Vec::with_capacity(cut.blocks.len());
     for (number, block) in cut.blocks.iter().enumerate() {
-        let (rewritten, rewriting) = clock.time("rewrite", || rewrite(&block.graph, &rules, &options.limits))?;
-        let proof = options.proofs.then(|| prove(&block.graph, &rewritten, &rules, &options.limits)).flatten();
+        let (rewritten, rewriting) =
+            clock.time("rewrite", || rewrite(&block.graph, &rules, &options.limits))?;
+        let proof =
+            options.proofs.then(|| prove(&block.graph, &rewritten, &rules, &options.limits)).flatten();
         let (merged, sets) = clock.time("merge", || merge_siblings(&rewritten))?;
         let (groups, splits) = clock.time("lower", || lower(&merged))?;
         for group in &groups {
@@ -111,7 +113,11 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
 
 /// Operations that do work: leaves and constants left out.
 fn operations(graph: &Graph) -> usize {
-    graph.nodes.values().filter(|node| node.op.leaf_name().is_none() && !matches!(node.op, Op::Const { .. })).count()
+    graph
+        .nodes
+        .values()
+        .filter(|node| node.op.leaf_name().is_none() && !matches!(node.op, Op::Const { .. }))
+        .count()
 }
 
 fn group_reports(graph: &Graph, groups: &[Group]) -> Vec<GroupReport> {

@@ -94,8 +94,11 @@ fn sibling_sets(graph: &Graph, weights: &IdVec<ValueId, bool>) -> Vec<Vec<ValueI
     }
     let mut sets = Vec::new();
     for siblings in by_operand.into_values() {
-        let reach: Vec<BTreeSet<ValueId>> = siblings.iter().map(|value| elementwise_reach(graph, *value)).collect();
-        let alone = |at: &usize| (0..siblings.len()).all(|other| other == *at || reach[*at].is_disjoint(&reach[other]));
+        let reach: Vec<BTreeSet<ValueId>> =
+            siblings.iter().map(|value| elementwise_reach(graph, *value)).collect();
+        let alone = |at: &usize| {
+            (0..siblings.len()).all(|other| other == *at || reach[*at].is_disjoint(&reach[other]))
+        };
         let set: Vec<ValueId> = (0..siblings.len()).filter(alone).map(|at| siblings[at]).collect();
         if set.len() > 1 {
             sets.push(set);

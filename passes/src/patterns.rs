@@ -14,10 +14,22 @@ const PATTERNS: &[(&str, &[&str])] = &[
     ("GeGLU", &["(mul (mul (mul ?x (const 0.5 f32)) (add (tanh ?t) (const 1.0 f32))) ?y)"]),
     ("GELU (tanh)", &["(mul (mul ?x (const 0.5 f32)) (add (tanh ?t) (const 1.0 f32)))"]),
     ("GELU (erf)", &["(mul (mul ?x (const 0.5 f32)) (add (erf ?t) (const 1.0 f32)))"]),
-    ("layer norm", &["(mul (sub ?x ?m) (rsqrt (add (mul (reduce sum ?a (mul (sub ?x ?m) (sub ?x ?m))) ?n) ?e)))"]),
+    (
+        "layer norm",
+        &["(mul (sub ?x ?m) (rsqrt (add (mul (reduce sum ?a (mul (sub ?x ?m) (sub ?x ?m))) ?n) ?e)))"],
+    ),
     ("RMS norm", &["(mul ?x (rsqrt (add (mul (reduce sum ?a (mul ?x ?x)) ?n) ?e)))"]),
-    ("soft-cap", &["(mul (tanh (mul ?x (const ?c f32))) (const ?d f32))", "(mul (tanh (div ?x (const ?c f32))) (const ?d f32))"]),
-    ("softmax", &["(div (exp (sub ?x (reduce max ?a ?x))) (reduce sum ?a (exp (sub ?x (reduce max ?a ?x)))))"]),
+    (
+        "soft-cap",
+        &[
+            "(mul (tanh (mul ?x (const ?c f32))) (const ?d f32))",
+            "(mul (tanh (div ?x (const ?c f32))) (const ?d f32))",
+        ],
+    ),
+    (
+        "softmax",
+        &["(div (exp (sub ?x (reduce max ?a ?x))) (reduce sum ?a (exp (sub ?x (reduce max ?a ?x)))))"],
+    ),
     ("RoPE", &["(add (mul ?x (reshape ?s ?c)) (mul ?y (reshape ?t ?d)))"]),
     ("mask", &["(select ?c ?x (const -inf f32))"]),
 ];
@@ -38,7 +50,9 @@ pub fn patterns(graph: &Graph, groups: &[Group]) -> Vec<Vec<String>> {
         let found: BTreeSet<egg::Id> = texts
             .iter()
             .filter_map(|text| text.parse::<Pattern<Node>>().ok())
-            .flat_map(|pattern| pattern.search(&egraph).into_iter().map(|found| found.eclass).collect::<Vec<_>>())
+            .flat_map(|pattern| {
+                pattern.search(&egraph).into_iter().map(|found| found.eclass).collect::<Vec<_>>()
+            })
             .map(|class| egraph.find(class))
             .collect();
         for (group, names) in groups.iter().zip(&mut names) {

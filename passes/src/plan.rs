@@ -3,8 +3,8 @@
 use crate::cut::{Cut, Instance, RESIDUAL, hidden_values};
 use crate::lower::{Group, Source};
 use sinter_ir::{
-    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, ParamId, Plan, Slot, StateDef, Step,
-    TileProgram, ValueDef, ValueId, WeightDef, WeightId,
+    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, ParamId, Plan, Slot, StateDef,
+    Step, TileProgram, ValueDef, ValueId, WeightDef, WeightId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -250,7 +250,8 @@ fn best_slot(plan: &mut Plan, free: &mut Vec<usize>, buffer: BufferId) -> usize 
         let held = slot.types.iter().map(size).fold(0.0, f64::max);
         (held - size(&ty)).abs()
     };
-    let best = (0..free.len()).min_by(|a, b| waste(&plan.slots[free[*a]]).total_cmp(&waste(&plan.slots[free[*b]])));
+    let best =
+        (0..free.len()).min_by(|a, b| waste(&plan.slots[free[*a]]).total_cmp(&waste(&plan.slots[free[*b]])));
     let slot = match best {
         Some(at) => free.swap_remove(at),
         None => {

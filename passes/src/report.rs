@@ -68,7 +68,11 @@ impl fmt::Display for BlockReport {
         writeln!(f, "  {before} operations became {after}, then {} kernels:", self.groups.len())?;
         for group in &self.groups {
             let patterns = if group.patterns.is_empty() { "map".into() } else { group.patterns.join(" + ") };
-            writeln!(f, "    {:<9} {:<3} ops  {:<24} {patterns}", group.kernel, group.operations, group.result)?;
+            writeln!(
+                f,
+                "    {:<9} {:<3} ops  {:<24} {patterns}",
+                group.kernel, group.operations, group.result
+            )?;
         }
         writeln!(f, "  rules (E exact, R rounding changes):")?;
         for firing in self.rewriting.firings.iter().filter(|firing| firing.added > 0) {
@@ -78,9 +82,11 @@ impl fmt::Display for BlockReport {
         if self.merged > 0 {
             writeln!(f, "    E {:<24} {}×", "merge-siblings", self.merged)?;
         }
-        let refused = self.rewriting.firings.iter().flat_map(|firing| {
-            firing.refused.iter().map(move |reason| (&firing.rule, reason))
-        });
+        let refused = self
+            .rewriting
+            .firings
+            .iter()
+            .flat_map(|firing| firing.refused.iter().map(move |reason| (&firing.rule, reason)));
         for (rule, reason) in refused {
             writeln!(f, "    not {rule}: {reason}")?;
         }
@@ -88,7 +94,11 @@ impl fmt::Display for BlockReport {
             writeln!(f, "    not fused: {} — {}", split.value, split.reason)?;
         }
         let RewriteReport { nodes, cost_before, cost_after, stops, .. } = &self.rewriting;
-        writeln!(f, "  e-graph: {nodes} nodes, cost {cost_before:.0} → {cost_after:.0}, {}", stops.join(", "))?;
+        writeln!(
+            f,
+            "  e-graph: {nodes} nodes, cost {cost_before:.0} → {cost_after:.0}, {}",
+            stops.join(", ")
+        )?;
         match &self.proof {
             Some(proof) => writeln!(f, "  proof:\n{}", indent(proof)),
             None => Ok(()),

@@ -1,8 +1,8 @@
 //! Running the rules on one block: normalise, then fold, then fuse, in one e-graph; then the cheapest graph is taken out.
 
+use crate::egraph::ConvertError;
 use crate::egraph::{EGraph, Facts, extract_exact, extract_greedy, extract_random, to_expr, to_graph};
 use crate::rules::{Class, Phase, Rule};
-use crate::egraph::ConvertError;
 use egg::{Id, Rewrite, Runner};
 use sinter_ir::Graph;
 use std::collections::BTreeMap;
@@ -56,7 +56,11 @@ pub struct RewriteReport {
 }
 
 /// Rewrites a block. The result computes the same over the reals.
-pub fn rewrite(graph: &Graph, rules: &[Rule], limits: &Limits) -> Result<(Graph, RewriteReport), ConvertError> {
+pub fn rewrite(
+    graph: &Graph,
+    rules: &[Rule],
+    limits: &Limits,
+) -> Result<(Graph, RewriteReport), ConvertError> {
     let (expr, _) = to_expr(graph);
     let (egraph, root, mut report, counts) = saturate(EGraph::new(Facts::default()), &expr, rules, limits);
     let (choice, cost) = extract_greedy(&egraph, root);
@@ -95,7 +99,12 @@ pub fn extraction_costs(graph: &Graph, rules: &[Rule], budget: usize) -> Option<
 
 type Saturated = (EGraph, Id, RewriteReport, BTreeMap<String, usize>);
 
-fn saturate(mut egraph: EGraph, expr: &egg::RecExpr<crate::egraph::Node>, rules: &[Rule], limits: &Limits) -> Saturated {
+fn saturate(
+    mut egraph: EGraph,
+    expr: &egg::RecExpr<crate::egraph::Node>,
+    rules: &[Rule],
+    limits: &Limits,
+) -> Saturated {
     let root = egraph.add_expr(expr);
     egraph.rebuild();
     let mut report = RewriteReport::default();
@@ -130,7 +139,13 @@ fn tree(graph: &Graph) -> Option<(EGraph, Id)> {
 fn firings(rules: &[Rule], counts: &BTreeMap<String, usize>, egraph: &EGraph, result: &Graph) -> Vec<Firing> {
     let Some((after, _)) = tree(result) else { return Vec::new() };
     let refused = |rule: &str| -> Vec<String> {
-        egraph.analysis.refusals.iter().filter(|(name, _)| name == rule).map(|(_, reason)| reason.clone()).collect()
+        egraph
+            .analysis
+            .refusals
+            .iter()
+            .filter(|(name, _)| name == rule)
+            .map(|(_, reason)| reason.clone())
+            .collect()
     };
     let firing = |rule: &Rule| Firing {
         rule: rule.name.into(),

@@ -77,7 +77,10 @@ fn guards_refuse_their_counter_cases() {
         let name = rule.name;
         let Some(counter) = rule.counter else { continue };
         let case = Graph::parse(counter).unwrap_or_else(|error| panic!("counter-case of {name}: {error}"));
-        assert!(!rule.rewrite.search(&egraph_of(&case)).is_empty(), "the pattern of {name} misses its counter-case");
+        assert!(
+            !rule.rewrite.search(&egraph_of(&case)).is_empty(),
+            "the pattern of {name} misses its counter-case"
+        );
         let (_, fired) = random_equivalent(&case, &only(rule), 0).expect("the counter-case extracts");
         assert_eq!(fired, 0, "{name} fires on its counter-case");
     }

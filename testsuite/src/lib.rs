@@ -1,3 +1,5 @@
 //! What the tests share: a reference runner for plans, and the way to a checkpoint's values.
 
+pub mod files;
+pub mod golden;
 pub mod reference;

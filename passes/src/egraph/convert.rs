@@ -25,8 +25,10 @@ pub fn to_expr(graph: &Graph) -> (RecExpr<Node>, Vec<Id>) {
     let mut ids: Vec<Id> = Vec::with_capacity(graph.nodes.len());
     for node in graph.nodes.values() {
         let attrs = node.op.attrs();
-        let mut children: Vec<Id> =
-            attrs.into_iter().map(|attr| expr.add(Node { head: Head::Attr(attr), children: vec![] })).collect();
+        let mut children: Vec<Id> = attrs
+            .into_iter()
+            .map(|attr| expr.add(Node { head: Head::Attr(attr), children: vec![] }))
+            .collect();
         children.extend(node.args.iter().map(|arg| ids[arg.0 as usize]));
         let name = op_name(node.op.name()).unwrap_or("op");
         ids.push(expr.add(Node { head: Head::Op(name), children }));

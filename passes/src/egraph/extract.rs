@@ -106,8 +106,11 @@ pub fn extract_random(egraph: &EGraph, mut seed: u64) -> Choice {
         let mut changed = false;
         for class in &classes {
             for (at, node) in egraph[*class].nodes.iter().enumerate() {
-                let below: Option<Vec<f64>> =
-                    node.children().iter().map(|child| best.get(&egraph.find(*child)).map(|(cost, _)| *cost)).collect();
+                let below: Option<Vec<f64>> = node
+                    .children()
+                    .iter()
+                    .map(|child| best.get(&egraph.find(*child)).map(|(cost, _)| *cost))
+                    .collect();
                 let Some(below) = below else { continue };
                 let cost = weights[&(*class, at)] + below.into_iter().fold(0.0, f64::max);
                 if best.get(class).is_none_or(|(known, _)| cost < *known) {
@@ -154,7 +157,8 @@ impl Exact<'_> {
             return true;
         };
         for node in &self.egraph[class].nodes {
-            let total = cost + if matches!(node.head, Head::Op(_)) { node_cost(self.egraph, node) } else { 0.0 };
+            let total =
+                cost + if matches!(node.head, Head::Op(_)) { node_cost(self.egraph, node) } else { 0.0 };
             if total >= self.best {
                 continue;
             }

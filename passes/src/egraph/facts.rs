@@ -34,7 +34,8 @@ impl Facts {
     /// The op of a node, with its attributes read from the child classes, and its operands.
     pub fn op_of(egraph: &EGraph<Node, Facts>, node: &Node) -> Option<(Op, Vec<Id>)> {
         let Head::Op(name) = node.head else { return None };
-        let attrs: Vec<Attr> = node.children.iter().map_while(|child| egraph[*child].data.attr.clone()).collect();
+        let attrs: Vec<Attr> =
+            node.children.iter().map_while(|child| egraph[*child].data.attr.clone()).collect();
         let operands = node.children[attrs.len()..].to_vec();
         Some((Op::from_parts(name, &attrs)?, operands))
     }
@@ -77,7 +78,10 @@ impl Analysis<Node> for Facts {
     fn modify(egraph: &mut EGraph<Node, Self>, id: Id) {
         let fact = &egraph[id].data;
         let (Some(value), Some(ty)) = (fact.constant, &fact.ty) else { return };
-        if !value.is_finite() || ty.rank() > 0 || !matches!(ty.dtype, sinter_ir::DType::F32 | sinter_ir::DType::U32) {
+        if !value.is_finite()
+            || ty.rank() > 0
+            || !matches!(ty.dtype, sinter_ir::DType::F32 | sinter_ir::DType::U32)
+        {
             return;
         }
         let dtype = Attr::Word(ty.dtype.name().into());

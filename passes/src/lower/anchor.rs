@@ -50,7 +50,13 @@ impl Lowering<'_> {
     }
 
     /// Stores the root over the anchor's iteration space; an epilogue that does not follow it is split off.
-    fn epilogue(&mut self, anchor: ValueId, axes: Vec<AxisId>, at: &[Index], shape: &[Dim]) -> Result<(), Refusal> {
+    fn epilogue(
+        &mut self,
+        anchor: ValueId,
+        axes: Vec<AxisId>,
+        at: &[Index],
+        shape: &[Dim],
+    ) -> Result<(), Refusal> {
         self.store(axes, at, shape).map_err(|refusal| match refusal.value == self.root {
             true if anchor != self.root => self.refuse(anchor, "the epilogue has another shape"),
             _ => refusal,
@@ -103,7 +109,8 @@ impl Lowering<'_> {
     /// The result of the attention's stage, in its epilogue.
     pub(crate) fn attend_result(&self) -> Result<Expr, Refusal> {
         let at = self.tile.stages.iter().position(|stage| matches!(stage, Stage::Online { .. }));
-        at.map(|at| Expr::Stage(StageId(at as u32))).ok_or(self.refuse(self.root, "attention has no result yet"))
+        at.map(|at| Expr::Stage(StageId(at as u32)))
+            .ok_or(self.refuse(self.root, "attention has no result yet"))
     }
 }
 

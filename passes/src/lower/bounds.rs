@@ -41,7 +41,9 @@ impl Lowering<'_> {
 
     /// `left < right + slack` solved for the axis, which must stand alone on one side.
     fn comparison(&mut self, args: &[ExprId], axis: AxisId, slack: i64) -> Option<(Side, ExprId)> {
-        let side = |id: ExprId| if let Expr::Index(index) = &self.tile.exprs[id] { Some(index.clone()) } else { None };
+        let side = |id: ExprId| {
+            if let Expr::Index(index) = &self.tile.exprs[id] { Some(index.clone()) } else { None }
+        };
         let (left, right) = (side(args[0])?, side(args[1])?);
         let alone = |index: &Index| index.plus(&Index::axis(axis).times(-1)).as_constant();
         let free = |index: &Index| !index.axes().contains(&axis);

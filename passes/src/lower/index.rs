@@ -112,18 +112,19 @@ fn stretch(tile: &TileProgram, index: &[Index], to: &[Dim], from: &[Dim]) -> Opt
         return Some(index.to_vec());
     }
     let mut linear = Index::constant(0);
-    for (at, (index, dim)) in index.iter().zip(to).enumerate() {
+    for (at, (index, dim)) in index.iter().zip(to).filter(|(_, dim)| **dim != Dim::ONE).enumerate() {
         let extent = if at == 0 { 1 } else { dim.as_const()? };
         linear = linear.times(extent as i64).plus(index);
     }
     let mut linear = recombine(linear);
     let mut out = vec![Index::constant(0); from.len()];
-    for at in (0..from.len()).rev() {
-        if at == 0 {
-            out[0] = linear.clone();
+    let wide: Vec<usize> = (0..from.len()).filter(|at| from[*at] != Dim::ONE).collect();
+    for (order, at) in wide.iter().enumerate().rev() {
+        if order == 0 {
+            out[*at] = linear.clone();
         } else {
-            let extent = from[at].as_const()?;
-            out[at] = rem(tile, &linear, extent);
+            let extent = from[*at].as_const()?;
+            out[*at] = rem(tile, &linear, extent);
             linear = div(tile, &linear, extent);
         }
     }
@@ -162,6 +163,17 @@ mod tests {
         let heads = [Sym::T.into(), Dim::of(6), Dim::of(4)];
         let split = reshape(&tile, &axes, &flat, &heads).unwrap();
         assert_eq!(reshape(&tile, &split, &heads, &flat).unwrap(), axes);
+    }
+
+    #[test]
+    fn extents_of_one_come_and_go() {
+        let tile = tile(&[Sym::T.into(), Dim::of(5)]);
+        let t = Index::axis(AxisId(0));
+        let zero = Index::constant(0);
+        let wide = [Dim::ONE, Dim::ONE, Sym::T.into(), Dim::ONE];
+        let at = [zero.clone(), zero.clone(), t.clone(), zero.clone()];
+        assert_eq!(reshape(&tile, &at, &wide, &[Sym::T.into()]).unwrap(), [t.clone()]);
+        assert_eq!(reshape(&tile, &[t], &[Sym::T.into()], &wide).unwrap(), at);
     }
 
     #[test]

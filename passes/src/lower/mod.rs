@@ -14,7 +14,8 @@ mod value;
 
 use crate::merge::weights_only;
 use sinter_ir::{
-    Access, Axis, AxisId, Dim, Graph, IdVec, Index, Layout, Op, ParamId, Stage, TileParam, TileProgram, ValueId,
+    Access, Axis, AxisId, Dim, Graph, IdVec, Index, Layout, Op, ParamId, Stage, TileParam, TileProgram,
+    ValueId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,7 +90,10 @@ pub fn lower(graph: &Graph) -> Result<(Vec<Group>, Vec<Split>), LowerError> {
         if let Some(shared) = shared_anchor(graph, &groups) {
             materialised.insert(shared);
             let op = graph.node(shared).op.to_string();
-            splits.push(Split { value: op, reason: "several groups use it, and it is too costly to compute twice".into() });
+            splits.push(Split {
+                value: op,
+                reason: "several groups use it, and it is too costly to compute twice".into(),
+            });
             continue;
         }
         return Ok((groups, splits));
@@ -98,9 +102,13 @@ pub fn lower(graph: &Graph) -> Result<(Vec<Group>, Vec<Split>), LowerError> {
 
 /// The outputs: what must be in memory whatever is fused.
 fn initial_roots(graph: &Graph, weights: &IdVec<ValueId, bool>) -> BTreeSet<ValueId> {
-    let scatters = graph.nodes.iter().filter(|(_, node)| matches!(node.op, Op::Scatter {})).map(|(value, _)| value);
+    let scatters =
+        graph.nodes.iter().filter(|(_, node)| matches!(node.op, Op::Scatter {})).map(|(value, _)| value);
     let outputs = graph.outputs.iter().map(|(_, value)| *value);
-    outputs.chain(scatters).filter(|value| !weights[*value] && graph.node(*value).op.leaf_name().is_none()).collect()
+    outputs
+        .chain(scatters)
+        .filter(|value| !weights[*value] && graph.node(*value).op.leaf_name().is_none())
+        .collect()
 }
 
 /// A costly value that more than one group computes.
@@ -114,7 +122,9 @@ fn shared_anchor(graph: &Graph, groups: &[Group]) -> Option<ValueId> {
         let node = graph.node(value);
         match node.op {
             Op::Contract { .. } | Op::Attend { .. } | Op::Reduce { .. } => true,
-            Op::Map(scalar) => hidden[value] || matches!(scalar, sinter_ir::ScalarOp::Sin | sinter_ir::ScalarOp::Cos),
+            Op::Map(scalar) => {
+                hidden[value] || matches!(scalar, sinter_ir::ScalarOp::Sin | sinter_ir::ScalarOp::Cos)
+            }
             _ => false,
         }
     };
@@ -219,7 +229,8 @@ impl Lowering<'_> {
         if let Op::Scatter {} = node.op {
             let (slots, rows) = (node.args[1], node.args[2]);
             let rows_shape = &self.graph.ty(rows).shape;
-            let index = index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(rows, RESHAPE))?;
+            let index =
+                index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(rows, RESHAPE))?;
             let value = self.value(rows, &index)?;
             let rank = self.graph.ty(slots).rank();
             let mut target = vec![self.index_of(slots, &index[..rank])?];
@@ -228,7 +239,8 @@ impl Lowering<'_> {
             self.tile.stages.push(Stage::Store { axes, param, index: target, value });
             return Ok(());
         }
-        let index = index::reshape(&self.tile, at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
+        let index =
+            index::reshape(&self.tile, at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
         let value = self.value(self.root, &index)?;
         let param = self.param(source, shape, Access::Write);
         self.tile.stages.push(Stage::Store { axes, param, index: at.to_vec(), value });

@@ -88,7 +88,9 @@ impl Lowering<'_> {
             Op::Reshape { shape } => {
                 at = reshape(&self.tile, index, shape, from).ok_or(self.refuse(operand, RESHAPE))?;
             }
-            Op::Transpose { perm } => perm.iter().zip(index).for_each(|(axis, index)| at[*axis] = index.clone()),
+            Op::Transpose { perm } => {
+                perm.iter().zip(index).for_each(|(axis, index)| at[*axis] = index.clone())
+            }
             Op::Broadcast { .. } => at = broadcast_index(from, index),
             Op::Slice { axis, start, .. } => at[*axis] = at[*axis].plus(&Index::constant(*start as i64)),
             Op::Gather {} => {
@@ -103,7 +105,12 @@ impl Lowering<'_> {
     }
 
     /// The operand of a concatenation in which an index is proved to lie.
-    fn concat_part(&mut self, value: ValueId, index: &[Index], axis: usize) -> Result<(ValueId, Vec<Index>), Refusal> {
+    fn concat_part(
+        &mut self,
+        value: ValueId,
+        index: &[Index],
+        axis: usize,
+    ) -> Result<(ValueId, Vec<Index>), Refusal> {
         let node = self.graph.node(value);
         let range = super::index::range(&self.tile, &index[axis]);
         let mut start = 0;
@@ -213,7 +220,10 @@ impl Lowering<'_> {
         let at = spec.a.find(&summed).unwrap_or(0);
         let axis = self.axis("k", self.graph.ty(node.args[0]).shape[at]);
         let labelled = |labels: &str| -> Vec<Index> {
-            labels.chars().map(|label| spec.out.find(label).map_or(Index::axis(axis), |at| index[at].clone())).collect()
+            labels
+                .chars()
+                .map(|label| spec.out.find(label).map_or(Index::axis(axis), |at| index[at].clone()))
+                .collect()
         };
         let a = self.as_load(node.args[0], &labelled(&spec.a))?;
         let b = if crate::merge::is_linear(self.graph, self.weights, value) {
@@ -230,6 +240,7 @@ impl Lowering<'_> {
 
 /// The indices into an operand that repeats along axes of extent 1; a rank-0 operand has none.
 pub(crate) fn broadcast_index(shape: &[Dim], index: &[Index]) -> Vec<Index> {
-    let repeat = |(dim, index): (&Dim, &Index)| if *dim == Dim::ONE { Index::constant(0) } else { index.clone() };
+    let repeat =
+        |(dim, index): (&Dim, &Index)| if *dim == Dim::ONE { Index::constant(0) } else { index.clone() };
     shape.iter().zip(index).map(repeat).collect()
 }

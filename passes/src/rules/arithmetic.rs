@@ -19,18 +19,21 @@ pub(super) fn rules() -> Vec<Rule> {
             .rewrite("(recip (sqrt ?x))", "(rsqrt ?x)"),
         Card("one-over", Normalise, E, "One spelling of the inverse.", ONE_OVER)
             .rewrite("(div (const 1.0 f32) ?x)", "(recip ?x)"),
-        Card("div-by-power", Normalise, E, "Division by a power of two is an exact product.", DIV_POWER).build(
-            "(div ?x (const ?c f32))",
-            |site| {
-                let c = site.constant("?c")?;
-                if !is_power_of_two(c) {
-                    return Err(format!("{c} is not a power of two, so the product would round differently"));
-                }
-                let (x, inverse) = (site.id("?x"), site.number(1.0 / c));
-                Ok(site.add(Op::Map(ScalarOp::Mul), &[x, inverse]))
-            },
-            Some(DIV_THREE),
-        ),
+        Card("div-by-power", Normalise, E, "Division by a power of two is an exact product.", DIV_POWER)
+            .build(
+                "(div ?x (const ?c f32))",
+                |site| {
+                    let c = site.constant("?c")?;
+                    if !is_power_of_two(c) {
+                        return Err(format!(
+                            "{c} is not a power of two, so the product would round differently"
+                        ));
+                    }
+                    let (x, inverse) = (site.id("?x"), site.number(1.0 / c));
+                    Ok(site.add(Op::Map(ScalarOp::Mul), &[x, inverse]))
+                },
+                Some(DIV_THREE),
+            ),
         Card("scale-scale", Fold, R, "Two scales are one.", SCALE_SCALE).build(
             "(mul (mul ?x (const ?c f32)) (const ?d f32))",
             |site| {

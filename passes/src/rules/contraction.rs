@@ -105,7 +105,9 @@ fn linear() -> Result<Einsum, String> {
 
 fn axis_of(site: &Site<'_>) -> Result<usize, String> {
     match site.egraph[site.id("?a")].data.attr {
-        Some(sinter_ir::Attr::Dim(dim)) => dim.as_const().map(|axis| axis as usize).ok_or_else(|| "axis".into()),
+        Some(sinter_ir::Attr::Dim(dim)) => {
+            dim.as_const().map(|axis| axis as usize).ok_or_else(|| "axis".into())
+        }
         _ => Err("axis".into()),
     }
 }

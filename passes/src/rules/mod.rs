@@ -119,8 +119,11 @@ impl Site<'_> {
     }
     /// The attributes bound to variables, as the op of that name.
     fn op(&self, name: &str, vars: &[&str]) -> Result<Op, String> {
-        let attrs: Option<Vec<Attr>> = vars.iter().map(|var| self.egraph[self.id(var)].data.attr.clone()).collect();
-        attrs.and_then(|attrs| Op::from_parts(name, &attrs)).ok_or_else(|| format!("{name} has no such attributes"))
+        let attrs: Option<Vec<Attr>> =
+            vars.iter().map(|var| self.egraph[self.id(var)].data.attr.clone()).collect();
+        attrs
+            .and_then(|attrs| Op::from_parts(name, &attrs))
+            .ok_or_else(|| format!("{name} has no such attributes"))
     }
     /// Adds an operation.
     fn add(&mut self, op: Op, operands: &[Id]) -> Id {
@@ -138,7 +141,9 @@ impl Site<'_> {
         for node in pattern.ast.as_ref() {
             let id = match node {
                 ENodeOrVar::Var(var) => self.subst[*var],
-                ENodeOrVar::ENode(node) => self.egraph.add(node.clone().map_children(|child| ids[usize::from(child)])),
+                ENodeOrVar::ENode(node) => {
+                    self.egraph.add(node.clone().map_children(|child| ids[usize::from(child)]))
+                }
             };
             ids.push(id);
         }

@@ -51,8 +51,14 @@ pub(super) fn rules() -> Vec<Rule> {
             },
             None,
         ),
-        Card("slice-of-contract", Normalise, E, "A part of a product needs a part of the weight only.", SLICE_CONTRACT)
-            .build("(slice ?a ?s ?l (contract tk,nk->tn ?x ?w))", slice_of_contract, Some(SLICE_TOKENS)),
+        Card(
+            "slice-of-contract",
+            Normalise,
+            E,
+            "A part of a product needs a part of the weight only.",
+            SLICE_CONTRACT,
+        )
+        .build("(slice ?a ?s ?l (contract tk,nk->tn ?x ?w))", slice_of_contract, Some(SLICE_TOKENS)),
     ]
 }
 

@@ -1,0 +1,87 @@
+//! The golden models: tiny random checkpoints with what transformers computes on them in float32.
+
+use sinter_frontend::model::Model;
+use sinter_frontend::source::ModelDir;
+use std::path::{Path, PathBuf};
+
+/// One golden model.
+pub struct Golden {
+    /// The folder's name.
+    pub name: String,
+    /// The opened model.
+    pub model: Model,
+    /// The prompt.
+    pub tokens: Vec<u32>,
+    /// `logits` or `hidden` of each token, row-major.
+    pub expected: Vec<f32>,
+    /// The greedy continuation; none for encoders.
+    pub greedy: Option<Vec<u32>>,
+}
+
+/// The folder with the golden models.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens")
+}
+
+/// The names of all golden models, sorted.
+pub fn names() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).expect("the goldens are there");
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| entry.path().join("config.json").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Opens a golden. A folder that names a sibling in `same_weights_as` has a config of its own and the sibling's files.
+pub fn open(name: &str) -> Golden {
+    let path = folder().join(name);
+    let sibling = std::fs::read_to_string(path.join("same_weights_as")).ok();
+    let (place, _joined) = match &sibling {
+        None => (path, None),
+        Some(sibling) => {
+            let joined = tempfile::tempdir().expect("a temporary folder");
+            for file in std::fs::read_dir(folder().join(sibling.trim())).expect("the sibling").flatten() {
+                std::fs::copy(file.path(), joined.path().join(file.file_name())).expect("a copy");
+            }
+            std::fs::copy(path.join("config.json"), joined.path().join("config.json")).expect("a copy");
+            (joined.path().to_path_buf(), Some(joined))
+        }
+    };
+    let model = Model::open(ModelDir::open(&place).expect("the folder opens"))
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let bytes = std::fs::read(place.join("expected.safetensors")).expect("the expectation");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the expectation parses");
+    let ids = |tensor: &str| -> Option<Vec<u32>> {
+        let data = tensors.tensor(tensor).ok()?.data().to_vec();
+        Some(
+            data.chunks_exact(8)
+                .map(|chunk| i64::from_le_bytes(chunk.try_into().expect("8 bytes")) as u32)
+                .collect(),
+        )
+    };
+    let expected =
+        tensors.tensor("logits").or(tensors.tensor("hidden")).expect("logits or hidden").data().to_vec();
+    let expected = expected
+        .chunks_exact(4)
+        .map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes")))
+        .collect();
+    Golden {
+        name: name.into(),
+        model,
+        tokens: ids("tokens").expect("tokens"),
+        expected,
+        greedy: ids("greedy"),
+    }
+}
+
+/// The largest absolute difference as a share of the expectation's standard deviation.
+pub fn error_in_deviations(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "as many values");
+    let mean = expected.iter().map(|x| *x as f64).sum::<f64>() / expected.len() as f64;
+    let variance = expected.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>() / expected.len() as f64;
+    let worst = found.iter().zip(expected).map(|(x, y)| (*x as f64 - *y as f64).abs()).fold(0.0, f64::max);
+    if found.iter().any(|x| x.is_nan()) { f64::NAN } else { worst / variance.sqrt() }
+}
