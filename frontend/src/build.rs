@@ -1,9 +1,9 @@
 //! From a [`ModelSpec`] to a [`Graph`] of primitives, one builder for every family.
 //!
-//! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` u32[T]; decoders also `slots` u32[T]
-//! (where each token's key and value go), `table` u32[S, P] (the pages of each sequence) and `rows` u32[R] (the tokens
-//! whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, [N, Hkv, D], and give `logits` f32[R, V];
-//! encoders give `hidden` f32[T, H].
+//! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` `u32[T]`; decoders also `slots`
+//! `u32[T]` (where each token's key and value go), `table` `u32[S, P]` (the pages of each sequence) and `rows`
+//! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`, and
+//! give `logits` `f32[R, V]`; encoders give `hidden` `f32[T, H]`.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
 //! the residual stream, norms, rotation and softmax stay f32.

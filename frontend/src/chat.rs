@@ -1,7 +1,7 @@
 //! Messages to the text that the model was trained on, by the model's own template.
 //!
 //! A chat template is a program from a stranger. It runs on a thread of its own with counted instructions, a
-//! budget of memory, a deadline and a capped output ([`crate::bounded`]); it can reach no file and no other
+//! budget of memory, a deadline and a capped output (the module `bounded`); it can reach no file and no other
 //! template. An endless template is an error within a second.
 
 use std::collections::BTreeMap;

@@ -49,8 +49,11 @@ const NEVER_MATTER: &[&str] = &[
     "tf_legacy_loss",
     "tokenizer_class",
     "torch_dtype",
+    "transformers.js_config",
     "transformers_version",
     "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_cache",
     "use_return_dict",
     // Old files carry the defaults of sampling here; generation_config.json decides.

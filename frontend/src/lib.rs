@@ -8,8 +8,8 @@
 //! # The flow
 //!
 //! ```text
-//! MODEL ──resolve──▶ ModelDir ──▶ RawConfig ──▶ spec of the architecture ─┐
-//!                       │                                                 ├─▶ Graph
+//! MODEL ──resolve──▶ ModelDir ──▶ RawConfig ──▶ ModelSpec ──▶ Graph ──────┐
+//!                       │                                                 ├─▶ each weight checked
 //!                       ├──▶ Weights (memory-mapped, checked) ────────────┘
 //!                       ├──▶ Tokenizer, Detokenizer
 //!                       ├──▶ ChatTemplate
@@ -19,9 +19,13 @@
 //! - [`source`]: a path or a hub id becomes a [`ModelDir`](source::ModelDir), which guards every file access.
 //! - [`config`]: [`RawConfig`](config::RawConfig) has typed getters with ranges and remembers what was read, so
 //!   that a field nobody understands is an error and not a wrong model. [`rope`] resolves the rotary fields.
+//! - [`family`]: what a row of the table of families says. [`resolve`] joins a row with the fields of a
+//!   configuration into a [`ModelSpec`](spec::ModelSpec), in which nothing is left open.
+//! - [`build`]: one builder writes the graph of every spec, in primitives only.
 //! - [`weights`]: [`Weights`](weights::Weights) is every tensor by name; [`header`] is the pure parser beneath.
 //! - [`tokenizer`], [`chat`]: text to ids and back, messages to prompts, both with limits on hostile files.
 //! - [`generation`], [`pooling`]: the model's wishes for sampling, and for sentence vectors.
+//! - [`model`]: [`Model::open`](model::Model::open) does all of this for a directory.
 //!
 //! # Example
 //!

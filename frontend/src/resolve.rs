@@ -39,11 +39,9 @@ fn find_family(root: Section<'_>) -> Result<&'static Family, ConfigError> {
 fn check_ignored(family: &Family, root: Section<'_>) -> Result<(), ConfigError> {
     family.ignored.iter().for_each(|key| root.skip(key));
     for (key, wanted) in family.only {
-        match root.value(key) {
-            Some(found) if found.to_string() != *wanted => {
-                return Err(root.config().unsupported(key, &found.to_string()));
-            }
-            _ => {}
+        let found = root.value(key).map(ToString::to_string);
+        if let Some(found) = found.filter(|found| found != wanted) {
+            return Err(root.config().unsupported(key, &found));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sinter_frontend::build::BuildOptions;
 use sinter_frontend::model::Model;
 use sinter_frontend::source::ModelDir;
-use sinter_frontend::spec::ModelKind;
+use sinter_frontend::spec::{HeadNormScope, ModelKind, QkvSpec, Residual};
 use sinter_ir::{Binding, DType, Dim, Graph, Op, PAGE, Tensor, evaluate, verify};
 
 /// Max abs error against the standard deviation of what is expected.
@@ -84,11 +84,13 @@ struct Run<'a> {
     /// The pages of the sequence in the pool, which has two more than it needs.
     table: Vec<u32>,
     states: RefCell<HashMap<String, Tensor<f32>>>,
+    /// Whether a weight may be larger than the graph wants it: then its first rows and columns are taken.
+    cut: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(model: &'a Model, graph: &'a Graph, table: Vec<u32>) -> Self {
-        Run { model, graph, table, states: RefCell::default() }
+        Run { model, graph, table, states: RefCell::default(), cut: false }
     }
 
     fn binding(&self, tokens: usize) -> Binding {
@@ -124,7 +126,7 @@ impl<'a> Run<'a> {
     /// A weight or a state.
     fn stored(&self, name: &str, binding: &Binding) -> Option<Tensor<f32>> {
         if name.contains("_cache.") {
-            let shape = state_shape(self.graph, name)?;
+            let shape = leaf_shape(self.graph, name)?;
             let shape: Vec<usize> = shape.iter().map(|dim| dim.eval(binding) as usize).collect();
             let fresh = || Tensor::from_fn(&shape, |_| 0.0);
             return Some(self.states.borrow().get(name).cloned().unwrap_or_else(fresh));
@@ -138,15 +140,16 @@ impl<'a> Run<'a> {
             }
             other => panic!("{name}: {other}"),
         };
-        Some(Tensor::new(shape, data))
+        let wanted = leaf_shape(self.graph, name).filter(|_| self.cut);
+        let Some(wanted) = wanted else { return Some(Tensor::new(shape, data)) };
+        let wanted: Vec<usize> = wanted.iter().map(|dim| dim.eval(binding) as usize).collect();
+        let at = |p: &[usize]| data[p.iter().zip(&shape).fold(0, |at, (p, extent)| at * extent + p)];
+        Some(Tensor::from_fn(&wanted, at))
     }
 }
 
-fn state_shape(graph: &Graph, wanted: &str) -> Option<Vec<Dim>> {
-    graph.nodes.values().find_map(|node| match &node.op {
-        Op::State { name, shape, .. } if name == wanted => Some(shape.clone()),
-        _ => None,
-    })
+fn leaf_shape(graph: &Graph, name: &str) -> Option<Vec<Dim>> {
+    graph.nodes.values().find(|node| node.op.leaf_name() == Some(name)).map(|node| node.ty.shape.clone())
 }
 
 fn pages(tokens: usize) -> usize {
@@ -164,7 +167,7 @@ fn error(found: &[f32], wanted: &[f32]) -> f64 {
     worst.fold(0.0, |worst, x| if x.is_nan() { f64::INFINITY } else { f64::max(worst, x) }) / spread
 }
 
-/// The share of equal elements that a golden folder reaches.
+/// The error of a decoder's logits over all its tokens in one step.
 fn decoder_error(name: &str, weights: &Path) -> f64 {
     let model = open(name, weights);
     let expected = Expected::load(weights);
@@ -175,7 +178,7 @@ fn decoder_error(name: &str, weights: &Path) -> f64 {
     error(&logits.data, &expected.floats("logits"))
 }
 
-/// The errors of an encoder without and with masked tokens, which are another sequence here.
+/// The greater error of an encoder without and with masked tokens, which are another sequence here.
 fn encoder_errors(name: &str, weights: &Path) -> f64 {
     let model = open(name, weights);
     let expected = Expected::load(weights);
@@ -216,7 +219,91 @@ fn every_graph_is_sound_and_survives_its_text_form() {
         for dtype in [DType::F32, DType::Bf16] {
             let graph = model.build(BuildOptions::new(dtype)).unwrap();
             assert!(verify(&graph).is_empty(), "{name} {dtype}: {:?}", verify(&graph));
+            let dead = graph.uses().iter().find(|(_, uses)| **uses == 0).map(|(value, _)| value);
+            assert_eq!(dead, None, "{name} {dtype}: a value that nothing uses");
             assert_eq!(Graph::parse(&graph.to_string()).unwrap(), graph, "{name} {dtype}");
         }
     }
+}
+
+#[test]
+fn steps_of_any_length_over_scattered_pages_agree_too() {
+    for name in ["llama", "mistral_window", "gemma2"] {
+        let weights = goldens().join(name);
+        let (model, expected) = (open(name, &weights), Expected::load(&weights));
+        let graph = model.build(BuildOptions::new(DType::F32)).unwrap();
+        let tokens = expected.integers("tokens");
+        let run = Run::new(&model, &graph, vec![3, 1]);
+        let mut logits = Vec::new();
+        for range in [0..6, 6..7, 7..18, 18..20, 20..21] {
+            let step = run.step(&tokens[range.clone()], range.start, &vec![0; range.len()]);
+            logits.extend(step.data);
+        }
+        assert!(error(&logits, &expected.floats("logits")) < BOUND, "{name}");
+    }
+}
+
+#[test]
+fn bf16_narrows_products_and_caches_only() {
+    let weights = goldens().join("llama_sharded");
+    let (model, expected) = (open("llama_sharded", &weights), Expected::load(&weights));
+    let graph = model.build(BuildOptions::new(DType::Bf16)).unwrap();
+    for (value, node) in graph.nodes.iter() {
+        match &node.op {
+            Op::Contract { spec } if spec.to_string() == "tk,nk->tn" => {
+                assert!(node.args.iter().all(|arg| graph.ty(*arg).dtype == DType::Bf16), "{value}");
+            }
+            Op::State { dtype, .. } => assert_eq!(*dtype, DType::Bf16),
+            Op::Param { shape, dtype, .. } => assert_eq!(*dtype == DType::Bf16, shape.len() == 2),
+            _ => {}
+        }
+    }
+    let tokens = expected.integers("tokens");
+    let run = Run::new(&model, &graph, vec![0, 1]);
+    let logits = run.step(&tokens, 0, &vec![0; tokens.len()]);
+    let error = error(&logits.data, &expected.floats("logits"));
+    assert!((1e-4..0.1).contains(&error), "bf16 rounding moved the logits by {error:.2e}");
+}
+
+#[test]
+fn rarer_forms_agree_with_what_they_generalise() {
+    let weights = goldens().join("gpt_neox");
+    let (mut model, expected) = (open("gpt_neox", &weights), Expected::load(&weights));
+    let tokens = expected.integers("tokens")[..5].to_vec();
+    let logits = |model: &Model| {
+        let graph = model.build(BuildOptions::new(DType::F32)).unwrap();
+        Run::new(model, &graph, vec![0]).step(&tokens, 0, &[0; 5]).data
+    };
+    // Two norms of the same weights are one norm.
+    for layer in &mut model.spec.layers {
+        layer.mlp_norms.before = layer.attention_norms.before.clone();
+    }
+    let two = logits(&model);
+    model.spec.layers.iter_mut().for_each(|layer| layer.residual = Residual::ParallelOneNorm);
+    assert_eq!(logits(&model), two);
+    // A factor on the branches changes what they add, and only that.
+    model.spec.layers.iter_mut().for_each(|layer| layer.residual_scale = 0.0);
+    let (none, n_layers) = (logits(&model), model.spec.layers.len());
+    model.spec.layers.truncate(n_layers - 1);
+    assert_eq!(logits(&model), none);
+
+    // Norms over all heads are norms of the head where there is one.
+    let weights = goldens().join("qwen3");
+    let mut model = open("qwen3", &weights);
+    model.spec.layers.truncate(1);
+    let attention = &mut model.spec.layers[0].attention;
+    let QkvSpec::Separate { q, k, v } = &mut attention.qkv else { panic!("qwen3 has three matrices") };
+    (q.n_out, k.n_out, v.n_out, attention.out.n_in) = (10, 10, 10, 10);
+    (attention.heads, attention.kv_heads) = (1, 1);
+    let narrow = |model: &Model| {
+        let graph = model.build(BuildOptions::new(DType::F32)).unwrap();
+        assert!(verify(&graph).is_empty());
+        let mut run = Run::new(model, &graph, vec![0]);
+        run.cut = true;
+        run.step(&tokens, 0, &[0; 5]).data
+    };
+    let by_head = narrow(&model);
+    let norms = model.spec.layers[0].attention.head_norms.as_mut().unwrap();
+    norms.scope = HeadNormScope::All;
+    assert_eq!(narrow(&model), by_head);
 }

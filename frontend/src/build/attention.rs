@@ -14,12 +14,14 @@ pub(super) struct Caches {
 /// What all layers share: built once, before the first.
 pub(super) struct Context {
     pub(super) positions: ValueId,
-    /// Cosine and sine of each rotary table, [T, 1, r/2].
+    /// Cosine and sine of each rotary table, `[T, 1, r/2]`.
     turns: Vec<Turn>,
     paging: Option<Paging>,
-    /// The masks by window, [T, 1, C] for decoders and [T, 1, T] for encoders.
-    masks: Vec<(Option<usize>, ValueId)>,
+    /// The masks by window, `[T, 1, C]` for decoders and `[T, 1, T]` for encoders.
+    masks: Masks,
 }
+
+type Masks = Vec<(Option<usize>, ValueId)>;
 
 #[derive(Clone, Copy)]
 struct Turn {
@@ -31,13 +33,13 @@ struct Turn {
 /// Where keys and values go and come from.
 #[derive(Clone, Copy)]
 struct Paging {
-    /// The slot of each token of the step, [T].
+    /// The slot of each token of the step, `[T]`.
     slots: ValueId,
-    /// The slots of each token's context, [T, 16 P].
+    /// The slots of each token's context, `[T, 16 P]`.
     context: ValueId,
 }
 
-/// Queries, keys and values: [T, H, D] and twice [T, Hkv, D].
+/// Queries, keys and values: `[T, H, D]` and twice `[T, Hkv, D]`.
 struct Heads {
     q: ValueId,
     k: ValueId,
@@ -60,18 +62,11 @@ impl Context {
         };
         let turns = (0..spec.ropes.len()).map(|table| turn(emit, spec, (table, positions)));
         let turns = turns.collect::<Result<_, _>>()?;
-        let allowed = match spec.kind {
-            ModelKind::Decoder => causal(emit, positions)?,
-            ModelKind::Encoder => same_sequence(emit, seq)?,
+        let masks = match spec.kind {
+            ModelKind::Decoder => causal_masks(emit, spec, positions)?,
+            ModelKind::Encoder => sequence_masks(emit, seq)?,
         };
-        let mut context = Context { positions, turns, paging, masks: Vec::new() };
-        for window in spec.layers.iter().map(|layer| layer.attention.window) {
-            if context.masks.iter().all(|(known, _)| *known != window) {
-                let mask = windowed(emit, (allowed, positions), window)?;
-                context.masks.push((window, mask));
-            }
-        }
-        Ok(context)
+        Ok(Context { positions, turns, paging, masks })
     }
 
     fn mask(&self, window: Option<usize>) -> Option<ValueId> {
@@ -109,35 +104,45 @@ fn turn(emit: &mut Emit, spec: &ModelSpec, (table, positions): (usize, ValueId))
     Ok(Turn { cos: of(ScalarOp::Cos)?, sin: of(ScalarOp::Sin)?, pairs })
 }
 
-/// The position of each slot of the context, [1, 1, C], and of each token, [T, 1, 1].
-fn both_positions(emit: &mut Emit, positions: ValueId) -> Result<(ValueId, ValueId), GraphError> {
+/// The position of each slot of the context, `[1, 1, C]`, and of each token, `[T, 1, 1]`.
+#[derive(Clone, Copy)]
+struct Positions {
+    context: ValueId,
+    token: ValueId,
+}
+
+/// One mask for each window that a layer has: a token sees no later position and none before its window.
+fn causal_masks(emit: &mut Emit, spec: &ModelSpec, positions: ValueId) -> Result<Masks, GraphError> {
     let context = emit.graph.push(Op::Iota { len: context_len() }, &[])?;
     let context = emit.graph.reshape(context, &[Dim::ONE, Dim::ONE, context_len()])?;
-    Ok((context, emit.by_token(positions, &[1, 1])?))
+    let both = Positions { context, token: emit.by_token(positions, &[1, 1])? };
+    let causal = emit.map2(ScalarOp::Le, both.context, both.token)?;
+    let mut masks = Masks::new();
+    for window in spec.layers.iter().map(|layer| layer.attention.window) {
+        if masks.iter().all(|(known, _)| *known != window) {
+            masks.push((window, windowed(emit, both, (causal, window))?));
+        }
+    }
+    Ok(masks)
 }
 
-fn causal(emit: &mut Emit, positions: ValueId) -> Emitted {
-    let (context, token) = both_positions(emit, positions)?;
-    emit.map2(ScalarOp::Le, context, token)
+fn windowed(emit: &mut Emit, at: Positions, (causal, window): (ValueId, Option<usize>)) -> Emitted {
+    let Some(window) = window else { return Ok(causal) };
+    let window = emit.graph.constant(window as f64, DType::U32)?;
+    let end = emit.map2(ScalarOp::Add, at.context, window)?;
+    let near = emit.map2(ScalarOp::Lt, at.token, end)?;
+    emit.map2(ScalarOp::And, causal, near)
 }
 
-fn same_sequence(emit: &mut Emit, seq: ValueId) -> Emitted {
+/// The mask of encoders: a token sees the tokens of its own sequence. No encoder has windows yet.
+fn sequence_masks(emit: &mut Emit, seq: ValueId) -> Result<Masks, GraphError> {
     let token = emit.by_token(seq, &[1, 1])?;
     let other = emit.graph.reshape(seq, &[Dim::ONE, Dim::ONE, Sym::T.into()])?;
-    emit.map2(ScalarOp::Eq, token, other)
-}
-
-fn windowed(emit: &mut Emit, (allowed, positions): (ValueId, ValueId), window: Option<usize>) -> Emitted {
-    let Some(window) = window else { return Ok(allowed) };
-    let (context, token) = both_positions(emit, positions)?;
-    let window = emit.graph.constant(window as f64, DType::U32)?;
-    let end = emit.map2(ScalarOp::Add, context, window)?;
-    let near = emit.map2(ScalarOp::Lt, token, end)?;
-    emit.map2(ScalarOp::And, allowed, near)
+    Ok(vec![(None, emit.map2(ScalarOp::Eq, token, other)?)])
 }
 
 impl Emit {
-    /// The attention of layer `i` on its normalised input: the projected output f32[T, H] and, for decoders, the caches.
+    /// The attention of layer `i` on its normalised input: the projected output `f32[T, H]`, and the caches of decoders.
     pub(super) fn attention(
         &mut self,
         spec: &AttentionSpec,
@@ -170,7 +175,7 @@ impl Emit {
         Ok((self.linear(joined, &spec.out)?, caches))
     }
 
-    /// The cache with the step's rows in it, [N, Hkv, D].
+    /// The cache with the step's rows in it, `[N, Hkv, D]`.
     fn stored(&mut self, name: &str, rows: ValueId, (spec, paging): (&AttentionSpec, Paging)) -> Emitted {
         let dtype = self.options.kv_dtype;
         let shape = [Sym::N.into(), Dim::of(spec.kv_heads), Dim::of(spec.head_dim)];
@@ -260,7 +265,7 @@ impl Emit {
         self.graph.reshape(x, &with(&[spec.heads, spec.head_dim]))
     }
 
-    /// Scores [T, H, C] to weights that sum to 1 along C.
+    /// Scores `[T, H, C]` to weights that sum to 1 along C.
     fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, mask: Option<ValueId>) -> Emitted {
         let mut s = self.scaled(scores, spec.scale)?;
         s = self.softcap(s, spec.softcap)?;

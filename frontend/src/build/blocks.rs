@@ -8,7 +8,7 @@ use crate::spec::{
 };
 
 impl Emit {
-    /// Rows of the residual stream, f32[T, H].
+    /// Rows of the residual stream, `f32[T, H]`.
     pub(super) fn embedding(&mut self, spec: &ModelSpec, tokens: ValueId, positions: ValueId) -> Emitted {
         let EmbeddingSpec { tokens: table, scale, token_types, positions: learned, norm } = &spec.embedding;
         let table = self.matrix(table, spec.vocab, spec.hidden)?;
@@ -38,7 +38,7 @@ impl Emit {
         self.graph.cast(rows, DType::F32)
     }
 
-    /// x · Wᵀ + b, f32[T, N].
+    /// x · Wᵀ + b, `f32[T, N]`.
     pub(super) fn linear(&mut self, x: ValueId, spec: &LinearSpec) -> Emitted {
         let x = self.narrow(x)?;
         let product = match spec.layout {
@@ -93,7 +93,7 @@ impl Emit {
         Ok(y)
     }
 
-    /// A feed-forward block, f32[T, H].
+    /// A feed-forward block, `f32[T, H]`.
     pub(super) fn mlp(&mut self, spec: &MlpSpec, x: ValueId) -> Emitted {
         let inner = match &spec.input {
             MlpInput::Plain(up) => {
