@@ -83,7 +83,7 @@ pub enum EmitArg {
     Fused,
     /// The plan as JSON.
     Plan,
-    /// The tile programs as JSON.
+    /// The tile programs.
     Tile,
     /// MLIR of the GPU back end.
     Mlir,

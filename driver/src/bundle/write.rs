@@ -117,7 +117,7 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
     add(PLAN.into(), &serde_json::to_vec(contents.plan)?)?;
     for (id, tile) in contents.plan.kernels.iter() {
         let name: String = tile.name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        add(format!("{KERNELS}/{id}-{name}.tile"), &serde_json::to_vec_pretty(tile)?)?;
+        add(format!("{KERNELS}/{id}-{name}.tile"), tile.to_string().as_bytes())?;
     }
     for (path, bytes) in contents.files {
         add(format!("{MODEL}/{path}"), bytes)?;

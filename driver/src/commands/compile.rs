@@ -72,9 +72,8 @@ fn emit(stage: EmitArg, checkpoint: &Checkpoint, dtype: sinter_ir::DType, output
         }
         EmitArg::Plan => return output.write(&(serde_json::to_string_pretty(&compiled()?.plan)? + "\n")),
         EmitArg::Tile => {
-            let plan = compiled()?.plan;
-            let tiles: Vec<_> = plan.kernels.values().collect();
-            return output.write(&(serde_json::to_string_pretty(&tiles)? + "\n"));
+            let tiles: Vec<_> = compiled()?.plan.kernels.values().map(ToString::to_string).collect();
+            ("tile", tiles.join("\n"))
         }
         EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => {
             bail!("the GPU back end is not built into this version; --emit takes graph, fused, plan or tile")
