@@ -208,7 +208,7 @@ unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
             }
         }
         if shared > 0 {
-            accumulate::<V, S, R>(t.values, shared, t.s, scale, t.acc, t.dv);
+            accumulate::<V, S, R>(&Mix { values: t.values, n: shared, p: t.s, scale, acc: t.acc, dv: t.dv });
         }
         for (r, row) in rows.into_iter().enumerate() {
             let Some(row) = row else { continue };
@@ -282,69 +282,70 @@ unsafe fn accumulate_some<V: Wide, S: Store>(
         n += 1;
         live &= live - 1;
     }
+    let mix = Mix { values: values.as_ptr(), n, p: p.as_ptr(), scale: [scale], acc, dv: t.dv };
     // SAFETY: n probabilities and values were gathered.
-    unsafe { accumulate::<V, S, 1>(values.as_ptr(), n, p.as_ptr(), [scale], acc, t.dv) }
+    unsafe { accumulate::<V, S, 1>(&mix) }
+}
+
+/// Values to be mixed into the accumulators of `R` rows.
+struct Mix<const R: usize> {
+    /// `n` values of `dv` elements.
+    values: *const *const u8,
+    n: usize,
+    /// Rows of `n` probabilities, [`POSITIONS`] apart.
+    p: *const f32,
+    /// The factor on what each row had.
+    scale: [f32; R],
+    /// `[R][dv]`.
+    acc: *mut f32,
+    dv: usize,
 }
 
 /// `acc[r] = acc[r] * scale[r] + sum over j < n of p[r][j] * values[j]`, j in order.
 ///
 /// # Safety
-/// `n` values of `dv` elements, `R` rows of `n` probabilities [`POSITIONS`] apart, `R x dv` accumulators.
+/// What `t` describes can be read and, for the accumulators, written.
 #[inline(always)]
-unsafe fn accumulate<V: Wide, S: Store, const R: usize>(
-    values: *const *const u8,
-    n: usize,
-    p: *const f32,
-    scale: [f32; R],
-    acc: *mut f32,
-    dv: usize,
-) {
+unsafe fn accumulate<V: Wide, S: Store, const R: usize>(t: &Mix<R>) {
     let mut at = 0;
     // SAFETY: every chunk lies within dv elements.
     unsafe {
-        while at + 16 * VECS <= dv {
-            chunk::<V, S, R, VECS>(values, n, p, scale, (acc.add(at), dv), (at, 16));
+        while at + 16 * VECS <= t.dv {
+            chunk::<V, S, R, VECS>(t, at, 16);
             at += 16 * VECS;
         }
-        while at < dv {
-            chunk::<V, S, R, 1>(values, n, p, scale, (acc.add(at), dv), (at, 16.min(dv - at)));
+        while at < t.dv {
+            chunk::<V, S, R, 1>(t, at, 16.min(t.dv - at));
             at += 16;
         }
     }
 }
 
-/// [`accumulate`] over `NV` registers of every row; with `NV == 1` the register may be partly used.
+/// [`accumulate`] over `NV` registers of every row, from element `at`; with `NV == 1` only `width` lanes are used.
 ///
 /// # Safety
-/// As [`accumulate`], for elements `at.0..at.0 + 16 (NV - 1) + at.1`; `acc` is a pointer and its row stride.
+/// As [`accumulate`]; the elements lie within `dv`.
 #[inline(always)]
-unsafe fn chunk<V: Wide, S: Store, const R: usize, const NV: usize>(
-    values: *const *const u8,
-    n: usize,
-    p: *const f32,
-    scale: [f32; R],
-    acc: (*mut f32, usize),
-    at: (usize, usize),
-) {
-    let partial = NV == 1 && at.1 < 16;
-    // SAFETY: as the caller promised; a partial register touches at.1 elements.
+unsafe fn chunk<V: Wide, S: Store, const R: usize, const NV: usize>(t: &Mix<R>, at: usize, width: usize) {
+    let partial = NV == 1 && width < 16;
+    // SAFETY: as the caller promised; a partial register touches `width` elements.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; R];
         for r in 0..R {
             for v in 0..NV {
-                let from = acc.0.add(r * acc.1 + 16 * v);
-                let old = if partial { V::load_part(from, at.1) } else { V::load(from) };
-                sums[r][v] = old.mul(V::splat(scale[r]));
+                let from = t.acc.add(r * t.dv + at + 16 * v);
+                let old = if partial { V::load_part(from, width) } else { V::load(from) };
+                sums[r][v] = old.mul(V::splat(t.scale[r]));
             }
         }
-        for j in 0..n {
-            let row = *values.add(j);
+        for j in 0..t.n {
+            let row = *t.values.add(j);
             let mut value = [V::splat(0.0); NV];
             for v in 0..NV {
-                value[v] = if partial { S::load_part(row, at.0, at.1) } else { S::load(row, at.0 + 16 * v) };
+                value[v] = if partial { S::load_part(row, at, width) } else { S::load(row, at + 16 * v) };
             }
             for r in 0..R {
-                let p = V::splat(*p.add(r * POSITIONS + j));
+                let p = V::splat(*t.p.add(r * POSITIONS + j));
                 for v in 0..NV {
                     sums[r][v] = p.fma(value[v], sums[r][v]);
                 }
@@ -352,8 +353,8 @@ unsafe fn chunk<V: Wide, S: Store, const R: usize, const NV: usize>(
         }
         for r in 0..R {
             for v in 0..NV {
-                let to = acc.0.add(r * acc.1 + 16 * v);
-                if partial { sums[r][v].store_part(to, at.1) } else { sums[r][v].store(to) }
+                let to = t.acc.add(r * t.dv + at + 16 * v);
+                if partial { sums[r][v].store_part(to, width) } else { sums[r][v].store(to) }
             }
         }
     }

@@ -28,8 +28,8 @@ const BLOCK: usize = 2048;
 const TILE_ROWS: usize = 12;
 /// The copied rows of a tile lie this much more apart than they are long, lest they share an L1 set.
 const SKEW: usize = 64;
-/// Panels that are used together while they are in L2: 8 blocks of 64 KiB.
-const GROUP: usize = 8;
+/// Panels that are used together while they are in L2: 4 blocks of 64 KiB, and room for the next 4 on their way.
+const GROUP: usize = 4;
 /// How far ahead of the arithmetic a panel is fetched to L2, in bytes, by tiles of [`PREFETCH_ROWS`] and more. Fewer rows
 /// pass so quickly that the memory's own reading ahead does better alone; both were measured on Zen 4.
 const AHEAD: usize = 6144;
@@ -81,6 +81,8 @@ pub(super) struct Tile {
     steps: usize,
     /// Whether C holds the sums of the blocks before.
     resume: bool,
+    /// From a step's weights to the two lines to fetch at that step, in bytes; see [`fetches`].
+    fetch: [usize; 2],
 }
 
 /// Bytes between the copied rows of a tile of `rows`: fewer rows may be longer.
@@ -111,9 +113,8 @@ pub(super) unsafe fn tile<F: Format, const MR: usize, const NV: usize>(t: &Tile)
                 weights[v] = F::weight(w.add(v / 2 * t.panel + v % 2 * HALF_STEP));
             }
             if const { MR >= PREFETCH_ROWS } {
-                for v in 0..NV {
-                    prefetch(w.wrapping_add(v / 2 * t.panel + v % 2 * HALF_STEP + AHEAD));
-                }
+                prefetch(w.wrapping_add(t.fetch[0]));
+                prefetch(w.wrapping_add(t.fetch[1]));
             }
             for r in 0..MR {
                 let x = F::act(a.add(r * const { row_stride(MR) }));
@@ -189,12 +190,24 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
                         ldc: p.ldc,
                         steps: n_steps,
                         resume: step0 > 0,
+                        fetch: fetches(i, tiles, group + GROUP < p.panels, steps * PANEL_STEP),
                     };
                     panels::<F>(to - from, n_panels, t);
                 }
             }
         }
         step0 += block;
+    }
+}
+
+/// What tile `i` of `tiles` fetches at a step: alone, the weights further on; of several, the first two fetch a line each
+/// of the group of panels that comes next, so that the memory works while the others compute from L2.
+fn fetches(i: usize, tiles: usize, more: bool, panel: usize) -> [usize; 2] {
+    match (i, tiles) {
+        (_, 1) => [AHEAD, AHEAD + HALF_STEP],
+        (0 | 1, _) if more => [GROUP * panel + i * HALF_STEP; 2],
+        // The step's own line: nothing.
+        _ => [0; 2],
     }
 }
 

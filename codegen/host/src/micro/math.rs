@@ -60,7 +60,7 @@ fn edges_of_log<V: Lanes>(x: V, r: V) -> V {
 pub(super) fn tanh<V: Lanes>(x: V) -> V {
     let t = x.abs();
     let s = x.mul(x);
-    let p = poly(s, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let p = poly(s, [-0.005_704_988_7, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let near = p.mul(s).fma(x, x);
     // 1 - 2 / (e^2t + 1); the exponential overflows to infinity and leaves 1.
     let e = exp(t.add(t)).add(x.like(1.0));

@@ -29,6 +29,7 @@
 //! This is the one module of the crate that may be `unsafe`: it speaks in pointers to generated code and in
 //! intrinsics to the machine. It is x86-64 only.
 #![allow(unsafe_code, reason = "the kernels take pointers from generated code and use vector intrinsics")]
+#![allow(clippy::needless_range_loop, reason = "an index walks registers and pointers at once")]
 
 mod isa;
 mod pack;
