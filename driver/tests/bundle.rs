@@ -90,7 +90,7 @@ fn a_bundle_opens_as_it_was_written() {
     assert_eq!(bundle.manifest.info, info());
     let weights: Vec<_> = bundle.weights.iter().map(|weight| weight.bytes().to_vec()).collect();
     assert_eq!(weights, [(0..12).collect::<Vec<u8>>(), (0..40).collect()]);
-    assert!(bundle.weights.iter().all(|weight| weight.bytes().as_ptr() as usize % 64 == 0));
+    assert!(bundle.weights.iter().all(|weight| (weight.bytes().as_ptr() as usize).is_multiple_of(64)));
     assert_eq!(fs::read(bundle.model.join("1_Pooling/config.json")).unwrap(), b"{}");
     assert_eq!(bundle::verify(&path, &Output::new(false)).unwrap(), bundle.manifest);
 }

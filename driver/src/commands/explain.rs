@@ -15,10 +15,28 @@ pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Res
     let graph = checkpoint.graph(checkpoint.dtype(&args.build))?;
     let options = Options { proofs: args.proof, ..Options::default() };
     let mut report = sinter_passes::compile(&graph, &options)?.report;
-    if let Some(group) = &args.group {
-        keep(&mut report, group)?;
+    let Some(group) = &args.group else { return output.result(&report, || report.to_string()) };
+    keep(&mut report, group)?;
+    output.result(&report, || text(&report))
+}
+
+/// The groups that are left, and what the rules did in their blocks. The whole report would count the others as missing.
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for block in &report.blocks {
+        text += &format!("a block used {} times\n", block.uses);
+        for group in &block.groups {
+            let (kernel, patterns) = (&group.kernel, group.patterns.join(" + "));
+            text += &format!("  {kernel:<9} {:<3} ops  {:<24} {patterns}\n", group.operations, group.result);
+        }
+        for firing in block.rewriting.firings.iter().filter(|firing| firing.kept && firing.added > 0) {
+            text += &format!("    {:?} {:<24} {}×\n", firing.class, firing.rule, firing.added);
+        }
+        if let Some(proof) = &block.proof {
+            text += &format!("  proof:\n{proof}\n");
+        }
     }
-    output.result(&report, || report.to_string())
+    text
 }
 
 /// Keeps the blocks that have a kernel or a pattern of this name, and in them those groups.
