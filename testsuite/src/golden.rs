@@ -79,9 +79,22 @@ pub fn open(name: &str) -> Golden {
 
 /// The largest absolute difference as a share of the expectation's standard deviation.
 pub fn error_in_deviations(found: &[f32], expected: &[f32]) -> f64 {
+    let worst = differences(found, expected).fold(0.0, f64::max);
+    if found.iter().any(|x| x.is_nan()) { f64::NAN } else { worst / deviation(expected) }
+}
+
+/// The root mean square difference as a share of the expectation's standard deviation.
+pub fn distance_in_deviations(found: &[f32], expected: &[f32]) -> f64 {
+    let squares: f64 = differences(found, expected).map(|difference| difference * difference).sum();
+    (squares / expected.len() as f64).sqrt() / deviation(expected)
+}
+
+fn differences(found: &[f32], expected: &[f32]) -> impl Iterator<Item = f64> {
     assert_eq!(found.len(), expected.len(), "as many values");
-    let mean = expected.iter().map(|x| *x as f64).sum::<f64>() / expected.len() as f64;
-    let variance = expected.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>() / expected.len() as f64;
-    let worst = found.iter().zip(expected).map(|(x, y)| (*x as f64 - *y as f64).abs()).fold(0.0, f64::max);
-    if found.iter().any(|x| x.is_nan()) { f64::NAN } else { worst / variance.sqrt() }
+    found.iter().zip(expected).map(|(x, y)| (*x as f64 - *y as f64).abs())
+}
+
+fn deviation(values: &[f32]) -> f64 {
+    let mean = values.iter().map(|x| *x as f64).sum::<f64>() / values.len() as f64;
+    (values.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }

@@ -2,4 +2,5 @@
 
 pub mod files;
 pub mod golden;
+pub mod host;
 pub mod reference;

@@ -33,7 +33,7 @@ fn leaf(
     let setting = |key: &str| case.all(&format!("{key} {name}")).next().map(str::to_string);
     if let Some(text) = setting("let") {
         let values: Option<Vec<f64>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
-        let values = values.filter(|values| values.len() == shape.iter().product());
+        let values = values.filter(|values| values.len() == shape.iter().product::<usize>());
         return values
             .map(|values| Tensor::new(shape, values))
             .ok_or_else(|| format!("let {name} does not give the elements of {}", node.ty));
