@@ -46,13 +46,19 @@ fn norm(width: usize) -> TileProgram {
     let (v, g) = (load(b, x, &[Index::axis(t), Index::axis(d)]), load(b, w, &[Index::axis(d)]));
     let v = apply(b, Mul, &[v, r]);
     let v = apply(b, Mul, &[v, g]);
-    b.stages.push(Stage::Store { axes: vec![d], param: y, index: vec![Index::axis(t), Index::axis(d)], value: v });
+    b.stages.push(Stage::Store {
+        axes: vec![d],
+        param: y,
+        index: vec![Index::axis(t), Index::axis(d)],
+        value: v,
+    });
     tile
 }
 
 /// `silu(x G) · (x U)`, or `x W + residual`, in bf16.
 fn contract(n: usize, k: usize, gated: bool) -> TileProgram {
-    let mut tile = TileProgram { name: if gated { "gated" } else { "residual" }.into(), ..TileProgram::default() };
+    let mut tile =
+        TileProgram { name: if gated { "gated" } else { "residual" }.into(), ..TileProgram::default() };
     let b = &mut tile;
     let (t, c, d) = (axis(b, Sym::T), axis(b, n), axis(b, k));
     let x = param(b, DType::Bf16, &[Sym::T.into(), k.into()], Access::Read, Layout::Rows);
@@ -185,5 +191,9 @@ fn main() {
     let tiles = [norm(2048), contract(2048, 2048, false), contract(5632, 2048, true), attention(8, 4)];
     let start = Instant::now();
     let kernels = compile_all(&tiles.each_ref(), Isa::detect());
-    println!("all four together: {:?}, {} kernels", start.elapsed(), kernels.map_or(0, |kernels| kernels.len()));
+    println!(
+        "all four together: {:?}, {} kernels",
+        start.elapsed(),
+        kernels.map_or(0, |kernels| kernels.len())
+    );
 }

@@ -128,14 +128,16 @@ pub(crate) fn access(param: &TileParam, index: &[Index], axis: AxisId, guarded: 
         let whole = param.ty.shape.last().is_some_and(|dim| dim.coeff as i64 % LANES == 0);
         let still = rest.iter().all(|index| lanes(index, axis) == Lanes::Same);
         let one = lanes(last, axis) == Lanes::Step(1) && aligned(last, axis);
-        return if whole && still && one && param.layout == Layout::Rows { Lanes::Step(1) } else { Lanes::Any };
+        return if whole && still && one && param.layout == Layout::Rows {
+            Lanes::Step(1)
+        } else {
+            Lanes::Any
+        };
     }
-    flatten(param, index).iter().fold(Lanes::Same, |sum, (syms, part)| {
-        match (sum, lanes(part, axis)) {
-            (sum, Lanes::Same) => sum,
-            (Lanes::Same, step) if syms.is_empty() => step,
-            _ => Lanes::Any,
-        }
+    flatten(param, index).iter().fold(Lanes::Same, |sum, (syms, part)| match (sum, lanes(part, axis)) {
+        (sum, Lanes::Same) => sum,
+        (Lanes::Same, step) if syms.is_empty() => step,
+        _ => Lanes::Any,
     })
 }
 
@@ -146,9 +148,12 @@ pub(crate) fn load_access(tile: &TileProgram, load: &Load, axis: AxisId, guarded
 
 /// Whether an index is never negative.
 pub(crate) fn natural(index: &Index) -> bool {
-    let whole = |(atom, factor): &(Atom, i64)| *factor >= 0 && match atom {
-        Atom::Div(inner, _) => natural(inner),
-        Atom::Axis(_) | Atom::Mod(..) | Atom::Load(_) => true,
+    let whole = |(atom, factor): &(Atom, i64)| {
+        *factor >= 0
+            && match atom {
+                Atom::Div(inner, _) => natural(inner),
+                Atom::Axis(_) | Atom::Mod(..) | Atom::Load(_) => true,
+            }
     };
     index.offset >= 0 && index.terms.iter().all(whole)
 }

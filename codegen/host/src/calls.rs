@@ -101,7 +101,7 @@ pub(crate) struct Imports {
 }
 
 impl Imports {
-    pub(crate) fn declare(module: &mut JITModule) -> Result<Self, ModuleError> {
+    pub(crate) fn declare(module: &mut JITModule) -> Result<Self, Box<ModuleError>> {
         let mut functions = BTreeMap::new();
         for callee in Callee::ALL {
             let signature = callee.signature(module.make_signature());

@@ -35,7 +35,8 @@ impl Code {
             flags.set(name, value).map_err(|error| refusal(name, error))?;
         }
         let machine = cranelift_native::builder().map_err(|error| refusal("machine", error))?;
-        let machine = machine.finish(settings::Flags::new(flags)).map_err(|error| refusal("machine", error))?;
+        let machine =
+            machine.finish(settings::Flags::new(flags)).map_err(|error| refusal("machine", error))?;
         let mut builder = JITBuilder::with_isa(machine, cranelift_module::default_libcall_names());
         builder.symbols(symbols(kernels));
         let mut module = JITModule::new(builder);
@@ -61,7 +62,10 @@ impl Code {
     }
 
     /// The text of a kernel's intermediate form.
-    pub(crate) fn text(&mut self, emit: impl FnOnce(Calls<'_>, &mut cranelift_codegen::ir::Function)) -> String {
+    pub(crate) fn text(
+        &mut self,
+        emit: impl FnOnce(Calls<'_>, &mut cranelift_codegen::ir::Function),
+    ) -> String {
         let mut context = self.context();
         emit(Calls::new(&mut self.module, &self.imports), &mut context.func);
         context.func.display().to_string()
@@ -75,7 +79,10 @@ impl Code {
     }
 
     /// Links everything that was defined.
-    pub(crate) fn finish(mut self, functions: &[FuncId]) -> Result<(Vec<KernelEntry>, Arc<Ready>), CodegenError> {
+    pub(crate) fn finish(
+        mut self,
+        functions: &[FuncId],
+    ) -> Result<(Vec<KernelEntry>, Arc<Ready>), CodegenError> {
         self.module.finalize_definitions().map_err(|error| refusal("module", error))?;
         let entry = |id: &FuncId| {
             let address = self.module.get_finalized_function(*id);

@@ -25,15 +25,9 @@ pub fn compile_all(tiles: &[&TileProgram], isa: Isa) -> Result<Vec<HostKernel>, 
     let mut code = Code::new(isa)?;
     let (mut schedules, mut functions) = (Vec::new(), Vec::new());
     for (number, tile) in tiles.iter().enumerate() {
-        // Facts come first: they refuse what is malformed, and every later step asks them.
-        let facts = Facts::of(tile)?;
-        // An axis may move from the grid into the stores, which changes the facts.
-        let tile = schedule::sink(tile, &facts);
-        let facts = Facts::of(&tile)?;
-        let schedule = schedule::choose(&tile, &facts);
-        let program = Program { tile: &tile, facts: &facts, schedule: &schedule };
-        functions.push(code.define(&tile.name, number, |calls, func| emit(program, calls, func))?);
-        schedules.push(schedule);
+        let plan = prepare(tile)?;
+        functions.push(code.define(&tile.name, number, |calls, func| emit(plan.program(), calls, func))?);
+        schedules.push(plan.schedule);
     }
     let (entries, code) = code.finish(&functions)?;
     let kernel = |((tile, schedule), entry): ((&&TileProgram, Schedule), _)| HostKernel {
@@ -50,13 +44,33 @@ pub fn compile_all(tiles: &[&TileProgram], isa: Isa) -> Result<Vec<HostKernel>, 
 pub fn emit_text(tile: &TileProgram, isa: Isa) -> String {
     let text = || -> Result<String, CodegenError> {
         let mut code = Code::new(isa)?;
-        let facts = Facts::of(tile)?;
-        let tile = schedule::sink(tile, &facts);
-        let facts = Facts::of(&tile)?;
-        let schedule = schedule::choose(&tile, &facts);
-        let program = Program { tile: &tile, facts: &facts, schedule: &schedule };
-        let text = code.text(|calls, func| emit(program, calls, func));
-        Ok(format!("; {}: {schedule}\n{text}", tile.name))
+        let plan = prepare(tile)?;
+        let text = code.text(|calls, func| emit(plan.program(), calls, func));
+        Ok(format!("; {}: {}\n{text}", tile.name, plan.schedule))
     };
     text().unwrap_or_else(|error| format!("; {error}\n"))
+}
+
+/// A program, ready to be emitted.
+struct Prepared {
+    tile: TileProgram,
+    facts: Facts,
+    schedule: Schedule,
+}
+
+impl Prepared {
+    fn program(&self) -> Program<'_> {
+        Program { tile: &self.tile, facts: &self.facts, schedule: &self.schedule }
+    }
+}
+
+/// Everything before emission.
+fn prepare(tile: &TileProgram) -> Result<Prepared, CodegenError> {
+    // Facts come first: they refuse what is malformed, and every later step asks them.
+    let facts = Facts::of(tile)?;
+    // An axis may move from the grid into the stores, which changes the facts.
+    let tile = schedule::sink(tile, &facts);
+    let facts = Facts::of(&tile)?;
+    let schedule = schedule::choose(&tile, &facts);
+    Ok(Prepared { tile, facts, schedule })
 }

@@ -267,6 +267,7 @@ fn check_stage(tile: &TileProgram, stage: &Stage) -> Option<String> {
     if let Some(root) = stage.roots().iter().find(|root| tile.exprs.get(**root).is_none()) {
         return Some(format!("there is no {root}"));
     }
-    let fits = |load: &&Load| tile.params.get(load.param).is_some_and(|param| param.ty.rank() == load.index.len());
+    let fits =
+        |load: &&Load| tile.params.get(load.param).is_some_and(|param| param.ty.rank() == load.index.len());
     (!loads.iter().all(fits)).then(|| "a load does not fit its parameter".into())
 }

@@ -120,7 +120,11 @@ fn attention_of_every_kind() {
     for case in cases {
         let tile = attention(case);
         let rows = format!("attend {} rows", case.group);
-        assert!(emit_text(&tile, Isa::detect()).contains(&rows), "{case:?}: {}", &emit_text(&tile, Isa::detect())[..90]);
+        assert!(
+            emit_text(&tile, Isa::detect()).contains(&rows),
+            "{case:?}: {}",
+            &emit_text(&tile, Isa::detect())[..90]
+        );
         let binding = Binding::new(TOKENS.len() as u64, 2, 9, 18 * PAGE);
         let params = filled(&tile, &binding, &TOKENS);
         // The exponential and its argument are good to some 2⁻²², weights sum to 1.
@@ -131,7 +135,9 @@ fn attention_of_every_kind() {
 /// A token gets the same bits alone, and in a step with a longer context.
 #[test]
 fn a_token_does_not_depend_on_the_step() {
-    for case in [PLAIN, Case { dtype: DType::F32, window: Some(20), ..PLAIN }, Case { bounds: false, ..PLAIN }] {
+    for case in
+        [PLAIN, Case { dtype: DType::F32, window: Some(20), ..PLAIN }, Case { bounds: false, ..PLAIN }]
+    {
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
         let binding = Binding::new(TOKENS.len() as u64, 2, 9, 18 * PAGE);
@@ -149,7 +155,10 @@ fn a_token_does_not_depend_on_the_step() {
             alone[6] = Tensor::new(dims(case.lanes), vec![0.0; y]);
             let binding = Binding::new(1, 1, pages as u64, 18 * PAGE);
             let one = launch(&kernel, &tile, &binding, &alone, Split::Whole);
-            assert!(same_bits(&one[6].data, &together[6].data[row * y..(row + 1) * y]), "{case:?}: token {row}");
+            assert!(
+                same_bits(&one[6].data, &together[6].data[row * y..(row + 1) * y]),
+                "{case:?}: token {row}"
+            );
         }
     }
 }

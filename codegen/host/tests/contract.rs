@@ -54,7 +54,8 @@ fn filled(tile: &TileProgram, binding: &Binding, seed: u64) -> Vec<Tensor<f32>> 
 #[test]
 fn awkward_sizes() {
     for dtype in [DType::F32, DType::Bf16] {
-        for (n, k, products) in [(1, 1, 1), (31, 7, 1), (64, 64, 2), (65, 33, 2), (100, 50, 3), (200, 18, 1)] {
+        for (n, k, products) in [(1, 1, 1), (31, 7, 1), (64, 64, 2), (65, 33, 2), (100, 50, 3), (200, 18, 1)]
+        {
             let tile = contract(dtype, n, k, products);
             assert!(emit_text(&tile, Isa::detect()).contains("contract 48 rows"), "not a contraction");
             for tokens in [1, 5, 48, 50] {
@@ -82,7 +83,10 @@ fn a_row_gets_the_same_bits_alone() {
             (alone[0], alone[3], alone[4]) = (cut(&params[0], 40), cut(&params[3], 70), cut(&params[4], 70));
             alone[5] = Tensor::new(vec![70, 1], vec![0.0; 70]);
             let one = launch(&kernel, &tile, &Binding::new(1, 1, 1, 16), &alone, Split::Whole);
-            assert!(same_bits(&one[4].data, &whole[4].data[row * 70..(row + 1) * 70]), "row {row} of {dtype}");
+            assert!(
+                same_bits(&one[4].data, &whole[4].data[row * 70..(row + 1) * 70]),
+                "row {row} of {dtype}"
+            );
         }
     }
 }

@@ -44,7 +44,10 @@ impl Maker {
             0 | 1 => rem(axis, extent),
             2 => {
                 let other = ax(axes[self.stream.below(axes.len())]);
-                rem(axis.times(self.stream.below(5) as i64 - 2).plus(&other).plus(&Index::constant(-1)), extent)
+                rem(
+                    axis.times(self.stream.below(5) as i64 - 2).plus(&other).plus(&Index::constant(-1)),
+                    extent,
+                )
             }
             3 => {
                 let inner = self.index(axes, depth - 1);

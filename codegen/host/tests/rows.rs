@@ -85,7 +85,8 @@ fn embedding_gather_from_rows_and_panels() {
             let v = b.load(table, &[read(tokens, &[ax(t)]), ax(d)]);
             b.store(&[d], y, &[ax(t), ax(d)], v);
             let (mut stream, binding) = (Stream(5), Binding::new(9, 2, 1, 16));
-            let mut params: Vec<_> = b.tile.params.values().map(|p| numbers(&mut stream, p, &binding)).collect();
+            let mut params: Vec<_> =
+                b.tile.params.values().map(|p| numbers(&mut stream, p, &binding)).collect();
             params[0] = wholes(&mut stream, &[9], 70);
             check(&b.tile, &binding, &params, 0.0);
         }
@@ -135,7 +136,8 @@ fn rotations() {
                 let above = b.apply(Neg, &[above]);
                 b.apply(Select, &[first, above, below])
             } else {
-                let other = b.load(x, &[ax(t), ax(h), rem(ax(d).plus(&Index::constant(half as i64)), width as u64)]);
+                let other =
+                    b.load(x, &[ax(t), ax(h), rem(ax(d).plus(&Index::constant(half as i64)), width as u64)]);
                 let minus = b.apply(Neg, &[other]);
                 b.apply(Select, &[first, minus, other])
             };
@@ -205,7 +207,8 @@ fn functions_of_whole_numbers() {
             let u = b.tile.expr(Expr::Cast(DType::U32, v));
             b.store(&[d], w, &[ax(t), ax(d)], u);
             let (mut stream, binding) = (Stream(10), Binding::new(6, 2, 1, 16));
-            let mut params: Vec<_> = b.tile.params.values().map(|p| numbers(&mut stream, p, &binding)).collect();
+            let mut params: Vec<_> =
+                b.tile.params.values().map(|p| numbers(&mut stream, p, &binding)).collect();
             params[0] = wholes(&mut stream, &[6, 10], 20);
             params[1] = wholes(&mut stream, &[6, 10], 7);
             params[1].data.iter_mut().for_each(|x| *x += 1.0);
@@ -231,8 +234,21 @@ fn convert(from: DType, to: DType, data: &[f32]) -> Vec<f32> {
 #[test]
 fn formats_are_converted_exactly() {
     let all_f16: Vec<f32> = (0..=u16::MAX).map(|bits| half::f16::from_bits(bits).to_f32()).collect();
-    let mut some: Vec<f32> = (0..70_001u32).map(|i| f32::from_bits(i.wrapping_mul(61_681).wrapping_mul(977))).collect();
-    some.extend([65504.0, 65519.9, 65520.0, 65536.0, f32::INFINITY, f32::NAN, -0.0, 1e-8, 2.98e-8, 6e-8, 6.1e-5]);
+    let mut some: Vec<f32> =
+        (0..70_001u32).map(|i| f32::from_bits(i.wrapping_mul(61_681).wrapping_mul(977))).collect();
+    some.extend([
+        65504.0,
+        65519.9,
+        65520.0,
+        65536.0,
+        f32::INFINITY,
+        f32::NAN,
+        -0.0,
+        1e-8,
+        2.98e-8,
+        6e-8,
+        6.1e-5,
+    ]);
     let agree = |found: &[f32], wanted: &mut dyn Iterator<Item = f32>| {
         for (at, (found, wanted)) in found.iter().zip(wanted).enumerate() {
             let good = found.to_bits() == wanted.to_bits() || (found.is_nan() && wanted.is_nan());
@@ -240,9 +256,18 @@ fn formats_are_converted_exactly() {
         }
     };
     agree(&convert(DType::F16, DType::F32, &all_f16), &mut all_f16.iter().copied());
-    agree(&convert(DType::F32, DType::F16, &some), &mut some.iter().map(|x| half::f16::from_f32(*x).to_f32()));
-    agree(&convert(DType::F32, DType::Bf16, &some), &mut some.iter().map(|x| half::bf16::from_f32(*x).to_f32()));
-    agree(&convert(DType::F32, DType::F16, &some[..3]), &mut some[..3].iter().map(|x| half::f16::from_f32(*x).to_f32()));
+    agree(
+        &convert(DType::F32, DType::F16, &some),
+        &mut some.iter().map(|x| half::f16::from_f32(*x).to_f32()),
+    );
+    agree(
+        &convert(DType::F32, DType::Bf16, &some),
+        &mut some.iter().map(|x| half::bf16::from_f32(*x).to_f32()),
+    );
+    agree(
+        &convert(DType::F32, DType::F16, &some[..3]),
+        &mut some[..3].iter().map(|x| half::f16::from_f32(*x).to_f32()),
+    );
 }
 
 /// Stores that read what the program itself changes, at the same element, at another one, and again and again.

@@ -41,9 +41,7 @@ fn at(bytes: &[u8], def: &WeightDef, (n, k): (usize, usize)) -> f32 {
     match (def.layout, def.ty.dtype) {
         (Layout::Rows, DType::Bf16) => half(n * depth + k),
         (Layout::Rows, _) => whole(n * depth + k),
-        (Layout::Panels, DType::Bf16) => {
-            half((n / 32 * depth.div_ceil(2) + k / 2) * 64 + n % 32 * 2 + k % 2)
-        }
+        (Layout::Panels, DType::Bf16) => half((n / 32 * depth.div_ceil(2) + k / 2) * 64 + n % 32 * 2 + k % 2),
         (Layout::Panels, _) => whole((n / 32 * depth + k) * 32 + n % 32),
     }
 }
@@ -114,11 +112,19 @@ fn every_source_in_every_layout() {
                 assert_eq!(packed.bytes.as_ptr() as usize % 64, 0);
                 for (position, wanted) in wanted.data.iter().enumerate() {
                     let place = (position / wanted_width(&shape), position % wanted_width(&shape));
-                    assert_eq!(at(&packed.bytes, &def, place), *wanted, "{name} {dtype} {layout:?} {place:?}");
+                    assert_eq!(
+                        at(&packed.bytes, &def, place),
+                        *wanted,
+                        "{name} {dtype} {layout:?} {place:?}"
+                    );
                 }
                 let sum: f64 = wanted.data.iter().map(|x| f64::from(*x)).sum();
                 let total: f64 = match dtype {
-                    DType::F32 => packed.bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).sum(),
+                    DType::F32 => packed
+                        .bytes
+                        .chunks(4)
+                        .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+                        .sum(),
                     _ => packed.bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64()).sum(),
                 };
                 assert_eq!(sum, total, "the padding of {name} is not zero");

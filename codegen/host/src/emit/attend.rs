@@ -17,7 +17,8 @@ impl<'a> Emitter<'a> {
             last.coeff /= group.size as u64;
         }
         self.each_unit(units, &extents, &mut |emitter, parts| {
-            let mut point: Vec<(AxisId, ir::Value)> = tile.grid.iter().copied().zip(parts.iter().copied()).collect();
+            let mut point: Vec<(AxisId, ir::Value)> =
+                tile.grid.iter().copied().zip(parts.iter().copied()).collect();
             if let (Some(group), Some(last)) = (plan.group, point.last_mut()) {
                 last.1 = emitter.times(last.1, group.size as i64);
             }
@@ -130,7 +131,9 @@ impl<'a> Emitter<'a> {
             let position = emitter.b.ins().smax(position, from);
             let offset = emitter.times(j, 8);
             emitter.at(plan.context, position, |emitter| {
-                for (load, axis, pointers) in [(&plan.key, plan.depth, keys), (&plan.value, plan.lanes, values)] {
+                for (load, axis, pointers) in
+                    [(&plan.key, plan.depth, keys), (&plan.value, plan.lanes, values)]
+                {
                     let element =
                         emitter.at(axis, zero, |emitter| emitter.address(load.param, &load.index, None));
                     let to = emitter.b.ins().iadd(pointers, offset);

@@ -100,7 +100,13 @@ impl<'a> Emitter<'a> {
     }
 
     /// Copies the run of a load along an axis to memory, in vectors where its elements lie side by side.
-    pub(super) fn copy(&mut self, axis: sinter_ir::AxisId, range: Range, load: &Load, to: (DType, ir::Value)) {
+    pub(super) fn copy(
+        &mut self,
+        axis: sinter_ir::AxisId,
+        range: Range,
+        load: &Load,
+        to: (DType, ir::Value),
+    ) {
         let mut step = |emitter: &mut Self| {
             let val = emitter.load(load, false);
             let val = if emitter.lane.is_some() { emitter.widen(val) } else { val };

@@ -66,7 +66,9 @@ impl Emitter<'_> {
                 _ if still => {
                     self.eval(id);
                 }
-                Expr::Load(load) => load.index.iter().for_each(|index| self.hoist_index(index, inner, fact.guarded)),
+                Expr::Load(load) => {
+                    load.index.iter().for_each(|index| self.hoist_index(index, inner, fact.guarded))
+                }
                 Expr::Stage(_) | Expr::Apply(..) | Expr::Cast(..) => {}
             }
         }
@@ -145,12 +147,10 @@ impl Emitter<'_> {
                     Some(row) if row.axis == axis => side_by_side += 1,
                     _ => return false,
                 },
-                Expr::Load(load) => {
-                    match crate::access::load_access(self.tile, load, axis, fact.guarded) {
-                        Lanes::Same | Lanes::Step(1) => side_by_side += 1,
-                        Lanes::Step(_) | Lanes::Any => scattered += 1,
-                    }
-                }
+                Expr::Load(load) => match crate::access::load_access(self.tile, load, axis, fact.guarded) {
+                    Lanes::Same | Lanes::Step(1) => side_by_side += 1,
+                    Lanes::Step(_) | Lanes::Any => scattered += 1,
+                },
                 _ => {}
             }
         }

@@ -115,14 +115,22 @@ impl<'a> Emitter<'a> {
         match element {
             Element::Value(id) => self.facts.exprs[id].axes.has(axis) && self.can_widen(id, axis),
             Element::Product(a, b) => {
-                let good = |load| matches!(load_access(self.tile, load, axis, guarded), Lanes::Same | Lanes::Step(1));
+                let good = |load| {
+                    matches!(load_access(self.tile, load, axis, guarded), Lanes::Same | Lanes::Step(1))
+                };
                 good(a) && good(b)
             }
         }
     }
 
     /// Folds a range of whole fours.
-    fn fold_wide(&mut self, axis: AxisId, range: Range, monoid: Monoid, what: (Element<'a>, bool)) -> ir::Value {
+    fn fold_wide(
+        &mut self,
+        axis: AxisId,
+        range: Range,
+        monoid: Monoid,
+        what: (Element<'a>, bool),
+    ) -> ir::Value {
         let small = match what.0 {
             Element::Value(id) => self.tile.cone(id).len() <= SMALL,
             Element::Product(..) => true,
@@ -162,7 +170,8 @@ impl<'a> Emitter<'a> {
             chains = chains.chunks(2).map(|pair| self.combine(monoid, pair[0], pair[1])).collect();
         }
         let lanes: Vec<ir::Value> = (0..4).map(|at| self.b.ins().extractlane(chains[0], at as u8)).collect();
-        let (low, high) = (self.combine(monoid, lanes[0], lanes[1]), self.combine(monoid, lanes[2], lanes[3]));
+        let (low, high) =
+            (self.combine(monoid, lanes[0], lanes[1]), self.combine(monoid, lanes[2], lanes[3]));
         self.combine(monoid, low, high)
     }
 
@@ -173,7 +182,10 @@ impl<'a> Emitter<'a> {
         let start = [lowest, zero, zero];
         let end = self.repeat((range.from, range.to), 1, &start, &mut |emitter, i, carried| {
             let carried = [carried[0], carried[1], carried[2]].map(|value| Val::number(value, false));
-            emitter.at(axis, i, |emitter| emitter.online_step(carried, score, value)).map(|val| val.value).to_vec()
+            emitter
+                .at(axis, i, |emitter| emitter.online_step(carried, score, value))
+                .map(|val| val.value)
+                .to_vec()
         });
         let [sum, acc] = [end[1], end[2]].map(|value| Val::number(value, false));
         self.weighted(sum, acc)

@@ -16,7 +16,7 @@ impl Emitter<'_> {
     /// 16 bits in the low half of each i32 as numbers.
     pub(super) fn widen_format(&mut self, dtype: DType, low: ir::Value, wide: bool) -> Val {
         let value = match dtype {
-            DType::F16 => self.from_f16(low, wide),
+            DType::F16 => self.widened_f16(low, wide),
             _ => {
                 let high = self.b.ins().ishl_imm_u(low, 16);
                 self.bits(float_type(wide), high)
@@ -28,8 +28,8 @@ impl Emitter<'_> {
     /// Numbers as 16 bits in the low half of each i32.
     pub(super) fn narrow_format(&mut self, dtype: DType, val: Val) -> ir::Value {
         match dtype {
-            DType::F16 => self.to_f16(val),
-            _ => self.to_bf16(val),
+            DType::F16 => self.narrowed_f16(val),
+            _ => self.narrowed_bf16(val),
         }
     }
 
@@ -42,10 +42,14 @@ impl Emitter<'_> {
     /// `condition ? x : y` of bits, where a comparison gave the condition.
     fn pick(&mut self, condition: ir::Value, x: ir::Value, y: ir::Value) -> ir::Value {
         let ty = self.b.func.dfg.value_type(x);
-        if ty.is_vector() { self.b.ins().bitselect(condition, x, y) } else { self.b.ins().select(condition, x, y) }
+        if ty.is_vector() {
+            self.b.ins().bitselect(condition, x, y)
+        } else {
+            self.b.ins().select(condition, x, y)
+        }
     }
 
-    fn to_bf16(&mut self, val: Val) -> ir::Value {
+    fn narrowed_bf16(&mut self, val: Val) -> ir::Value {
         let ty = bits_type(val.wide);
         let bits = self.bits(ty, val.value);
         let one = self.same(ty, 1);
@@ -62,7 +66,7 @@ impl Emitter<'_> {
     }
 
     /// The exponent is moved by a multiplication, which also makes subnormals normal (F. Giesen, "half to float done quic").
-    fn from_f16(&mut self, low: ir::Value, wide: bool) -> ir::Value {
+    fn widened_f16(&mut self, low: ir::Value, wide: bool) -> ir::Value {
         let (ty, float) = (bits_type(wide), float_type(wide));
         let mask = self.same(ty, 0x7fff);
         let magnitude = self.b.ins().band(low, mask);
@@ -83,7 +87,7 @@ impl Emitter<'_> {
     }
 
     /// Subnormals are rounded by an addition, normals by a carry (F. Giesen, "float_to_half_fast3_rtne").
-    fn to_f16(&mut self, val: Val) -> ir::Value {
+    fn narrowed_f16(&mut self, val: Val) -> ir::Value {
         let (ty, float) = (bits_type(val.wide), float_type(val.wide));
         let bits = self.bits(ty, val.value);
         let mask = self.same(ty, 0x7fff_ffff);

@@ -1,7 +1,7 @@
 //! Loops.
 
 use super::{Bound, Emitter, Units};
-use crate::access::LANES;
+use crate::access::{LANES, Lanes, access};
 use crate::facts::AxisSet;
 use cranelift_codegen::ir::{self, BlockArg, InstBuilder, condcodes::IntCC, types};
 use sinter_ir::{AxisId, Dim, ExprId, Stage};
@@ -130,7 +130,7 @@ impl<'a> Emitter<'a> {
 
     /// Emits a store over `ranges` of axes, outermost first.
     pub(super) fn store(&mut self, store: &'a Stage, ranges: &[(AxisId, Range)]) {
-        let Stage::Store { param, index, value, .. } = store else { return };
+        let Stage::Store { index, value, .. } = store else { return };
         let careful = self.facts.overlaps(self.tile, store);
         let inner: Vec<AxisId> = ranges.iter().map(|(axis, _)| *axis).collect();
         self.hoist(*value, AxisSet::of(&inner), !careful);
@@ -147,11 +147,9 @@ impl<'a> Emitter<'a> {
         } else {
             self.each_wide(*axis, *range, &mut |emitter| emitter.store_here(store));
         }
-        let _ = param;
     }
 
     fn can_store_wide(&self, value: ExprId, store: &Stage, axis: AxisId) -> bool {
-        use crate::access::{Lanes, access};
         let Stage::Store { param, index, .. } = store else { return false };
         let param = &self.tile.params[*param];
         param.ty.dtype.is_float()

@@ -166,7 +166,8 @@ impl Emitter<'_> {
                 self.gather(lanes)
             }
             Some((axis, _)) => {
-                let lanes = [0, 1, 2, 3].map(|at| self.at_lane(axis, at, |emitter| emitter.load(load, guarded)));
+                let lanes =
+                    [0, 1, 2, 3].map(|at| self.at_lane(axis, at, |emitter| emitter.load(load, guarded)));
                 self.gather(lanes)
             }
         }

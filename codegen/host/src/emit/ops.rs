@@ -144,7 +144,8 @@ impl Emitter<'_> {
     }
 
     fn number_binary(&mut self, op: ScalarOp, x: Val, y: Val) -> Val {
-        let compare = |this: &mut Self, code| Val::new(this.b.ins().fcmp(code, x.value, y.value), Kind::Truth, x.wide);
+        let compare =
+            |this: &mut Self, code| Val::new(this.b.ins().fcmp(code, x.value, y.value), Kind::Truth, x.wide);
         let (a, c) = (x.value, y.value);
         let value = match op {
             ScalarOp::Add => self.b.ins().fadd(a, c),

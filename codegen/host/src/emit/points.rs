@@ -10,7 +10,8 @@ impl<'a> Emitter<'a> {
         let tile = self.tile;
         let extents: Vec<_> = tile.grid.iter().map(|axis| tile.axes[*axis].extent).collect();
         self.each_unit(units, &extents, &mut |emitter, parts| {
-            let point: Vec<(AxisId, ir::Value)> = tile.grid.iter().copied().zip(parts.iter().copied()).collect();
+            let point: Vec<(AxisId, ir::Value)> =
+                tile.grid.iter().copied().zip(parts.iter().copied()).collect();
             emitter.at_point(&point, &mut |emitter| emitter.stores());
         });
     }

@@ -34,7 +34,8 @@ impl Val {
     }
     /// Whether it can be seen as a whole number without loss.
     pub(super) fn is_whole(&self) -> bool {
-        self.kind != Kind::Number || self.constant.is_some_and(|number| number.fract() == 0.0 && number.abs() < 9e15)
+        self.kind != Kind::Number
+            || self.constant.is_some_and(|number| number.fract() == 0.0 && number.abs() < 9e15)
     }
 }
 

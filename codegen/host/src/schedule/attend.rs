@@ -59,7 +59,8 @@ impl Attend {
 }
 
 pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
-    let mut onlines = tile.stages.iter().enumerate().filter(|(_, stage)| matches!(stage, Stage::Online { .. }));
+    let mut onlines =
+        tile.stages.iter().enumerate().filter(|(_, stage)| matches!(stage, Stage::Online { .. }));
     let (number, online) = onlines.next()?;
     let Stage::Online { axis: context, from, to, score, lanes, value } = online else { return None };
     let dot = dot(tile, facts, *score, *context)?;
@@ -68,7 +69,8 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
     let mentions = |load: &Load| facts.load(load).axes.has(*context);
     let (query, key) = if mentions(a) { (b, a) } else { (a, b) };
     let group = group(tile, facts, [key, value], &[*from, *to]);
-    let sizes = [tile.axes[*depth].extent.as_const()? as usize, tile.axes[*lanes].extent.as_const()? as usize];
+    let sizes =
+        [tile.axes[*depth].extent.as_const()? as usize, tile.axes[*lanes].extent.as_const()? as usize];
     let rows = group.map_or(1, |group| group.size);
     let (pieces, scratch) = pieces(rows, sizes);
     let plan = Attend {

@@ -97,7 +97,7 @@ fn product(
         && weights.shape[1] == Dim::of(depth)
         && !a.index.iter().any(|index| index.axes().contains(&columns));
     let first = weight.index[0].plus(&Index::axis(columns).times(-1)).as_constant()?;
-    if !fits || depth == 0 || first < 0 || first as usize % PANEL != 0 {
+    if !fits || depth == 0 || first < 0 || !(first as usize).is_multiple_of(PANEL) {
         return None;
     }
     let rows = match stride(tile, a, rows, axis) {

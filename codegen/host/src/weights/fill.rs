@@ -41,7 +41,8 @@ impl Target {
         let to = row * width * size;
         if raw.dtype == self.ty && view.is_contiguous() {
             let from = view.offset * size;
-            self.bytes[to..to + view.len() * size].copy_from_slice(&raw.bytes[from..from + view.len() * size]);
+            self.bytes[to..to + view.len() * size]
+                .copy_from_slice(&raw.bytes[from..from + view.len() * size]);
             return;
         }
         for (part, at) in chunks(view) {

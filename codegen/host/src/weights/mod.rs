@@ -105,17 +105,16 @@ pub fn pack<'a>(def: &WeightDef, source: Source<'_, 'a>) -> Result<Packed, PackE
         return Err(refused(def, "its source has another shape"));
     }
     let mut target = Target { bytes: AlignedBytes::zeroed(bytes), ty: def.ty.dtype, layout: def.layout };
-    let checked = |name: &str, wanted: &[usize]| checked(source, name, wanted);
     match view::views(&def.source, *output, def.ty.dtype) {
         Some(views) => {
             let mut row = 0;
             for view in views {
-                let raw = checked(&view.name, &view.tensor)?;
+                let raw = checked(source, &view.name, &view.tensor)?;
                 row = target.fill(&view, &raw, row);
             }
         }
         None => {
-            let (tensor, whole) = evaluated(def, &checked)?;
+            let (tensor, whole) = evaluated(def, source)?;
             target.fill(&whole, &tensor.raw(), 0);
         }
     }
@@ -144,15 +143,12 @@ impl Evaluated {
     }
 }
 
-fn evaluated<'a>(
-    def: &WeightDef,
-    checked: &dyn Fn(&str, &[usize]) -> Result<RawTensor<'a>, PackError>,
-) -> Result<(Evaluated, View), PackError> {
+fn evaluated(def: &WeightDef, source: Source<'_, '_>) -> Result<(Evaluated, View), PackError> {
     let mut leaves = std::collections::BTreeMap::new();
     for node in def.source.nodes.values() {
         if let Op::Param { name, .. } = &node.op {
             let shape: Vec<usize> = node.ty.shape.iter().map(|dim| dim.coeff as usize).collect();
-            let raw = checked(name, &shape)?;
+            let raw = checked(source, name, &shape)?;
             let data = fill::numbers(&raw);
             leaves.insert(name.clone(), Tensor::<f32>::new(shape, data));
         }

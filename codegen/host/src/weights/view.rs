@@ -82,7 +82,8 @@ pub(super) fn views(graph: &Graph, value: ValueId, stored: DType) -> Option<Vec<
             if from.is_float() && dtype.is_float() { views(graph, node.args[0], stored) } else { None }
         }
         Op::Concat { axis: 0 } => {
-            let parts: Option<Vec<Vec<View>>> = node.args.iter().map(|arg| views(graph, *arg, stored)).collect();
+            let parts: Option<Vec<Vec<View>>> =
+                node.args.iter().map(|arg| views(graph, *arg, stored)).collect();
             Some(parts?.concat())
         }
         _ => None,

@@ -102,7 +102,13 @@ pub enum Split {
 }
 
 /// Runs a kernel on copies of the tensors and returns them as it left them.
-pub fn launch(kernel: &HostKernel, tile: &TileProgram, binding: &Binding, params: &[Tensor<f32>], split: Split) -> Vec<Tensor<f32>> {
+pub fn launch(
+    kernel: &HostKernel,
+    tile: &TileProgram,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+    split: Split,
+) -> Vec<Tensor<f32>> {
     let mut memory: Vec<Memory> = (tile.params.values().zip(params))
         .map(|(param, tensor)| match param.layout {
             Layout::Rows => Memory::of(&encode(param.ty.dtype, &tensor.data)),
@@ -115,7 +121,9 @@ pub fn launch(kernel: &HostKernel, tile: &TileProgram, binding: &Binding, params
     let mut scratch = vec![Line([f32::NAN; 16]); kernel.scratch_bytes / 64 + 1];
     for (begin, end) in ranges(units, split) {
         // SAFETY: every parameter has the bytes that the program names, scratch has what the kernel asks for.
-        unsafe { (kernel.entry)(args.as_ptr(), binding.values.as_ptr(), begin, end, scratch.as_mut_ptr().cast()) };
+        unsafe {
+            (kernel.entry)(args.as_ptr(), binding.values.as_ptr(), begin, end, scratch.as_mut_ptr().cast())
+        };
     }
     let read = |((param, tensor), memory): ((&TileParam, &Tensor<f32>), &mut Memory)| match param.layout {
         Layout::Panels => tensor.clone(),
@@ -153,7 +161,12 @@ fn ranges(units: u64, split: Split) -> Vec<(u64, u64)> {
 
 /// Compiles, runs under every split (the bits must agree) and compares with the evaluator in double precision:
 /// `tolerance` is relative to the greater of 1 and the value, and one rounding of the stored type is allowed besides.
-pub fn check(tile: &TileProgram, binding: &Binding, params: &[Tensor<f32>], tolerance: f64) -> Vec<Tensor<f32>> {
+pub fn check(
+    tile: &TileProgram,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+    tolerance: f64,
+) -> Vec<Tensor<f32>> {
     assert_eq!(verify_tile(tile), vec![]);
     let kernel = compile(tile, Isa::detect()).unwrap_or_else(|error| panic!("{error}"));
     let out = launch(&kernel, tile, binding, params, Split::Whole);
