@@ -159,3 +159,54 @@ fn products_of_no_known_structure() {
         check(&b.tile, &binding, &params, 1e-5);
     }
 }
+
+/// In f32 every instruction set gives the same bits, whichever the machine has.
+#[test]
+fn instruction_sets_agree() {
+    let tile = contract(DType::F32, 70, 40, 2);
+    let binding = Binding::new(13, 1, 1, 16);
+    let params = filled(&tile, &binding, 4);
+    let run = |isa| {
+        let kernel = sinter_codegen_host::compile(&tile, isa).unwrap();
+        launch(&kernel, &tile, &binding, &params, Split::Whole)
+    };
+    let wanted = run(Isa::detect());
+    for isa in Isa::available() {
+        assert!(same_bits(&run(isa)[4].data, &wanted[4].data), "{isa}");
+    }
+}
+
+#[test]
+fn the_same_program_gives_the_same_form() {
+    let tile = contract(DType::Bf16, 70, 40, 2);
+    assert_eq!(emit_text(&tile, Isa::detect()), emit_text(&tile, Isa::detect()));
+}
+
+#[test]
+fn malformed_programs_are_refused() {
+    use sinter_codegen_host::{CodegenError, compile};
+    let good = contract(DType::F32, 8, 8, 1);
+    let broken: [fn(&mut TileProgram); 6] = [
+        |tile| tile.grid.push(AxisId(99)),
+        |tile| tile.params[ParamId(1)].ty.dtype = DType::F16,
+        |tile| {
+            tile.stages.push(Stage::Store {
+                axes: vec![],
+                param: ParamId(4),
+                index: vec![],
+                value: ExprId(0),
+            })
+        },
+        |tile| tile.stages.push(Stage::Reduce { axis: AxisId(0), monoid: Monoid::Sum, value: ExprId(99) }),
+        |tile| tile.exprs[ExprId(1)] = Expr::Cast(DType::F32, ExprId(99)),
+        |tile| {
+            let last = StageId(tile.stages.len() as u32 - 1);
+            tile.expr(Expr::Stage(last));
+        },
+    ];
+    for (case, damage) in broken.into_iter().enumerate() {
+        let mut tile = good.clone();
+        damage(&mut tile);
+        assert!(matches!(compile(&tile, Isa::detect()), Err(CodegenError::Malformed { .. })), "case {case}");
+    }
+}
