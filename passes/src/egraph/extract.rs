@@ -26,8 +26,12 @@ pub fn node_cost(egraph: &EGraph, node: &Node) -> f64 {
         _ if op.is_view() || matches!(op, Op::Concat { .. }) => 0.02,
         _ if weights_only && out > 1.0 => 4.0 * out,
         Op::Gather {} => 0.1 * out,
-        // A product with a weight reads the weight once; one of two activations also writes what it multiplies.
-        Op::Contract { .. } if egraph[operands[1]].data.weights_only => out + elements(operands[1]),
+        // A product with a weight reads the weight once, in panels if it is stored by output column; one of two
+        // activations also writes what it multiplies.
+        Op::Contract { ref spec } if egraph[operands[1]].data.weights_only => {
+            let by_column = sinter_ir::Einsum::parse("tk,nk->tn").as_ref() == Some(spec);
+            out + elements(operands[1]) * if by_column { 1.0 } else { 4.0 }
+        }
         Op::Contract { .. } => LAUNCH + out + elements(operands[0]) + elements(operands[1]),
         Op::Attend { .. } => LAUNCH + out,
         Op::TopK { .. } => LAUNCH + elements(operands[0]),

@@ -1,0 +1,96 @@
+"""Sinter against llama.cpp on the same random weights, interleaved in one run: A B A B …
+
+Prints medians, spreads and ratios. Both decode from an empty context and prefill 512 tokens at once, two threads.
+Correctness stands beside the speed: `sinter bench` checks that chunked and whole prefill give the same bits, and the
+run stops if they do not.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import models
+
+HERE = Path(__file__).parent
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def ours(binary, folder, args):
+    common = [binary, "bench", folder, "--json", "--repetitions", "1", "--dtype", "bf16", "--threads", str(args.threads)]
+    prefill = run([*common, "prefill", "--prompt", str(args.prompt)])
+    decode = run([*common, "decode", "--prompt", "1", "--decode", str(args.decode)])
+    for result in (prefill, decode):
+        if not result["chunked_equals_whole"]:
+            sys.exit("sinter: chunked and whole prefill differ")
+    return {
+        "prefill": prefill["prefill"]["tokens_per_second"],
+        "decode": decode["decode"]["tokens_per_second"],
+        "bandwidth": decode["read_bandwidth_bytes_per_second"] / 1e9,
+        "share": decode["decode_share_of_bandwidth"],
+    }
+
+
+def theirs(file, args):
+    script = [sys.executable, HERE / "llama_cpp_bench.py", file, "--threads", str(args.threads)]
+    return run([*script, "--prompt", str(args.prompt), "--decode", str(args.decode)])
+
+
+def spread(values):
+    return (max(values) - min(values)) / statistics.median(values)
+
+
+def compare(name, args):
+    folder, file = models.make(name, args.work)
+    rounds = []
+    for number in range(args.rounds):
+        a, b = ours(args.sinter, folder, args), theirs(file, args)
+        rounds.append((a, b))
+        print(f"{name} round {number}: sinter {a}, llama.cpp {b}", file=sys.stderr)
+    table = {}
+    for what in ("prefill", "decode"):
+        mine, peer = [a[what] for a, _ in rounds], [b[what] for _, b in rounds]
+        table[what] = {
+            "sinter": statistics.median(mine), "sinter_spread": spread(mine),
+            "llama.cpp": statistics.median(peer), "llama.cpp_spread": spread(peer),
+            "ratio": statistics.median(x / y for x, y in zip(mine, peer)),
+        }
+    table["read_bandwidth_gb_s"] = statistics.median(a["bandwidth"] for a, _ in rounds)
+    table["decode_share_of_bandwidth"] = statistics.median(a["share"] for a, _ in rounds)
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sinter", default="target/release/sinter")
+    parser.add_argument("--work", default="target/peers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--decode", type=int, default=128)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("models", nargs="*", default=list(models.SHAPES))
+    args = parser.parse_args()
+    tables = {name: compare(name, args) for name in args.models}
+    if args.json:
+        print(json.dumps(tables, indent=1))
+        return
+    for name, table in tables.items():
+        bandwidth, share = table["read_bandwidth_gb_s"], table["decode_share_of_bandwidth"]
+        print(f"{name}: read bandwidth {bandwidth:.1f} GB/s, sinter's decode reads weights at {share:.0%} of it")
+        for what in ("prefill", "decode"):
+            row = table[what]
+            print(f"  {what:8} sinter {row['sinter']:8.1f} tok/s (±{row['sinter_spread']:.0%})"
+                  f"  llama.cpp {row['llama.cpp']:8.1f} (±{row['llama.cpp_spread']:.0%})  ratio {row['ratio']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
