@@ -10,7 +10,7 @@ entity!(
 );
 
 /// One operation, its operands and the type of its result.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
     /// The operation.
     pub op: Op,
@@ -21,7 +21,7 @@ pub struct Node {
 }
 
 /// A program over tensors: one step of a model.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Graph {
     /// The name, for dumps.
     pub name: String,

@@ -6,7 +6,7 @@
 //! of their weights and states are one distinct block: work grows with the distinct blocks, not with the layers.
 
 use sinter_ir::{Graph, GraphError, IdVec, Op, ValueId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The name of a block's hidden input and of its hidden output.
 pub const RESIDUAL: &str = "residual";
@@ -40,17 +40,21 @@ pub struct Cut {
 pub fn cut(graph: &Graph) -> Result<Cut, GraphError> {
     let hidden = hidden_values(graph);
     let mut cut = Cut::default();
-    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut known: HashMap<Graph, usize> = HashMap::new();
     let mut entry = None;
-    for segment in segments(graph, &hidden) {
-        let mut builder = BlockBuilder::new(graph, entry);
+    let mut copied = vec![(ValueId(0), usize::MAX); graph.nodes.len()];
+    for (number, segment) in segments(graph, &hidden).into_iter().enumerate() {
+        let mut builder = BlockBuilder::new(graph, entry, &mut copied, number);
         builder.outputs(&segment)?;
-        let (block, names) = (builder.block, builder.names);
-        let key = block.to_string();
-        let index = *known.entry(key).or_insert_with(|| {
-            cut.blocks.push(Block { graph: block });
-            cut.blocks.len() - 1
-        });
+        let (graph, names) = (builder.block, builder.names);
+        let index = match known.get(&graph) {
+            Some(index) => *index,
+            None => {
+                cut.blocks.push(Block { graph: graph.clone() });
+                known.insert(graph, cut.blocks.len() - 1);
+                cut.blocks.len() - 1
+            }
+        };
         cut.instances.push(Instance { block: index, names });
         entry = segment.exit;
     }
@@ -117,23 +121,40 @@ struct BlockBuilder<'a> {
     source: &'a Graph,
     entry: Option<ValueId>,
     block: Graph,
-    copied: BTreeMap<ValueId, ValueId>,
+    /// The copy of each value of the source, and the number of the block that made it.
+    copied: &'a mut Vec<(ValueId, usize)>,
+    number: usize,
+    /// Canonical name to real name, and back.
     names: BTreeMap<String, String>,
+    canonical: HashMap<String, String>,
+    weights: usize,
+    states: usize,
 }
 
 impl<'a> BlockBuilder<'a> {
-    fn new(source: &'a Graph, entry: Option<ValueId>) -> Self {
-        let block = Graph::new("block");
-        Self { source, entry, block, copied: BTreeMap::new(), names: BTreeMap::new() }
+    fn new(
+        source: &'a Graph,
+        entry: Option<ValueId>,
+        copied: &'a mut Vec<(ValueId, usize)>,
+        number: usize,
+    ) -> Self {
+        Self {
+            source,
+            entry,
+            block: Graph::new("block"),
+            copied,
+            number,
+            names: BTreeMap::new(),
+            canonical: HashMap::new(),
+            weights: 0,
+            states: 0,
+        }
     }
 
     fn outputs(&mut self, segment: &Segment) -> Result<(), GraphError> {
         for (number, (name, value)) in segment.outputs.iter().enumerate() {
             let copy = self.copy(*value)?;
-            let canonical = match self.canonical(name) {
-                Some(known) => known,
-                None => format!("out{number}"),
-            };
+            let canonical = self.canonical.get(name).cloned().unwrap_or_else(|| format!("out{number}"));
             self.names.insert(canonical.clone(), name.clone());
             self.block.output(&canonical, copy);
         }
@@ -144,17 +165,17 @@ impl<'a> BlockBuilder<'a> {
         Ok(())
     }
 
-    fn canonical(&self, name: &str) -> Option<String> {
-        self.names.iter().find(|(_, known)| *known == name).map(|(canonical, _)| canonical.clone())
-    }
-
+    /// The canonical name of a weight or state; a new one is `prefix` and the next number.
     fn rename(&mut self, prefix: &str, name: &str) -> String {
-        self.canonical(name).unwrap_or_else(|| {
-            let count = self.names.keys().filter(|known| known.starts_with(prefix)).count();
-            let canonical = format!("{prefix}{count}");
-            self.names.insert(canonical.clone(), name.into());
-            canonical
-        })
+        if let Some(known) = self.canonical.get(name) {
+            return known.clone();
+        }
+        let count = if prefix == "w" { &mut self.weights } else { &mut self.states };
+        let canonical = format!("{prefix}{count}");
+        *count += 1;
+        self.names.insert(canonical.clone(), name.into());
+        self.canonical.insert(name.into(), canonical.clone());
+        canonical
     }
 
     /// Copies a value and all below it, without recursion: cones can be deep.
@@ -163,18 +184,22 @@ impl<'a> BlockBuilder<'a> {
         while let Some(value) = stack.last().copied() {
             let node = self.source.node(value);
             let is_entry = self.entry == Some(value);
-            let waiting = node.args.iter().find(|arg| !self.copied.contains_key(arg));
-            if let (false, Some(arg)) = (is_entry || self.copied.contains_key(&value), waiting) {
+            let waiting = node.args.iter().find(|arg| !self.is_copied(**arg));
+            if let (false, Some(arg)) = (is_entry || self.is_copied(value), waiting) {
                 stack.push(*arg);
                 continue;
             }
             stack.pop();
-            if !self.copied.contains_key(&value) {
+            if !self.is_copied(value) {
                 let copy = self.copy_node(value, is_entry)?;
-                self.copied.insert(value, copy);
+                self.copied[value.0 as usize] = (copy, self.number);
             }
         }
-        Ok(self.copied[&root])
+        Ok(self.copied[root.0 as usize].0)
+    }
+
+    fn is_copied(&self, value: ValueId) -> bool {
+        self.copied[value.0 as usize].1 == self.number
     }
 
     fn copy_node(&mut self, value: ValueId, is_entry: bool) -> Result<ValueId, GraphError> {
@@ -191,7 +216,8 @@ impl<'a> BlockBuilder<'a> {
             }
             op => op.clone(),
         };
-        let args: Vec<ValueId> = node.args.iter().map(|arg| self.copied[arg]).collect();
-        self.block.push(op, &args)
+        let args: Vec<ValueId> = node.args.iter().map(|arg| self.copied[arg.0 as usize].0).collect();
+        // The types are those of the source, so they need not be inferred again.
+        Ok(self.block.nodes.push(sinter_ir::Node { op, args, ty: node.ty.clone() }))
     }
 }

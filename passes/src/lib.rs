@@ -77,7 +77,7 @@ pub enum PassError {
 /// Compiles a graph to a plan.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> {
     let mut clock = Clock::default();
-    sinter_ir::verify(graph).into_iter().next().map_or(Ok(()), Err)?;
+    clock.time("verify", || sinter_ir::verify(graph)).into_iter().next().map_or(Ok(()), Err)?;
     let cut = clock.time("cut", || cut::cut(graph))?;
     let rules = clock.time("rules", rules::all);
     let mut report = Report::default();
@@ -104,7 +104,7 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
         blocks.push(LoweredBlock { graph: merged, groups });
     }
     let plan = clock.time("plan", || plan::plan(&graph.name, &cut, &blocks))?;
-    plan.verify()?;
+    clock.time("check", || plan.verify())?;
     report.launches = plan.steps.len();
     report.kernels = plan.kernels.len();
     report.passes = clock.passes;

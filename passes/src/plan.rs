@@ -3,8 +3,8 @@
 use crate::cut::{Cut, Instance, RESIDUAL, hidden_values};
 use crate::lower::{Group, Source};
 use sinter_ir::{
-    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, ParamId, Plan, Slot, StateDef,
-    Step, TileProgram, ValueDef, ValueId, WeightDef, WeightId,
+    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, Plan, Slot, StateDef, Step,
+    TileProgram, Type, ValueDef, ValueId, WeightDef, WeightId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,14 +16,15 @@ pub struct LoweredBlock {
     pub groups: Vec<Group>,
 }
 
-/// The plan of a whole graph, and the number of kernels of each block.
+/// The plan of a whole graph.
 pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, GraphError> {
     let mut planner = Planner { plan: Plan { name: name.into(), ..Plan::default() }, ..Planner::default() };
+    let mut sources = Vec::with_capacity(cut.instances.len());
     for instance in &cut.instances {
-        planner.note_panels(&blocks[instance.block], instance)?;
+        sources.push(planner.weight_sources(&blocks[instance.block], instance)?);
     }
-    for instance in &cut.instances {
-        planner.instance(&blocks[instance.block], instance)?;
+    for (instance, sources) in cut.instances.iter().zip(sources) {
+        planner.instance(&blocks[instance.block], instance, sources);
     }
     let mut plan = planner.plan;
     share_memory(&mut plan);
@@ -35,6 +36,8 @@ pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, Grap
 struct Planner {
     plan: Plan,
     kernels: HashMap<TileProgram, KernelId>,
+    /// The kernel of a block's group, by which of its weights lie in panels.
+    of_group: HashMap<(usize, usize, u64), KernelId>,
     weights: BTreeMap<(String, Layout), WeightId>,
     /// The weights that a product reads in panels.
     panels: BTreeSet<String>,
@@ -44,25 +47,40 @@ struct Planner {
 }
 
 impl Planner {
-    fn note_panels(&mut self, block: &LoweredBlock, instance: &Instance) -> Result<(), GraphError> {
+    /// The weights of a block instance; which of them products read in panels is noted for all blocks together.
+    fn weight_sources(
+        &mut self,
+        block: &LoweredBlock,
+        instance: &Instance,
+    ) -> Result<WeightSources, GraphError> {
+        let mut sources = WeightSources::new();
         for source in block.groups.iter().flat_map(|group| &group.sources) {
-            if let Source::Weight(value, Layout::Panels) = source {
-                self.panels.insert(weight_source(&block.graph, *value, instance)?.to_string());
+            let Source::Weight(value, layout) = source else { continue };
+            if !sources.contains_key(value) {
+                let graph = weight_source(&block.graph, *value, instance)?;
+                let text = graph.to_string();
+                sources.insert(*value, (graph, text));
+            }
+            if *layout == Layout::Panels {
+                self.panels.insert(sources[value].1.clone());
             }
         }
-        Ok(())
+        Ok(sources)
     }
 
-    fn instance(&mut self, block: &LoweredBlock, instance: &Instance) -> Result<(), GraphError> {
+    fn instance(&mut self, block: &LoweredBlock, instance: &Instance, sources: WeightSources) {
         let hidden = hidden_values(&block.graph);
         let mut known: BTreeMap<ValueId, Arg> = BTreeMap::new();
-        for group in &block.groups {
-            let (mut tile, mut args) = (group.tile.clone(), Vec::new());
+        for (number, group) in block.groups.iter().enumerate() {
+            let (mut args, mut packed) = (Vec::new(), 0u64);
             let mut written = Vec::new();
             for (at, source) in group.sources.iter().enumerate() {
-                let param = ParamId(at as u32);
                 let arg = match source {
-                    Source::Weight(value, _) => self.weight(block, instance, *value, &mut tile, param)?,
+                    Source::Weight(value, layout) => {
+                        let (arg, layout) = self.weight(block.graph.ty(*value), *layout, &sources[value]);
+                        packed |= u64::from(layout == Layout::Panels) << (at % 64);
+                        arg
+                    }
                     Source::Value(value) if *value == group.root => {
                         let arg = self.result(block, instance, *value);
                         written.push(at);
@@ -76,13 +94,11 @@ impl Planner {
                 };
                 args.push(arg);
             }
-            strip_names(&mut tile);
-            let kernel = self.kernel(tile);
+            let kernel = self.kernel((instance.block, number, packed), group);
             self.launch(Step { kernel, args }, &written, (group.root, hidden[group.root]), &mut known);
         }
         let exit = block.graph.outputs.iter().find(|(name, _)| name == RESIDUAL);
         self.residual = exit.map(|(_, value)| known[value]).or(self.residual);
-        Ok(())
     }
 
     /// Adds a launch, unless the same result is there already.
@@ -105,12 +121,26 @@ impl Planner {
         self.plan.steps.push(step);
     }
 
-    fn kernel(&mut self, tile: TileProgram) -> KernelId {
-        if let Some(known) = self.kernels.get(&tile) {
+    /// The kernel of a group whose weights at the positions in `packed` lie in panels.
+    fn kernel(&mut self, key: (usize, usize, u64), group: &Group) -> KernelId {
+        if let Some(known) = self.of_group.get(&key) {
             return *known;
         }
-        let id = self.plan.kernels.push(tile.clone());
+        let mut tile = group.tile.clone();
+        for (at, param) in tile.params.values_mut().enumerate() {
+            // Names of values differ between blocks; kernels that differ in nothing else are one kernel.
+            param.name = format!("p{at}");
+            if key.2 >> (at % 64) & 1 == 1 {
+                // One copy serves products and gathers: rows of a packed weight are read through its layout.
+                param.layout = Layout::Panels;
+            }
+        }
+        let id = match self.kernels.get(&tile) {
+            Some(known) => *known,
+            None => self.plan.kernels.push(tile.clone()),
+        };
         self.kernels.insert(tile, id);
+        self.of_group.insert(key, id);
         id
     }
 
@@ -143,30 +173,20 @@ impl Planner {
         }
     }
 
-    fn weight(
-        &mut self,
-        block: &LoweredBlock,
-        instance: &Instance,
-        value: ValueId,
-        tile: &mut TileProgram,
-        param: ParamId,
-    ) -> Result<Arg, GraphError> {
-        let source = weight_source(&block.graph, value, instance)?;
-        let text = source.to_string();
-        let ty = block.graph.ty(value).clone();
-        if ty.rank() == 2 && self.panels.contains(&text) {
-            // One copy serves both: rows of a packed weight are read through its layout.
-            tile.params[param].layout = Layout::Panels;
-        }
-        let layout = tile.params[param].layout;
+    /// The weight and the layout in which it is kept.
+    fn weight(&mut self, ty: &Type, layout: Layout, (source, text): &(Graph, String)) -> (Arg, Layout) {
+        let layout = if ty.rank() == 2 && self.panels.contains(text) { Layout::Panels } else { layout };
         if let Some(known) = self.weights.get(&(text.clone(), layout)) {
-            return Ok(Arg::Weight(*known));
+            return (Arg::Weight(*known), layout);
         }
-        let id = self.plan.weights.push(WeightDef { source, ty, layout });
-        self.weights.insert((text, layout), id);
-        Ok(Arg::Weight(id))
+        let id = self.plan.weights.push(WeightDef { source: source.clone(), ty: ty.clone(), layout });
+        self.weights.insert((text.clone(), layout), id);
+        (Arg::Weight(id), layout)
     }
 }
+
+/// The graph that computes each weight of a block instance, and its text, by which equal weights are found.
+type WeightSources = BTreeMap<ValueId, (Graph, String)>;
 
 fn border(defs: &mut Vec<StateDef>, name: &str, node: &sinter_ir::Node) -> usize {
     defs.iter().position(|def| def.name == name).unwrap_or_else(|| {
@@ -177,12 +197,14 @@ fn border(defs: &mut Vec<StateDef>, name: &str, node: &sinter_ir::Node) -> usize
 
 /// The graph that computes a weight from the checkpoint's tensors, under their real names.
 fn weight_source(graph: &Graph, value: ValueId, instance: &Instance) -> Result<Graph, GraphError> {
-    let mut needed = BTreeSet::from([value]);
-    for (at, node) in graph.nodes.iter().rev() {
-        if needed.contains(&at) {
-            needed.extend(&node.args);
-        }
+    let mut needed = vec![value];
+    let mut at = 0;
+    while at < needed.len() {
+        needed.extend(&graph.node(needed[at]).args);
+        at += 1;
     }
+    needed.sort_unstable();
+    needed.dedup();
     let mut source = Graph::new("weight");
     let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
     for at in needed {
@@ -200,13 +222,6 @@ fn weight_source(graph: &Graph, value: ValueId, instance: &Instance) -> Result<G
     }
     source.output("weight", map[&value]);
     Ok(source)
-}
-
-/// Names of values differ between blocks; kernels that differ in nothing else are one kernel.
-fn strip_names(tile: &mut TileProgram) {
-    for (at, param) in tile.params.values_mut().enumerate() {
-        param.name = format!("p{at}");
-    }
 }
 
 fn number_kernels(plan: &mut Plan) {

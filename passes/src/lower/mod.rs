@@ -230,7 +230,7 @@ impl Lowering<'_> {
             let (slots, rows) = (node.args[1], node.args[2]);
             let rows_shape = &self.graph.ty(rows).shape;
             let index =
-                index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(rows, RESHAPE))?;
+                index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(self.root, RESHAPE))?;
             let value = self.value(rows, &index)?;
             let rank = self.graph.ty(slots).rank();
             let mut target = vec![self.index_of(slots, &index[..rank])?];
