@@ -2,6 +2,7 @@
 
 use crate::lower::Split;
 use crate::rewrite::RewriteReport;
+use crate::rules::Phase;
 use serde::Serialize;
 use std::fmt;
 

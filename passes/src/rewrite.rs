@@ -32,6 +32,8 @@ pub struct Firing {
     pub rule: String,
     /// Its class.
     pub class: Class,
+    /// When it runs.
+    pub phase: Phase,
     /// How many equalities it added.
     pub added: usize,
     /// Whether its left-hand side is gone from the result: if not, the other form was cheaper.
@@ -150,6 +152,7 @@ fn firings(rules: &[Rule], counts: &BTreeMap<String, usize>, egraph: &EGraph, re
     let firing = |rule: &Rule| Firing {
         rule: rule.name.into(),
         class: rule.class,
+        phase: rule.phase,
         added: counts.get(rule.name).copied().unwrap_or(0),
         kept: rule.rewrite.search(&after).is_empty(),
         refused: refused(rule.name),

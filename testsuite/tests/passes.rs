@@ -11,7 +11,8 @@ fn random_leaves(graph: &Graph, binding: &Binding) -> Leaves<f64> {
     };
     let leaf = |node: &sinter_ir::Node| {
         let shape: Vec<usize> = node.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
-        let number = |_: &[usize]| if node.ty.dtype == DType::U32 { (random() * 3.0).floor() } else { random() - 0.5 };
+        let number =
+            |_: &[usize]| if node.ty.dtype == DType::U32 { (random() * 3.0).floor() } else { random() - 0.5 };
         Some((node.op.leaf_name()?.to_string(), Tensor::from_fn(&shape, number)))
     };
     graph.nodes.values().filter_map(leaf).collect()
