@@ -173,7 +173,7 @@ pub(crate) fn dim(token: &str) -> Option<Dim> {
     let (number, symbol) = token.split_at(digits);
     let coeff = if number.is_empty() { 1 } else { number.parse().ok()? };
     match symbol {
-        "" => (!number.is_empty()).then(|| Dim { coeff, sym: None }),
+        "" => (!number.is_empty()).then_some(Dim { coeff, sym: None }),
         _ => Sym::ALL.into_iter().find(|sym| sym.to_string() == symbol).map(|sym| Dim::times(sym, coeff)),
     }
 }

@@ -7,6 +7,7 @@ use petgraph::algo::toposort;
 use petgraph::graph::DiGraph;
 use sinter_ir::{Graph, GraphError, ValueId};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Why a choice of nodes is no graph.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +46,8 @@ pub fn to_graph(egraph: &EGraph, root: Id, choice: &Choice, like: &Graph) -> Res
     let mut index = BTreeMap::new();
     let mut stack = vec![egraph.find(root)];
     while let Some(class) = stack.pop() {
-        if !index.contains_key(&class) {
-            index.insert(class, order.add_node(class));
+        if let Entry::Vacant(entry) = index.entry(class) {
+            entry.insert(order.add_node(class));
             stack.extend(choice[&class].children.iter().map(|child| egraph.find(*child)));
         }
     }
