@@ -20,16 +20,7 @@ pub(super) fn rules() -> Vec<Rule> {
             ),
         Card("scale-before-contract", Fold, R, "A scale of the many scores moves to the few queries.", SCALE_CONTRACT).build(
             "(mul (contract ?s ?a ?b) (const ?c f32))",
-            |site| {
-                let (a, b, c) = (site.id("?a"), site.id("?b"), site.constant("?c")?);
-                if site.ty("?a")?.dtype != DType::F32 {
-                    return Err("the first operand is rounded already, scaling it would round twice".into());
-                }
-                let op = site.op("contract", &["?s"])?;
-                let scale = site.number(c);
-                let scaled = site.add(Op::Map(ScalarOp::Mul), &[a, scale]);
-                Ok(site.add(op, &[scaled, b]))
-            },
+            scale_before_contract,
             Some(SCALE_BF16),
         ),
         Card("scale-into-weight", Fold, R, "A scale of a product moves into the weight.", SCALE_WEIGHT).build(
@@ -44,18 +35,7 @@ pub(super) fn rules() -> Vec<Rule> {
         ),
         Card("gamma-into-weight", Fold, R, "The norm's scale moves into the weight that follows.", GAMMA).build(
             "(contract tk,nk->tn (mul ?x ?g) ?w)",
-            |site| {
-                let gamma = site.ty("?g")?;
-                if !site.weights_only("?g") || gamma.rank() != 2 || gamma.shape[0] != Dim::ONE {
-                    return Err("the factor is not one row of weights".into());
-                }
-                let (x, g) = (site.id("?x"), site.id("?g"));
-                if site.ty("?x")? != site.ty_of(x)? || site.ty("?x")?.shape[1] != gamma.shape[1] {
-                    return Err("the factor widens the operand".into());
-                }
-                let weight = scaled_weight(site, g)?;
-                Ok(site.add(Op::Contract { spec: linear()? }, &[x, weight]))
-            },
+            gamma_into_weight,
             Some(GAMMA_INPUT),
         ),
         Card("row-scale-after", Fold, R, "The norm's row factor moves behind the product, into its epilogue.", ROW_SCALE)
@@ -81,22 +61,51 @@ pub(super) fn rules() -> Vec<Rule> {
         )
         .build(
             "(contract ?s (div (exp (sub ?x (reduce max ?a ?x))) (reduce sum ?a (exp (sub ?x (reduce max ?a ?x))))) ?v)",
-            |site| {
-                let (Op::Contract { spec }, Op::Reduce { axis, .. }) =
-                    (site.op("contract", &["?s"])?, Op::Reduce { axis: axis_of(site)?, monoid: sinter_ir::Monoid::Max })
-                else {
-                    return Err("no contraction".into());
-                };
-                let summed = spec.summed();
-                if summed.len() != 1 || spec.a.find(&summed) != Some(axis) {
-                    return Err(format!("the softmax runs along axis {axis}, but the product sums over {summed:?}"));
-                }
-                let (x, v) = (site.id("?x"), site.id("?v"));
-                Ok(site.add(Op::Attend { spec }, &[x, v]))
-            },
+            cascade,
             Some(CASCADE_OTHER_AXIS),
         ),
     ]
+}
+
+/// One pass in place of three, if the softmax runs along the label that the product sums over.
+fn cascade(site: &mut Site<'_>) -> Built {
+    let (Op::Contract { spec }, Op::Reduce { axis, .. }) =
+        (site.op("contract", &["?s"])?, Op::Reduce { axis: axis_of(site)?, monoid: sinter_ir::Monoid::Max })
+    else {
+        return Err("no contraction".into());
+    };
+    let summed = spec.summed();
+    if summed.len() != 1 || spec.a.find(&summed) != Some(axis) {
+        return Err(format!("the softmax runs along axis {axis}, but the product sums over {summed:?}"));
+    }
+    let (x, v) = (site.id("?x"), site.id("?v"));
+    Ok(site.add(Op::Attend { spec }, &[x, v]))
+}
+
+/// The weight times the row of factors, if the factors are one row of weights.
+fn gamma_into_weight(site: &mut Site<'_>) -> Built {
+    let gamma = site.ty("?g")?;
+    if !site.weights_only("?g") || gamma.rank() != 2 || gamma.shape[0] != Dim::ONE {
+        return Err("the factor is not one row of weights".into());
+    }
+    let (x, g) = (site.id("?x"), site.id("?g"));
+    if site.ty("?x")? != site.ty_of(x)? || site.ty("?x")?.shape[1] != gamma.shape[1] {
+        return Err("the factor widens the operand".into());
+    }
+    let weight = scaled_weight(site, g)?;
+    Ok(site.add(Op::Contract { spec: linear()? }, &[x, weight]))
+}
+
+/// The scale on the first operand, if that is not rounded already.
+fn scale_before_contract(site: &mut Site<'_>) -> Built {
+    let (a, b, c) = (site.id("?a"), site.id("?b"), site.constant("?c")?);
+    if site.ty("?a")?.dtype != DType::F32 {
+        return Err("the first operand is rounded already, scaling it would round twice".into());
+    }
+    let op = site.op("contract", &["?s"])?;
+    let scale = site.number(c);
+    let scaled = site.add(Op::Map(ScalarOp::Mul), &[a, scale]);
+    Ok(site.add(op, &[scaled, b]))
 }
 
 fn linear() -> Result<Einsum, String> {
