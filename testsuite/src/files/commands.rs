@@ -22,10 +22,10 @@ pub(super) fn run(case: &Case) -> Result<String, String> {
         "rewrite" => rewrite(case, &graph),
         "merge" => merge(case, &graph),
         "lower" => lower(&graph),
-        "fuse" => compile(case, &graph).map(|compiled| summary(&compiled)),
-        "tiles" => compile(case, &graph).map(|compiled| lines(compiled.plan.kernels.values())),
-        "plan" => compile(case, &graph).map(|compiled| plan(&compiled)),
-        "explain" => compile(case, &graph).map(|compiled| without_times(&compiled)),
+        "fuse" => compile(case, &graph, summary),
+        "tiles" => compile(case, &graph, |compiled| lines(compiled.plan.kernels.values())),
+        "plan" => compile(case, &graph, plan),
+        "explain" => compile(case, &graph, without_times),
         other => Err(format!("there is no command {other:?}")),
     }
 }
@@ -167,9 +167,13 @@ fn split_lines(splits: &[Split]) -> String {
     splits.iter().map(|split| format!("split {}: {}\n", split.value, split.reason)).collect()
 }
 
-/// The whole pipeline. Its plan is run on the evaluator of tile programs and held against the graph.
-fn compile(case: &Case, graph: &Graph) -> Result<Compiled, String> {
-    let compiled = sinter_passes::compile(graph, &Options::default()).map_err(text)?;
+/// The whole pipeline. Its plan is run on the evaluator of tile programs and held against the graph. A graph that cannot
+/// be compiled gives the reason.
+fn compile(case: &Case, graph: &Graph, show: fn(&Compiled) -> String) -> Result<String, String> {
+    let compiled = match sinter_passes::compile(graph, &Options::default()) {
+        Ok(compiled) => compiled,
+        Err(error) => return Ok(format!("error: {error}")),
+    };
     for tile in compiled.plan.kernels.values() {
         if TileProgram::parse(&tile.to_string()).as_ref() != Ok(tile) {
             return Err(format!("another program is read back of\n{tile}"));
@@ -184,7 +188,7 @@ fn compile(case: &Case, graph: &Graph) -> Result<Compiled, String> {
         leaves.into_iter().filter(|(name, _)| compiled.plan.states.iter().any(|state| state.name == *name)),
     );
     compare(&wanted, &found)?;
-    Ok(compiled)
+    Ok(show(&compiled))
 }
 
 fn summary(compiled: &Compiled) -> String {
