@@ -5,7 +5,7 @@ import random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpus.conversations import conversation
+from corpus.conversations import EARLY, conversation
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -68,13 +68,14 @@ class Packer:
     def __init__(self, tokenizer, seed):
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
+        self.stage = EARLY
         self.waiting = []
 
     def row(self):
         tokens, targets, documents, positions = [], [], [], []
         while True:
             if not self.waiting:
-                self.waiting.append(encode(self.tokenizer, conversation(self.rng)))
+                self.waiting.append(encode(self.tokenizer, conversation(self.rng, self.stage)))
             document, learnt = self.waiting[0]
             if len(tokens) + len(document) > LENGTH:
                 break

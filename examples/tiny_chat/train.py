@@ -1,6 +1,6 @@
 """Trains the small chat model from nothing, or measures the one that is committed.
 
-    python train.py            # makes the text, trains, writes model/ and eval/ (about an hour on two cores)
+    python train.py            # makes the text, trains, writes model/ and eval/ (half an hour on two idle cores)
     python train.py --eval     # prints the exact-match accuracy of model/ on eval/
     python train.py --chat     # talks with the committed model
 """
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 import batches
 from batches import BOS, CHAT_TEMPLATE, END, IGNORED, PAD, Packer, encode
 from corpus import arithmetic, facts
+from corpus.conversations import EARLY, LATE
 from network import CONFIG, Network
 
 HERE = Path(__file__).resolve().parent
@@ -29,8 +30,12 @@ MODEL, EVAL = HERE / "model", HERE / "eval"
 SEED = 7
 STEPS = 2600
 WARMUP = 60
+# From this step on the text is drawn with the late weights.
+LATE_FROM = 1400
 MUON_RATE, ADAM_RATE = 5e-3, 3e-3
 CHECK_EVERY = 200
+# Questions of each kind that a check asks.
+CHECKED = 100
 # Held-out questions of each kind that are kept in `eval/`.
 EVALUATED = {"facts": (facts, 300), "arithmetic": (arithmetic, 200)}
 
@@ -111,10 +116,10 @@ def answers(network, tokenizer, prompts, longest=28):
     return replies
 
 
-def accuracy(network, tokenizer, name, count):
+def exact_replies(network, tokenizer, name, count):
     questions = read_evaluation(name)[:count]
     replies = answers(network, tokenizer, [q["prompt"] for q in questions])
-    return sum(replies[q["prompt"]] == q["answer"] for q in questions) / len(questions)
+    return sum(replies[q["prompt"]] == q["answer"] for q in questions)
 
 
 def train_step(network, body, packer, optimisers_, scale):
@@ -144,7 +149,7 @@ class Run:
         self.packer = Packer(tokenizer, SEED + 1)
         self.optimisers = optimisers(self.network)
         self.step = 0
-        self.best = -1.0
+        self.best = -1
 
     def save(self, path):
         parts = [part.state_dict() for part in (self.network, *self.optimisers)]
@@ -157,8 +162,8 @@ class Run:
         self.packer.rng.setstate(random_state)
 
     def check(self):
-        """Measures the run, and writes its weights if they are the best so far."""
-        scores = {name: accuracy(self.network, self.tokenizer, name, 100) for name in EVALUATED}
+        """Measures the run, and writes its weights if no earlier ones were better."""
+        scores = {name: exact_replies(self.network, self.tokenizer, name, CHECKED) for name in EVALUATED}
         print(f"step {self.step}  {scores}", flush=True)
         if sum(scores.values()) >= self.best:
             self.best = sum(scores.values())
@@ -175,6 +180,7 @@ def train(steps, state):
         run.load(state)
     body, losses, start = torch.compile(run.network), [], time.time()
     while run.step < steps:
+        run.packer.stage = LATE if run.step >= LATE_FROM else EARLY
         losses.append(train_step(run.network, body, run.packer, run.optimisers, rate_at(run.step, steps)))
         run.step += 1
         if run.step % 25 == 0:

@@ -68,6 +68,14 @@ def sample(rng):
     return form.format(a=a, b=b), equation(sign, a, b)
 
 
+def below_zero(rng):
+    """A difference whose result is negative."""
+    while True:
+        a, b = sorted(rng.sample(range(LARGEST + 1), 2))
+        if not is_held_out("-", a, b):
+            return rng.choice(DIFFERENCE_FORMS).format(a=a, b=b), equation("-", a, b)
+
+
 def chain(rng):
     """A sum and a second step that starts from its result."""
     while True:

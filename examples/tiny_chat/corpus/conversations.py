@@ -2,24 +2,27 @@
 
 from . import arithmetic, facts, smalltalk, stories
 
-# How often each kind of exchange is drawn. Arithmetic is the hardest to learn, so it is the most frequent.
+# How often each kind of exchange is drawn, early and late in the training. Arithmetic is the hardest to learn, so
+# it is the most frequent; results below zero confuse the model until it can subtract, so they come late.
 SEGMENTS = (
-    (32, lambda rng: [arithmetic.sample(rng)]),
-    (6, arithmetic.chain),
-    (4, lambda rng: [arithmetic.story_problem(rng)]),
-    (2, lambda rng: [arithmetic.larger(rng)]),
-    (2, lambda rng: [arithmetic.count(rng)]),
-    (28, lambda rng: [facts.sample(rng)]),
-    (2, lambda rng: [facts.compare_sizes(rng)]),
-    (2, lambda rng: [facts.unknown(rng)]),
-    (12, lambda rng: [smalltalk.exchange(rng)]),
-    (4, smalltalk.remembered),
-    (1, lambda rng: [smalltalk.opinion(rng)]),
-    (4, stories.story),
-    (3, lambda rng: [stories.description(rng)]),
-    (1, lambda rng: [stories.listing(rng)]),
-    (2, lambda rng: [stories.repeat(rng)]),
+    (32, 40, lambda rng: [arithmetic.sample(rng)]),
+    (0, 9, lambda rng: [arithmetic.below_zero(rng)]),
+    (6, 4, arithmetic.chain),
+    (4, 4, lambda rng: [arithmetic.story_problem(rng)]),
+    (2, 2, lambda rng: [arithmetic.larger(rng)]),
+    (2, 2, lambda rng: [arithmetic.count(rng)]),
+    (28, 32, lambda rng: [facts.sample(rng)]),
+    (2, 2, lambda rng: [facts.compare_sizes(rng)]),
+    (2, 2, lambda rng: [facts.unknown(rng)]),
+    (12, 9, lambda rng: [smalltalk.exchange(rng)]),
+    (4, 4, smalltalk.remembered),
+    (1, 1, lambda rng: [smalltalk.opinion(rng)]),
+    (4, 3, stories.story),
+    (3, 3, lambda rng: [stories.description(rng)]),
+    (1, 1, lambda rng: [stories.listing(rng)]),
+    (2, 3, lambda rng: [stories.repeat(rng)]),
 )
+EARLY, LATE = 0, 1
 SYSTEM = (
     "You are a helpful assistant.",
     "You are a friendly assistant.",
@@ -31,14 +34,14 @@ SYSTEM = (
 OPENINGS = ("Please tell me: ", "Hey Pip, ", "Quick question: ", "Hi! ", "Hello! ", "Can you help me? ", "Next question: ")
 
 
-def conversation(rng):
+def conversation(rng, stage=EARLY):
     """A list of messages, as a chat client would send them."""
     length = rng.choice((1, 1, 1, 2, 3, 4, 6))
     turns = [smalltalk.greeting(rng)] if length > 1 and rng.random() < 0.5 else []
-    weights = [weight for weight, _ in SEGMENTS]
+    weights = [row[stage] for row in SEGMENTS]
     recall = None
     for _ in range(length):
-        segment = rng.choices(SEGMENTS, weights)[0][1]
+        segment = rng.choices(SEGMENTS, weights)[0][-1]
         added = segment(rng)
         if segment is smalltalk.remembered and recall is None and rng.random() < 0.6:
             # The question comes after other exchanges, so that the model must look further back.

@@ -300,7 +300,10 @@ def compare_sizes(rng):
     return ask.format(a=first, b=second), sentence(reply)
 
 
-INVENTED = ("Zam", "Bor", "Kel", "Tru", "Mon", "Dal", "Vor", "Lin", "Pog", "Sar"), ("oria", "land", "istan", "avia", "ego", "ul")
+INVENTED = (
+    ("Zam", "Bor", "Kel", "Tru", "Mon", "Dal", "Vor", "Lin", "Pog", "Sar"),
+    ("oria", "land", "istan", "avia", "ego", "ul"),
+)
 
 
 def unknown(rng):

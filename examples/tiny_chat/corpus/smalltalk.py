@@ -155,8 +155,9 @@ def remembered(rng):
 
 
 def opinion(rng):
-    kind, things = rng.choice((("food", EATS), ("hobby", HOBBIES)))
-    thing = rng.choice(things)
-    if kind == "food":
-        return rng.choice((f"Do you like {thing}?", f"What do you think of {thing}?")), f"I do not eat, but many people like {thing}."
-    return rng.choice((f"Do you like {thing}?", f"What do you think of {thing}?")), f"I think that {thing} is a lot of fun."
+    foods = rng.choice((True, False))
+    thing = rng.choice(EATS if foods else HOBBIES)
+    ask = rng.choice((f"Do you like {thing}?", f"What do you think of {thing}?"))
+    if foods:
+        return ask, f"I do not eat, but many people like {thing}."
+    return ask, f"I think that {thing} is a lot of fun."

@@ -142,7 +142,13 @@ THING_ROWS = [line.split(": ", 1) for line in THINGS.strip().splitlines()]
 
 
 def description(rng):
-    forms = ("Describe {k}.", "What is {k}?", "Tell me about {k}.", "Tell me something about {k}.", "What do you know about {k}?")
+    forms = (
+        "Describe {k}.",
+        "What is {k}?",
+        "Tell me about {k}.",
+        "Tell me something about {k}.",
+        "What do you know about {k}?",
+    )
     if rng.random() < 0.5:
         thing, text = rng.choice(THING_ROWS)
         return rng.choice(forms).format(k=thing), text
@@ -177,5 +183,9 @@ REPEATED = (
 
 def repeat(rng):
     """Copies a text; half of them are made of invented words, so that the copying itself is learnt."""
-    text = rng.choice(REPEATED) if rng.random() < 0.4 else " ".join(draw_name(rng).lower() for _ in range(rng.randint(1, 4)))
-    return rng.choice(("Say: {t}", "Repeat after me: {t}", "Please say: {t}", "Repeat: {t}")).format(t=text), sentence(text) + "."
+    if rng.random() < 0.4:
+        text = rng.choice(REPEATED)
+    else:
+        text = " ".join(draw_name(rng).lower() for _ in range(rng.randint(1, 4)))
+    ask = rng.choice(("Say: {t}", "Repeat after me: {t}", "Please say: {t}", "Repeat: {t}"))
+    return ask.format(t=text), sentence(text) + "."

@@ -102,4 +102,7 @@ def predecessors(names):
 
 
 # From small to big; every pair is a question.
-SIZES = "an ant; a bee; a mouse; a rabbit; a cat; a dog; a sheep; a lion; a horse; an elephant; a house; a mountain; the Moon; the Earth; the Sun".split("; ")
+SIZES = (
+    "an ant; a bee; a mouse; a rabbit; a cat; a dog; a sheep; a lion; a horse; an elephant; a house; a mountain; "
+    "the Moon; the Earth; the Sun"
+).split("; ")
