@@ -40,21 +40,17 @@ pub struct Cut {
 pub fn cut(graph: &Graph) -> Result<Cut, GraphError> {
     let hidden = hidden_values(graph);
     let mut cut = Cut::default();
-    let mut known: HashMap<Graph, usize> = HashMap::new();
     let mut entry = None;
     let mut copied = vec![(ValueId(0), usize::MAX); graph.nodes.len()];
     for (number, segment) in segments(graph, &hidden).into_iter().enumerate() {
         let mut builder = BlockBuilder::new(graph, entry, &mut copied, number);
         builder.outputs(&segment)?;
         let (graph, names) = (builder.block, builder.names);
-        let index = match known.get(&graph) {
-            Some(index) => *index,
-            None => {
-                cut.blocks.push(Block { graph: graph.clone() });
-                known.insert(graph, cut.blocks.len() - 1);
-                cut.blocks.len() - 1
-            }
-        };
+        // There are few distinct blocks, and different ones differ early: comparing is cheaper than hashing.
+        let index = cut.blocks.iter().position(|block| block.graph == graph).unwrap_or(cut.blocks.len());
+        if index == cut.blocks.len() {
+            cut.blocks.push(Block { graph });
+        }
         cut.instances.push(Instance { block: index, names });
         entry = segment.exit;
     }

@@ -101,7 +101,8 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
             splits,
             proof,
         });
-        blocks.push(LoweredBlock { graph: merged, groups });
+        let hidden = cut::hidden_values(&merged);
+        blocks.push(LoweredBlock { graph: merged, groups, hidden });
     }
     let plan = clock.time("plan", || plan::plan(&graph.name, &cut, &blocks))?;
     clock.time("check", || plan.verify())?;

@@ -1,12 +1,12 @@
 //! Planning: the groups of every block instance become launches; buffers share memory where their lives do not meet.
 
-use crate::cut::{Cut, Instance, RESIDUAL, hidden_values};
+use crate::cut::{Cut, Instance, RESIDUAL};
 use crate::lower::{Group, Source};
 use sinter_ir::{
     Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, Plan, Slot, StateDef, Step,
     TileProgram, Type, ValueDef, ValueId, WeightDef, WeightId,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A distinct block after rewriting and lowering.
 pub struct LoweredBlock {
@@ -14,6 +14,8 @@ pub struct LoweredBlock {
     pub graph: Graph,
     /// Its groups in topological order.
     pub groups: Vec<Group>,
+    /// Which of its values depend on the hidden state.
+    pub hidden: IdVec<ValueId, bool>,
 }
 
 /// The plan of a whole graph.
@@ -38,9 +40,9 @@ struct Planner {
     kernels: HashMap<TileProgram, KernelId>,
     /// The kernel of a block's group, by which of its weights lie in panels.
     of_group: HashMap<(usize, usize, u64), KernelId>,
-    weights: BTreeMap<(String, Layout), WeightId>,
+    weights: HashMap<Graph, [Option<WeightId>; 2]>,
     /// The weights that a product reads in panels.
-    panels: BTreeSet<String>,
+    panels: HashSet<Graph>,
     /// Results that do not depend on the hidden state: computed once for all blocks.
     shared: BTreeMap<(KernelId, String), Arg>,
     residual: Option<Arg>,
@@ -57,19 +59,16 @@ impl Planner {
         for source in block.groups.iter().flat_map(|group| &group.sources) {
             let Source::Weight(value, layout) = source else { continue };
             if !sources.contains_key(value) {
-                let graph = weight_source(&block.graph, *value, instance)?;
-                let text = graph.to_string();
-                sources.insert(*value, (graph, text));
+                sources.insert(*value, weight_source(&block.graph, *value, instance)?);
             }
             if *layout == Layout::Panels {
-                self.panels.insert(sources[value].1.clone());
+                self.panels.insert(sources[value].clone());
             }
         }
         Ok(sources)
     }
 
     fn instance(&mut self, block: &LoweredBlock, instance: &Instance, sources: WeightSources) {
-        let hidden = hidden_values(&block.graph);
         let mut known: BTreeMap<ValueId, Arg> = BTreeMap::new();
         for (number, group) in block.groups.iter().enumerate() {
             let (mut args, mut packed) = (Vec::new(), 0u64);
@@ -95,7 +94,7 @@ impl Planner {
                 args.push(arg);
             }
             let kernel = self.kernel((instance.block, number, packed), group);
-            self.launch(Step { kernel, args }, &written, (group.root, hidden[group.root]), &mut known);
+            self.launch(Step { kernel, args }, &written, (group.root, block.hidden[group.root]), &mut known);
         }
         let exit = block.graph.outputs.iter().find(|(name, _)| name == RESIDUAL);
         self.residual = exit.map(|(_, value)| known[value]).or(self.residual);
@@ -109,9 +108,10 @@ impl Planner {
         (root, hidden): (ValueId, bool),
         known: &mut BTreeMap<ValueId, Arg>,
     ) {
-        let reads = step.args.iter().enumerate().filter(|(at, _)| !written.contains(at)).map(|(_, arg)| arg);
-        let key = (step.kernel, format!("{:?}", reads.collect::<Vec<_>>()));
         if !hidden {
+            let reads =
+                step.args.iter().enumerate().filter(|(at, _)| !written.contains(at)).map(|(_, arg)| arg);
+            let key = (step.kernel, format!("{:?}", reads.collect::<Vec<_>>()));
             if let Some(arg) = self.shared.get(&key) {
                 known.insert(root, *arg);
                 return;
@@ -174,19 +174,21 @@ impl Planner {
     }
 
     /// The weight and the layout in which it is kept.
-    fn weight(&mut self, ty: &Type, layout: Layout, (source, text): &(Graph, String)) -> (Arg, Layout) {
-        let layout = if ty.rank() == 2 && self.panels.contains(text) { Layout::Panels } else { layout };
-        if let Some(known) = self.weights.get(&(text.clone(), layout)) {
-            return (Arg::Weight(*known), layout);
+    fn weight(&mut self, ty: &Type, layout: Layout, source: &Graph) -> (Arg, Layout) {
+        let layout = if ty.rank() == 2 && self.panels.contains(source) { Layout::Panels } else { layout };
+        if !self.weights.contains_key(source) {
+            self.weights.insert(source.clone(), [None; 2]);
         }
-        let id = self.plan.weights.push(WeightDef { source: source.clone(), ty: ty.clone(), layout });
-        self.weights.insert((text.clone(), layout), id);
+        let known =
+            self.weights.get_mut(source).and_then(|ids| ids.get_mut(usize::from(layout == Layout::Panels)));
+        let new = || self.plan.weights.push(WeightDef { source: source.clone(), ty: ty.clone(), layout });
+        let id = known.map_or(WeightId(0), |known| *known.get_or_insert_with(new));
         (Arg::Weight(id), layout)
     }
 }
 
-/// The graph that computes each weight of a block instance, and its text, by which equal weights are found.
-type WeightSources = BTreeMap<ValueId, (Graph, String)>;
+/// The graph that computes each weight of a block instance.
+type WeightSources = BTreeMap<ValueId, Graph>;
 
 fn border(defs: &mut Vec<StateDef>, name: &str, node: &sinter_ir::Node) -> usize {
     defs.iter().position(|def| def.name == name).unwrap_or_else(|| {
