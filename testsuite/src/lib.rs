@@ -1,6 +1,7 @@
 //! What the tests share: a reference runner for plans, and the way to a checkpoint's values.
 
 pub mod files;
+pub mod fuzz;
 pub mod golden;
 pub mod host;
 pub mod reference;
