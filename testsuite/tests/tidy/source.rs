@@ -76,7 +76,7 @@ pub(crate) fn functions(text: &str) -> Vec<(usize, String, usize)> {
         let length = if alone {
             Some(0)
         } else {
-            lines[at + 1..].iter().position(|line| closes(&line)).map(|end| end + 1)
+            lines[at + 1..].iter().position(closes).map(|end| end + 1)
         };
         found.extend(length.map(|length| (at + 1, name.to_string(), length + 1)));
     }
