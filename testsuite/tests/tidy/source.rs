@@ -73,11 +73,7 @@ pub(crate) fn functions(text: &str) -> Vec<(usize, String, usize)> {
                 .is_some_and(|rest| rest.starts_with('}') || (rest.starts_with(')') && rest.ends_with(';')))
         };
         let alone = line.ends_with('}') || line.ends_with(';');
-        let length = if alone {
-            Some(0)
-        } else {
-            lines[at + 1..].iter().position(closes).map(|end| end + 1)
-        };
+        let length = if alone { Some(0) } else { lines[at + 1..].iter().position(closes).map(|end| end + 1) };
         found.extend(length.map(|length| (at + 1, name.to_string(), length + 1)));
     }
     found
