@@ -1,8 +1,13 @@
 //! What the documents show is true: their graphs and tile programs are read back, their file tests pass.
 
-use sinter_ir::{Graph, TileProgram, verify, verify_tile};
+use sinter_frontend::build::BuildOptions;
+use sinter_ir::{DType, Graph, TileProgram, verify, verify_tile};
 use sinter_testsuite::files::Case;
+use sinter_testsuite::golden;
 use std::path::{Path, PathBuf};
+
+/// The most lines of a document.
+const LINES: usize = 120;
 
 fn documents() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
@@ -80,16 +85,33 @@ fn shown_file_tests_pass() {
     assert!(count >= 2, "{count} cases");
 }
 
+/// `docs/one-block.md` follows the second distinct block of a golden model: its graph, and the kernels in their order.
 #[test]
-fn the_glossary_and_the_steps_name_what_is_there() {
+fn the_followed_block_is_the_one_that_is_compiled() {
+    let (_, text) =
+        documents().into_iter().find(|(path, _)| path.ends_with("one-block.md")).expect("the block");
+    let graph = golden::open("llama").model.build(BuildOptions::new(DType::F32)).expect("the graph builds");
+    let compiled = sinter_passes::compile(&graph, &sinter_passes::Options::default()).expect("it compiles");
+    assert_eq!(blocks(&text, "graph"), [compiled.fused[1].to_string()]);
+    let kernels: Vec<String> = compiled.plan.kernels.values().map(TileProgram::to_string).collect();
+    let shown = blocks(&text, "tile");
+    let first = kernels.iter().position(|kernel| *kernel == shown[0]);
+    let first = first.unwrap_or_else(|| panic!("not a kernel of the model:\n{}", shown[0]));
+    assert_eq!(shown, kernels[first..first + shown.len()]);
+}
+
+#[test]
+fn documents_are_short_and_name_what_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for (path, text) in documents() {
-        // A word in back quotes with a slash and a known ending is a file of the repository.
+        let place = path.display();
+        assert!(text.lines().count() <= LINES, "{place} has more than {LINES} lines");
+        // A word in back quotes that begins with a folder of the repository is a path, with a line number at most.
         for word in text.split('`').skip(1).step_by(2) {
-            let ending =
-                [".rs", ".test", ".toml", ".md", ".py", ".graph"].iter().any(|ending| word.ends_with(ending));
-            let is_path = ending && word.contains('/') && !word.contains([' ', '*', '<', '\n']);
-            assert!(!is_path || root.join(word).exists(), "{}: {word} is not there", path.display());
+            let Some((folder, _)) = word.split_once('/') else { continue };
+            let plain = !word.contains([' ', '*', '<', '{', '\n']) && !folder.is_empty();
+            let file = word.split(':').next().unwrap_or(word);
+            assert!(!(plain && root.join(folder).is_dir()) || root.join(file).exists(), "{place}: {word}");
         }
     }
 }
