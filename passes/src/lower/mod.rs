@@ -4,7 +4,7 @@
 //! Views disappear into indices. A contraction or an attention in the cone gives the space its shape, and what lies
 //! between it and the root becomes its epilogue; reductions become stages of a row program. Whatever does not fit is
 //! refused with the value that must be materialised first, and lowering is tried again with that value as a root of
-//! its own: so every graph lowers, and a missed fusion has a name.
+//! its own, and a missed fusion has a name. What has no program even as a root is an error with its name.
 
 mod anchor;
 mod bounds;
