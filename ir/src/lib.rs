@@ -37,6 +37,7 @@ mod text;
 mod tile;
 mod verify;
 
+mod gpu;
 mod kernel;
 mod plan;
 mod tile_eval;
@@ -47,6 +48,10 @@ pub use dot::to_dot;
 pub use dtype::{DType, Type};
 pub use entity::{Id, IdVec};
 pub use eval::{EvalError, Real, Tensor, evaluate, evaluate_op};
+pub use gpu::{
+    Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuParam,
+    GpuProgram, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef, weight_pitch,
+};
 pub use graph::{Graph, GraphError, Node, ValueId};
 pub use infer::infer;
 pub use kernel::{HostKernel, KernelEntry};
