@@ -96,7 +96,7 @@ impl Slot {
 }
 
 /// An argument of a launch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Arg {
     /// A packed weight.
     Weight(WeightId),

@@ -3,9 +3,10 @@
 //! A value is *hidden* if it depends on rows gathered from a weight: the embeddings and all that follows. Where exactly
 //! one hidden value is live, the graph is cut; between two cuts lies a block. Everything else (positions, rotation
 //! tables, masks, slots) is cheap or shared, and each block takes its own copy. Blocks that differ only in the names
-//! of their weights and states are one distinct block: work grows with the distinct blocks, not with the layers.
+//! of their weights and states are one distinct block: work grows with the distinct blocks, not with the layers. A
+//! segment is copied only if it is no block yet; a repeated one is recognised in place.
 
-use sinter_ir::{Graph, GraphError, IdVec, Op, ValueId};
+use sinter_ir::{Graph, GraphError, IdVec, Node, Op, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The name of a block's hidden input and of its hidden output.
@@ -41,17 +42,28 @@ pub fn cut(graph: &Graph) -> Result<Cut, GraphError> {
     let hidden = hidden_values(graph);
     let mut cut = Cut::default();
     let mut entry = None;
-    let mut copied = vec![(ValueId(0), usize::MAX); graph.nodes.len()];
-    for (number, segment) in segments(graph, &hidden).into_iter().enumerate() {
-        let mut builder = BlockBuilder::new(graph, entry, &mut copied, number);
-        builder.outputs(&segment)?;
-        let (graph, names) = (builder.block, builder.names);
-        // There are few distinct blocks, and different ones differ early: comparing is cheaper than hashing.
-        let index = cut.blocks.iter().position(|block| block.graph == graph).unwrap_or(cut.blocks.len());
-        if index == cut.blocks.len() {
-            cut.blocks.push(Block { graph });
-        }
-        cut.instances.push(Instance { block: index, names });
+    let mut marks = Marks::new(graph);
+    for segment in segments(graph, &hidden) {
+        let again = cut.blocks.iter().enumerate().find_map(|(index, block)| {
+            let names = Matcher::new(graph, entry, &block.graph, &mut marks).names(&segment)?;
+            Some(Instance { block: index, names })
+        });
+        let instance = match again {
+            Some(instance) => instance,
+            None => {
+                let mut builder = BlockBuilder::new(graph, entry, &mut marks);
+                builder.outputs(&segment)?;
+                let (graph, names) = (builder.block, builder.names);
+                // There are few distinct blocks, and different ones differ early: comparing is cheaper than hashing.
+                let known = cut.blocks.iter().position(|block| block.graph == graph);
+                let block = known.unwrap_or(cut.blocks.len());
+                if known.is_none() {
+                    cut.blocks.push(Block { graph });
+                }
+                Instance { block, names }
+            }
+        };
+        cut.instances.push(instance);
         entry = segment.exit;
     }
     Ok(cut)
@@ -77,20 +89,25 @@ struct Segment {
 }
 
 fn segments(graph: &Graph, hidden: &IdVec<ValueId, bool>) -> Vec<Segment> {
-    let mut last_use: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let mut last_use: IdVec<ValueId, Option<ValueId>> = graph.nodes.ids().map(|_| None).collect();
     for (value, node) in graph.nodes.iter().filter(|(value, _)| hidden[*value]) {
-        last_use.extend(node.args.iter().filter(|arg| hidden[**arg]).map(|arg| (*arg, value)));
+        node.args.iter().filter(|arg| hidden[**arg]).for_each(|arg| last_use[*arg] = Some(value));
     }
-    let finals: BTreeSet<ValueId> = graph.outputs.iter().map(|(_, value)| *value).collect();
+    let mut finals: BTreeMap<ValueId, Vec<&String>> = BTreeMap::new();
+    for (name, value) in &graph.outputs {
+        finals.entry(*value).or_default().push(name);
+    }
     let mut live = BTreeSet::new();
     let (mut found, mut outputs) = (Vec::new(), Vec::new());
     for value in graph.nodes.ids().filter(|value| hidden[*value]) {
-        live.retain(|arg| last_use.get(arg) != Some(&value));
-        if last_use.contains_key(&value) {
+        for arg in graph.node(value).args.iter().filter(|arg| last_use[**arg] == Some(value)) {
+            live.remove(arg);
+        }
+        if last_use[value].is_some() {
             live.insert(value);
         }
-        if finals.contains(&value) {
-            outputs.extend(graph.outputs.iter().filter(|(_, output)| *output == value).cloned());
+        if let Some(names) = finals.get(&value) {
+            outputs.extend(names.iter().map(|name| (name.to_string(), value)));
         }
         let is_cut = live.len() == 1 && live.contains(&value) && is_residual_add(graph, value);
         if is_cut {
@@ -113,13 +130,128 @@ fn is_residual_add(graph: &Graph, value: ValueId) -> bool {
         && node.args.iter().all(|arg| graph.ty(*arg).shape == node.ty.shape)
 }
 
+/// For each value of a graph its counterpart in a block. One table serves all blocks: an entry counts only if it is of
+/// the latest round.
+struct Marks {
+    entries: IdVec<ValueId, (ValueId, usize)>,
+    round: usize,
+}
+
+impl Marks {
+    fn new(graph: &Graph) -> Self {
+        Self { entries: graph.nodes.ids().map(|_| (ValueId(0), 0)).collect(), round: 0 }
+    }
+
+    /// Forgets all counterparts.
+    fn clear(&mut self) {
+        self.round += 1;
+    }
+
+    fn get(&self, value: ValueId) -> Option<ValueId> {
+        let (counterpart, round) = self.entries[value];
+        (round == self.round).then_some(counterpart)
+    }
+
+    fn set(&mut self, value: ValueId, counterpart: ValueId) {
+        self.entries[value] = (counterpart, self.round);
+    }
+}
+
+/// Recognises a segment as a block that is known, without copying it: walks both from the outputs to the leaves and
+/// compares node with node.
+struct Matcher<'a> {
+    source: &'a Graph,
+    entry: Option<ValueId>,
+    block: &'a Graph,
+    marks: &'a mut Marks,
+    /// The source's counterpart of each value of the block.
+    pairs: IdVec<ValueId, Option<ValueId>>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(source: &'a Graph, entry: Option<ValueId>, block: &'a Graph, marks: &'a mut Marks) -> Self {
+        marks.clear();
+        Self { source, entry, block, marks, pairs: IdVec::default() }
+    }
+
+    /// What the block's names stand for in the segment; none if the segment is another block.
+    fn names(mut self, segment: &Segment) -> Option<BTreeMap<String, String>> {
+        let roots = segment.outputs.iter().map(|(_, value)| *value).chain(segment.exit);
+        let named = self.block.outputs.last().is_some_and(|(name, _)| name == RESIDUAL);
+        if named != segment.exit.is_some() || self.block.outputs.len() != roots.clone().count() {
+            return None;
+        }
+        self.pairs = self.block.nodes.ids().map(|_| None).collect();
+        for ((_, twin), value) in self.block.outputs.iter().zip(roots) {
+            self.pair(*twin, value)?;
+        }
+        let mut names = BTreeMap::new();
+        for (twin, node) in self.block.nodes.iter().rev() {
+            // Each node of a block is below an output, so its users have paired it.
+            let value = self.pairs[twin]?;
+            if !self.same(node, value) {
+                return None;
+            }
+            let original = self.source.node(value);
+            // Of the entry the block has an input, which has no operands.
+            for (twin, value) in node.args.iter().zip(&original.args) {
+                self.pair(*twin, *value)?;
+            }
+            if let Op::Param { name, .. } | Op::State { name, .. } = &node.op {
+                names.insert(name.clone(), original.op.leaf_name()?.to_string());
+            }
+        }
+        self.output_names(segment, &mut names).then_some(names)
+    }
+
+    /// Makes two values counterparts; none if one of them has another already.
+    fn pair(&mut self, twin: ValueId, value: ValueId) -> Option<()> {
+        match (self.pairs[twin], self.marks.get(value)) {
+            (None, None) => {
+                self.pairs[twin] = Some(value);
+                self.marks.set(value, twin);
+                Some(())
+            }
+            (known, back) => (known == Some(value) && back == Some(twin)).then_some(()),
+        }
+    }
+
+    /// Whether a node of the block is what copying the value would give, up to the names of weights and states.
+    fn same(&self, twin: &Node, value: ValueId) -> bool {
+        let node = self.source.node(value);
+        if self.entry == Some(value) {
+            return matches!(&twin.op, Op::Input { name, .. } if name == RESIDUAL) && twin.ty == node.ty;
+        }
+        let op = match (&twin.op, &node.op) {
+            (Op::Param { .. }, Op::Param { .. }) | (Op::State { .. }, Op::State { .. }) => true,
+            (a, b) => a == b,
+        };
+        op && twin.args.len() == node.args.len() && twin.ty == node.ty
+    }
+
+    /// Adds the outputs to the names. An output is called after its state where it has one; a block where that differs
+    /// is another one.
+    fn output_names(&self, segment: &Segment, names: &mut BTreeMap<String, String>) -> bool {
+        for ((canonical, _), (name, _)) in self.block.outputs.iter().zip(&segment.outputs) {
+            let fits = match names.get(canonical) {
+                Some(real) => real == name,
+                None => names.values().all(|real| real != name),
+            };
+            if !fits {
+                return false;
+            }
+            names.insert(canonical.clone(), name.clone());
+        }
+        true
+    }
+}
+
 struct BlockBuilder<'a> {
     source: &'a Graph,
     entry: Option<ValueId>,
     block: Graph,
-    /// The copy of each value of the source, and the number of the block that made it.
-    copied: &'a mut Vec<(ValueId, usize)>,
-    number: usize,
+    /// The copy of each value.
+    marks: &'a mut Marks,
     /// Canonical name to real name, and back.
     names: BTreeMap<String, String>,
     canonical: HashMap<String, String>,
@@ -128,18 +260,13 @@ struct BlockBuilder<'a> {
 }
 
 impl<'a> BlockBuilder<'a> {
-    fn new(
-        source: &'a Graph,
-        entry: Option<ValueId>,
-        copied: &'a mut Vec<(ValueId, usize)>,
-        number: usize,
-    ) -> Self {
+    fn new(source: &'a Graph, entry: Option<ValueId>, marks: &'a mut Marks) -> Self {
+        marks.clear();
         Self {
             source,
             entry,
             block: Graph::new("block"),
-            copied,
-            number,
+            marks,
             names: BTreeMap::new(),
             canonical: HashMap::new(),
             weights: 0,
@@ -178,24 +305,25 @@ impl<'a> BlockBuilder<'a> {
     fn copy(&mut self, root: ValueId) -> Result<ValueId, GraphError> {
         let mut stack = vec![root];
         while let Some(value) = stack.last().copied() {
-            let node = self.source.node(value);
             let is_entry = self.entry == Some(value);
-            let waiting = node.args.iter().find(|arg| !self.is_copied(**arg));
-            if let (false, Some(arg)) = (is_entry || self.is_copied(value), waiting) {
+            let done = is_entry || self.marks.get(value).is_some();
+            let waiting = self.source.node(value).args.iter().find(|arg| self.marks.get(**arg).is_none());
+            if let (false, Some(arg)) = (done, waiting) {
                 stack.push(*arg);
                 continue;
             }
             stack.pop();
-            if !self.is_copied(value) {
+            if self.marks.get(value).is_none() {
                 let copy = self.copy_node(value, is_entry)?;
-                self.copied[value.0 as usize] = (copy, self.number);
+                self.marks.set(value, copy);
             }
         }
-        Ok(self.copied[root.0 as usize].0)
+        Ok(self.copied(root))
     }
 
-    fn is_copied(&self, value: ValueId) -> bool {
-        self.copied[value.0 as usize].1 == self.number
+    /// The copy of a value that has one.
+    fn copied(&self, value: ValueId) -> ValueId {
+        self.marks.entries[value].0
     }
 
     fn copy_node(&mut self, value: ValueId, is_entry: bool) -> Result<ValueId, GraphError> {
@@ -212,8 +340,55 @@ impl<'a> BlockBuilder<'a> {
             }
             op => op.clone(),
         };
-        let args: Vec<ValueId> = node.args.iter().map(|arg| self.copied[arg.0 as usize].0).collect();
+        let args: Vec<ValueId> = node.args.iter().map(|arg| self.copied(*arg)).collect();
         // The types are those of the source, so they need not be inferred again.
-        Ok(self.block.nodes.push(sinter_ir::Node { op, args, ty: node.ty.clone() }))
+        Ok(self.block.nodes.push(Node { op, args, ty: node.ty.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sinter_ir::{DType, Dim, ScalarOp, Sym};
+
+    /// The embeddings, then for each pair of weights a residual layer that scales by both.
+    fn layers(weights: &[(&str, &str)]) -> Graph {
+        let mut graph = Graph::new("layers");
+        let ids = graph.input("ids", DType::U32, &[Sym::T.into()]).unwrap();
+        let table = graph.param("table", DType::F32, &[Dim::of(8), Dim::of(4)]).unwrap();
+        let mut hidden = graph.gather(table, ids).unwrap();
+        let mut params: BTreeMap<&str, ValueId> = BTreeMap::new();
+        for (a, b) in weights {
+            let mut branch = hidden;
+            for name in [a, b] {
+                let param = *params
+                    .entry(name)
+                    .or_insert_with(|| graph.param(name, DType::F32, &[Dim::ONE, Dim::of(4)]).unwrap());
+                branch = graph.push(Op::Map(ScalarOp::Mul), &[branch, param]).unwrap();
+            }
+            hidden = graph.push(Op::Map(ScalarOp::Add), &[hidden, branch]).unwrap();
+        }
+        let last = graph.push(Op::Map(ScalarOp::Exp), &[hidden]).unwrap();
+        graph.output("last", last);
+        graph
+    }
+
+    #[test]
+    fn a_repeated_segment_is_recognised_whatever_its_weights_are_called() {
+        let cut = cut(&layers(&[("a", "b"), ("c", "d"), ("e", "f"), ("d", "c")])).unwrap();
+        let blocks: Vec<usize> = cut.instances.iter().map(|instance| instance.block).collect();
+        assert_eq!(blocks, [0, 1, 1, 1, 2]);
+        let names: Vec<_> =
+            cut.instances[3].names.iter().map(|(name, real)| (&name[..], &real[..])).collect();
+        assert_eq!(names, [("w0", "d"), ("w1", "c")]);
+    }
+
+    #[test]
+    fn a_weight_used_twice_is_not_two_weights() {
+        let blocks = |weights| -> Vec<usize> {
+            cut(&layers(weights)).unwrap().instances.iter().map(|instance| instance.block).collect()
+        };
+        assert_eq!(blocks(&[("a", "b"), ("c", "d"), ("e", "e"), ("f", "f")]), [0, 1, 2, 2, 3]);
+        assert_eq!(blocks(&[("a", "b"), ("e", "e"), ("c", "d"), ("f", "f")]), [0, 1, 2, 1, 3]);
     }
 }

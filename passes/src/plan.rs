@@ -3,10 +3,10 @@
 use crate::cut::{Cut, Instance, RESIDUAL};
 use crate::lower::{Group, Source};
 use sinter_ir::{
-    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, Plan, Slot, StateDef, Step,
-    TileProgram, Type, ValueDef, ValueId, WeightDef, WeightId,
+    Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, Plan, Slot, Step, TileProgram,
+    Type, ValueDef, ValueId, WeightDef, WeightId,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A distinct block after rewriting and lowering.
 pub struct LoweredBlock {
@@ -21,12 +21,13 @@ pub struct LoweredBlock {
 /// The plan of a whole graph.
 pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, GraphError> {
     let mut planner = Planner { plan: Plan { name: name.into(), ..Plan::default() }, ..Planner::default() };
+    let prepared = blocks.iter().map(|block| planner.prepare(block)).collect::<Result<Vec<_>, _>>()?;
     let mut sources = Vec::with_capacity(cut.instances.len());
     for instance in &cut.instances {
-        sources.push(planner.weight_sources(&blocks[instance.block], instance)?);
+        sources.push(planner.weight_sources(&prepared[instance.block], instance));
     }
     for (instance, sources) in cut.instances.iter().zip(sources) {
-        planner.instance(&blocks[instance.block], instance, sources);
+        planner.instance(&prepared[instance.block], instance, &sources);
     }
     let mut plan = planner.plan;
     share_memory(&mut plan);
@@ -34,49 +35,101 @@ pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, Grap
     Ok(plan)
 }
 
+/// A block and what planning needs of it, the same for all its instances.
+struct Prepared<'a> {
+    block: &'a LoweredBlock,
+    /// Each weight that a group reads, how it is computed, and whether a product reads it in panels.
+    weights: BTreeMap<ValueId, (Expression<'a>, bool)>,
+}
+
+/// How a weight is computed: the number of its graph in [`Planner::graphs`] and the block's names of that graph's leaves.
+struct Expression<'a> {
+    graph: usize,
+    leaves: Vec<&'a str>,
+}
+
+/// A weight of the whole model. Its expression and the real names of its leaves are its key in [`Planner::known`].
 #[derive(Default)]
-struct Planner {
+struct Weight {
+    /// Whether any product of any block reads it in panels.
+    panels: bool,
+    /// Its copies in the plan, one a layout.
+    kept: Vec<(Layout, WeightId)>,
+}
+
+#[derive(Default)]
+struct Planner<'a> {
     plan: Plan,
     kernels: HashMap<TileProgram, KernelId>,
     /// The kernel of a block's group, by which of its weights lie in panels.
     of_group: HashMap<(usize, usize, u64), KernelId>,
-    weights: HashMap<Graph, [Option<WeightId>; 2]>,
-    /// The weights that a product reads in panels.
-    panels: HashSet<Graph>,
+    /// The distinct graphs that compute weights, with numbers for the names of the leaves.
+    graphs: Vec<Graph>,
+    /// The position of a weight in `weights`, by its graph and the names of its leaves.
+    known: HashMap<(usize, Vec<&'a str>), usize>,
+    weights: Vec<Weight>,
+    /// The positions of inputs and states in the plan.
+    inputs: HashMap<&'a str, usize>,
+    states: HashMap<&'a str, usize>,
     /// Results that do not depend on the hidden state: computed once for all blocks.
-    shared: BTreeMap<(KernelId, String), Arg>,
+    shared: HashMap<(KernelId, Vec<Arg>), Arg>,
     residual: Option<Arg>,
 }
 
-impl Planner {
-    /// The weights of a block instance; which of them products read in panels is noted for all blocks together.
-    fn weight_sources(
-        &mut self,
-        block: &LoweredBlock,
-        instance: &Instance,
-    ) -> Result<WeightSources, GraphError> {
-        let mut sources = WeightSources::new();
+impl<'a> Planner<'a> {
+    /// Does once for a block what does not depend on the names of its instances.
+    fn prepare(&mut self, block: &'a LoweredBlock) -> Result<Prepared<'a>, GraphError> {
+        let mut weights = BTreeMap::new();
         for source in block.groups.iter().flat_map(|group| &group.sources) {
             let Source::Weight(value, layout) = source else { continue };
-            if !sources.contains_key(value) {
-                sources.insert(*value, weight_source(&block.graph, *value, instance)?);
+            if !weights.contains_key(value) {
+                weights.insert(*value, (self.expression(&block.graph, *value)?, false));
             }
-            if *layout == Layout::Panels {
-                self.panels.insert(sources[value].clone());
-            }
+            let (_, panels) = weights.get_mut(value).expect("it was inserted above");
+            *panels |= *layout == Layout::Panels;
         }
-        Ok(sources)
+        Ok(Prepared { block, weights })
     }
 
-    fn instance(&mut self, block: &LoweredBlock, instance: &Instance, sources: WeightSources) {
+    fn expression(&mut self, graph: &'a Graph, value: ValueId) -> Result<Expression<'a>, GraphError> {
+        let (graph, leaves) = weight_source(graph, value)?;
+        let known = self.graphs.iter().position(|known| *known == graph);
+        let number = known.unwrap_or_else(|| {
+            self.graphs.push(graph);
+            self.graphs.len() - 1
+        });
+        Ok(Expression { graph: number, leaves })
+    }
+
+    /// The positions of a block instance's weights, in the block's order; which of them products read in panels is
+    /// noted for all blocks together.
+    fn weight_sources(&mut self, prepared: &Prepared<'a>, instance: &'a Instance) -> Vec<usize> {
+        let mut sources = Vec::with_capacity(prepared.weights.len());
+        for (expression, panels) in prepared.weights.values() {
+            let names = expression.leaves.iter().map(|leaf| real_name(instance, leaf)).collect();
+            let at = *self.known.entry((expression.graph, names)).or_insert_with(|| {
+                self.weights.push(Weight::default());
+                self.weights.len() - 1
+            });
+            self.weights[at].panels |= panels;
+            sources.push(at);
+        }
+        sources
+    }
+
+    fn instance(&mut self, prepared: &Prepared<'a>, instance: &'a Instance, sources: &[usize]) {
+        let block = prepared.block;
+        let weights: BTreeMap<ValueId, usize> =
+            prepared.weights.keys().copied().zip(sources.iter().copied()).collect();
         let mut known: BTreeMap<ValueId, Arg> = BTreeMap::new();
         for (number, group) in block.groups.iter().enumerate() {
-            let (mut args, mut packed) = (Vec::new(), 0u64);
+            let (mut args, mut packed) = (Vec::with_capacity(group.sources.len()), 0u64);
             let mut written = Vec::new();
             for (at, source) in group.sources.iter().enumerate() {
                 let arg = match source {
                     Source::Weight(value, layout) => {
-                        let (arg, layout) = self.weight(block.graph.ty(*value), *layout, &sources[value]);
+                        let (arg, layout) =
+                            self.weight(prepared, instance, (*value, weights[value]), *layout);
                         packed |= u64::from(layout == Layout::Panels) << (at % 64);
                         arg
                     }
@@ -94,7 +147,8 @@ impl Planner {
                 args.push(arg);
             }
             let kernel = self.kernel((instance.block, number, packed), group);
-            self.launch(Step { kernel, args }, &written, (group.root, block.hidden[group.root]), &mut known);
+            let root = (group.root, block.hidden[group.root]);
+            self.launch(Step { kernel, args }, &written, root, &mut known);
         }
         let exit = block.graph.outputs.iter().find(|(name, _)| name == RESIDUAL);
         self.residual = exit.map(|(_, value)| known[value]).or(self.residual);
@@ -109,9 +163,8 @@ impl Planner {
         known: &mut BTreeMap<ValueId, Arg>,
     ) {
         if !hidden {
-            let reads =
-                step.args.iter().enumerate().filter(|(at, _)| !written.contains(at)).map(|(_, arg)| arg);
-            let key = (step.kernel, format!("{:?}", reads.collect::<Vec<_>>()));
+            let reads = step.args.iter().enumerate().filter(|(at, _)| !written.contains(at));
+            let key = (step.kernel, reads.map(|(_, arg)| *arg).collect());
             if let Some(arg) = self.shared.get(&key) {
                 known.insert(root, *arg);
                 return;
@@ -145,60 +198,80 @@ impl Planner {
     }
 
     /// Where a group's result goes: a state, an output of the plan, or a buffer.
-    fn result(&mut self, block: &LoweredBlock, instance: &Instance, value: ValueId) -> Arg {
+    fn result(&mut self, block: &'a LoweredBlock, instance: &'a Instance, value: ValueId) -> Arg {
         let node = block.graph.node(value);
         if let Op::Scatter {} = node.op {
             return self.leaf(&block.graph, instance, value);
         }
         let output = block.graph.outputs.iter().find(|(name, output)| *output == value && name != RESIDUAL);
         if let Some((canonical, _)) = output {
-            let name = instance.names.get(canonical).unwrap_or(canonical).clone();
+            let name = real_name(instance, canonical).into();
             self.plan.outputs.push(ValueDef { name, ty: node.ty.clone() });
             return Arg::Output(self.plan.outputs.len() - 1);
         }
         Arg::Buffer(self.plan.buffers.push(Buffer { ty: node.ty.clone(), slot: 0 }))
     }
 
-    fn leaf(&mut self, graph: &Graph, instance: &Instance, value: ValueId) -> Arg {
+    fn leaf(&mut self, graph: &'a Graph, instance: &'a Instance, value: ValueId) -> Arg {
         let node = graph.node(value);
         match &node.op {
             Op::Input { name, .. } if name == RESIDUAL => self.residual.unwrap_or(Arg::Input(usize::MAX)),
-            Op::Input { name, .. } => Arg::Input(border(&mut self.plan.inputs, name, node)),
+            Op::Input { name, .. } => {
+                Arg::Input(border(&mut self.plan.inputs, &mut self.inputs, name, &node.ty))
+            }
             Op::State { name, .. } => {
-                let name = instance.names.get(name).unwrap_or(name).clone();
-                Arg::State(border(&mut self.plan.states, &name, node))
+                let name = real_name(instance, name);
+                Arg::State(border(&mut self.plan.states, &mut self.states, name, &node.ty))
             }
             // A scatter changes its state in place.
             _ => self.leaf(graph, instance, node.args[0]),
         }
     }
 
-    /// The weight and the layout in which it is kept.
-    fn weight(&mut self, ty: &Type, layout: Layout, source: &Graph) -> (Arg, Layout) {
-        let layout = if ty.rank() == 2 && self.panels.contains(source) { Layout::Panels } else { layout };
-        if !self.weights.contains_key(source) {
-            self.weights.insert(source.clone(), [None; 2]);
+    /// A weight of a block, at a position in `weights`, and the layout in which it is kept.
+    fn weight(
+        &mut self,
+        prepared: &Prepared<'a>,
+        instance: &Instance,
+        (value, at): (ValueId, usize),
+        layout: Layout,
+    ) -> (Arg, Layout) {
+        let ty = prepared.block.graph.ty(value);
+        let weight = &mut self.weights[at];
+        let layout = if ty.rank() == 2 && weight.panels { Layout::Panels } else { layout };
+        if let Some((_, known)) = weight.kept.iter().find(|(kept, _)| *kept == layout) {
+            return (Arg::Weight(*known), layout);
         }
-        let known =
-            self.weights.get_mut(source).and_then(|ids| ids.get_mut(usize::from(layout == Layout::Panels)));
-        let new = || self.plan.weights.push(WeightDef { source: source.clone(), ty: ty.clone(), layout });
-        let id = known.map_or(WeightId(0), |known| *known.get_or_insert_with(new));
+        let expression = &prepared.weights[&value].0;
+        let source = self.graphs[expression.graph].clone();
+        let source = with_names(source, expression, instance);
+        let id = self.plan.weights.push(WeightDef { source, ty: ty.clone(), layout });
+        weight.kept.push((layout, id));
         (Arg::Weight(id), layout)
     }
 }
 
-/// The graph that computes each weight of a block instance.
-type WeightSources = BTreeMap<ValueId, Graph>;
+/// What a canonical name of a block stands for in an instance; a name that is not canonical stands for itself.
+fn real_name<'a>(instance: &'a Instance, name: &'a str) -> &'a str {
+    instance.names.get(name).map_or(name, String::as_str)
+}
 
-fn border(defs: &mut Vec<StateDef>, name: &str, node: &sinter_ir::Node) -> usize {
-    defs.iter().position(|def| def.name == name).unwrap_or_else(|| {
-        defs.push(ValueDef { name: name.into(), ty: node.ty.clone() });
+/// The position of a tensor at the plan's border; a new one is added.
+fn border<'a>(
+    defs: &mut Vec<ValueDef>,
+    known: &mut HashMap<&'a str, usize>,
+    name: &'a str,
+    ty: &Type,
+) -> usize {
+    *known.entry(name).or_insert_with(|| {
+        defs.push(ValueDef { name: name.into(), ty: ty.clone() });
         defs.len() - 1
     })
 }
 
-/// The graph that computes a weight from the checkpoint's tensors, under their real names.
-fn weight_source(graph: &Graph, value: ValueId, instance: &Instance) -> Result<Graph, GraphError> {
+/// The graph that computes a weight from its leaves, with their numbers for names, and the names that they have in the
+/// block.
+fn weight_source(graph: &Graph, value: ValueId) -> Result<(Graph, Vec<&str>), GraphError> {
     let mut needed = vec![value];
     let mut at = 0;
     while at < needed.len() {
@@ -208,22 +281,34 @@ fn weight_source(graph: &Graph, value: ValueId, instance: &Instance) -> Result<G
     needed.sort_unstable();
     needed.dedup();
     let mut source = Graph::new("weight");
+    let mut leaves: Vec<&str> = Vec::new();
     let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
     for at in needed {
         let node = graph.node(at);
         let op = match &node.op {
-            Op::Param { name, shape, dtype } => Op::Param {
-                name: instance.names.get(name).unwrap_or(name).clone(),
-                shape: shape.clone(),
-                dtype: *dtype,
-            },
+            Op::Param { name, shape, dtype } => {
+                leaves.push(name);
+                Op::Param { name: (leaves.len() - 1).to_string(), shape: shape.clone(), dtype: *dtype }
+            }
             op => op.clone(),
         };
         let args: Vec<ValueId> = node.args.iter().map(|arg| map[arg]).collect();
         map.insert(at, source.push(op, &args)?);
     }
     source.output("weight", map[&value]);
-    Ok(source)
+    Ok((source, leaves))
+}
+
+/// The graph of a weight with the checkpoint's names of its leaves.
+fn with_names(mut source: Graph, expression: &Expression, instance: &Instance) -> Graph {
+    let names = source.nodes.values_mut().filter_map(|node| match &mut node.op {
+        Op::Param { name, .. } => Some(name),
+        _ => None,
+    });
+    for (name, leaf) in names.zip(&expression.leaves) {
+        *name = real_name(instance, leaf).into();
+    }
+    source
 }
 
 fn number_kernels(plan: &mut Plan) {

@@ -33,7 +33,7 @@ fn seconds(graph: &Graph) -> (f64, usize) {
 }
 
 #[test]
-fn sixty_four_layers_need_the_kernels_of_two() {
+fn sixty_four_layers_compile_almost_as_fast_as_two() {
     let (shallow, deep) = (graph(2), graph(64));
     assert!(deep.nodes.len() > 20 * shallow.nodes.len());
     let mut ratios = Vec::new();
@@ -46,4 +46,5 @@ fn sixty_four_layers_need_the_kernels_of_two() {
     }
     ratios.sort_by(f64::total_cmp);
     println!("ratio: median {:.2}, from {:.2} to {:.2}", ratios[4], ratios[0], ratios[8]);
+    assert!(ratios[4] <= 1.3, "64 layers take {:.2} times as long as 2", ratios[4]);
 }
