@@ -11,7 +11,7 @@ use std::fmt;
 
 use safetensors::Dtype;
 use serde::de::value::StrDeserializer;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use thiserror::Error;
 
 use crate::source::shorten;
@@ -265,9 +265,8 @@ impl<'de> Deserialize<'de> for RawEntry {
                         }
                         "shape" => shape.replace(map.next_value::<Shape>()?).is_some(),
                         "data_offsets" => offsets.replace(map.next_value::<(u64, u64)>()?).is_some(),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            false
+                        unknown => {
+                            return Err(Error::unknown_field(unknown, &["dtype", "shape", "data_offsets"]));
                         }
                     };
                     if repeated {

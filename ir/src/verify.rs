@@ -7,12 +7,14 @@
 //! 4. Outputs exist.
 //!
 //! Rules of tile programs:
-//! 1. Parameters, axes and expressions that are mentioned exist; expressions use earlier ones only.
-//! 2. A load or store has one index for each dimension of its parameter.
-//! 3. A stage's result is used only by later stages, and only where its own axes are in scope.
+//! 1. Parameters, axes, expressions and stages that are mentioned exist; expressions use earlier ones only.
+//! 2. A load or store has one index for each dimension of its parameter; divisors are not zero.
+//! 3. A stage's result is used only by later stages; a store has none.
 //! 4. Stores go to writable parameters; loads never come from parameters that are only written.
 
-use crate::{Access, Expr, ExprId, Graph, Index, Load, Stage, TileProgram, Type, infer};
+use crate::{
+    Access, Atom, AxisId, Expr, ExprId, Graph, Index, Load, ParamId, Stage, TileProgram, Type, infer,
+};
 use std::collections::BTreeSet;
 
 /// One broken rule, with the line of the text form that breaks it.
@@ -61,14 +63,21 @@ pub fn verify(graph: &Graph) -> Vec<Violation> {
     found
 }
 
-/// All violations in a tile program; none if it is well formed.
+/// All violations in a tile program; none if it is well formed. Any program may be given, whatever its ids say.
 pub fn verify_tile(tile: &TileProgram) -> Vec<Violation> {
     let mut checker = TileChecker { tile, found: Vec::new() };
+    for axis in &tile.grid {
+        checker.axis("grid", *axis);
+    }
     for (id, expr) in tile.exprs.iter() {
         checker.expr(id, expr);
     }
     for (number, stage) in tile.stages.iter().enumerate() {
-        checker.stage(number, stage);
+        checker.stage(&format!("s{number}"), stage);
+    }
+    // What an expression reaches can be walked only where every operand exists and comes earlier.
+    if checker.found.is_empty() {
+        checker.order();
     }
     checker.found
 }
@@ -79,70 +88,107 @@ struct TileChecker<'a> {
 }
 
 impl TileChecker<'_> {
+    fn broken(&mut self, place: impl ToString, rule: impl Into<String>) {
+        self.found.push(violation(place, rule));
+    }
+
+    fn axis(&mut self, place: &str, axis: AxisId) {
+        if self.tile.axes.get(axis).is_none() {
+            self.broken(place, format!("there is no axis {axis}"));
+        }
+    }
+
     fn expr(&mut self, id: ExprId, expr: &Expr) {
         match expr {
             Expr::Apply(op, args) => {
                 if args.len() != op.arity() || args.iter().any(|arg| *arg >= id) {
-                    self.found.push(violation(id, format!("{} has wrong operands", op.name())));
+                    self.broken(id, format!("{} has wrong operands", op.name()));
                 }
             }
-            Expr::Cast(_, arg) if *arg >= id => self.found.push(violation(id, "uses a later expression")),
+            Expr::Cast(_, arg) if *arg >= id => self.broken(id, "uses a later expression"),
             Expr::Load(load) => self.load(&id.to_string(), load),
             Expr::Index(index) => self.index(&id.to_string(), index),
-            Expr::Stage(stage) if stage.0 as usize >= self.tile.stages.len() => {
-                self.found.push(violation(id, format!("there is no {stage}")));
-            }
-            Expr::Const(_) | Expr::Cast(..) | Expr::Stage(_) => {}
+            Expr::Stage(stage) => match self.tile.stages.get(stage.0 as usize) {
+                None => self.broken(id, format!("there is no {stage}")),
+                Some(Stage::Store { .. }) => self.broken(id, format!("{stage} is a store and has no result")),
+                Some(_) => {}
+            },
+            Expr::Const(_) | Expr::Cast(..) => {}
         }
     }
 
     fn load(&mut self, place: &str, load: &Load) {
-        match self.tile.params.get(load.param) {
-            None => self.found.push(violation(place, format!("there is no {}", load.param))),
-            Some(param) => {
-                if param.ty.rank() != load.index.len() {
-                    let rule = format!(
-                        "{} has rank {}, indexed by {}",
-                        param.name,
-                        param.ty.rank(),
-                        load.index.len()
-                    );
-                    self.found.push(violation(place, rule));
-                }
-                if param.access == Access::Write {
-                    self.found.push(violation(place, format!("{} is only written", param.name)));
-                }
-            }
+        self.element(place, load.param, &load.index);
+        if let Some(param) = self.tile.params.get(load.param)
+            && param.access == Access::Write
+        {
+            self.broken(place, format!("{} is only written", param.name));
         }
-        load.index.iter().for_each(|index| self.index(place, index));
+    }
+
+    fn element(&mut self, place: &str, param: ParamId, indices: &[Index]) {
+        match self.tile.params.get(param) {
+            None => self.broken(place, format!("there is no {param}")),
+            Some(def) if def.ty.rank() != indices.len() => {
+                let (rank, found) = (def.ty.rank(), indices.len());
+                self.broken(place, format!("{} has rank {rank}, indexed by {found}", def.name));
+            }
+            Some(_) => {}
+        }
+        indices.iter().for_each(|index| self.index(place, index));
     }
 
     fn index(&mut self, place: &str, index: &Index) {
-        for axis in index.axes() {
-            if self.tile.axes.get(axis).is_none() {
-                self.found.push(violation(place, format!("there is no axis {axis}")));
+        for (atom, _) in &index.terms {
+            match atom {
+                Atom::Axis(axis) => self.axis(place, *axis),
+                Atom::Div(inner, divisor) | Atom::Mod(inner, divisor) => {
+                    if *divisor == 0 {
+                        self.broken(place, "divides by zero");
+                    }
+                    self.index(place, inner);
+                }
+                Atom::Load(load) => self.load(place, load),
             }
         }
     }
 
-    fn stage(&mut self, number: usize, stage: &Stage) {
-        let place = format!("s{number}");
+    fn stage(&mut self, place: &str, stage: &Stage) {
         for root in stage.roots() {
-            for used in self.tile.stages_of(root) {
-                if used.0 as usize >= number {
-                    self.found.push(violation(&place, format!("uses {used}, which comes later")));
+            if self.tile.exprs.get(root).is_none() {
+                self.broken(place, format!("there is no {root}"));
+            }
+        }
+        match stage {
+            Stage::Reduce { axis, .. } => self.axis(place, *axis),
+            Stage::Mma { axis, a, b } => {
+                self.axis(place, *axis);
+                self.load(place, a);
+                self.load(place, b);
+            }
+            Stage::Online { axis, lanes, value, .. } => {
+                self.axis(place, *axis);
+                self.axis(place, *lanes);
+                self.load(place, value);
+            }
+            Stage::Store { axes, param, index, .. } => {
+                axes.iter().for_each(|axis| self.axis(place, *axis));
+                self.element(place, *param, index);
+                if let Some(def) = self.tile.params.get(*param)
+                    && def.access == Access::Read
+                {
+                    self.broken(place, format!("{} is only read", def.name));
                 }
             }
         }
-        if let Stage::Store { param, index, .. } = stage {
-            let writable = self
-                .tile
-                .params
-                .get(*param)
-                .is_some_and(|param| param.access != Access::Read && param.ty.rank() == index.len());
-            if !writable {
-                self.found
-                    .push(violation(&place, format!("cannot store to {param} with {} indices", index.len())));
+    }
+
+    fn order(&mut self) {
+        for (number, stage) in self.tile.stages.iter().enumerate() {
+            let used = stage.roots().into_iter().flat_map(|root| self.tile.stages_of(root));
+            let late: Vec<_> = used.filter(|used| used.0 as usize >= number).collect();
+            for used in late {
+                self.broken(format!("s{number}"), format!("uses {used}, which comes later"));
             }
         }
     }

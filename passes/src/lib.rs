@@ -60,6 +60,9 @@ pub enum PassError {
     /// The graph is malformed.
     #[error("the graph breaks the rules of the IR: {0}")]
     Malformed(#[from] Violation),
+    /// An input or output has the name that blocks use for the residual stream.
+    #[error("the name {0:?} is reserved for the residual stream between blocks; rename the input or output")]
+    Reserved(&'static str),
     /// A pass built an ill-typed node.
     #[error(transparent)]
     Type(#[from] GraphError),
@@ -78,6 +81,7 @@ pub enum PassError {
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> {
     let mut clock = Clock::default();
     clock.time("verify", || sinter_ir::verify(graph)).into_iter().next().map_or(Ok(()), Err)?;
+    reserved_name(graph)?;
     let cut = clock.time("cut", || cut::cut(graph))?;
     let rules = clock.time("rules", rules::all);
     let mut report = Report::default();
@@ -110,6 +114,14 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
     report.kernels = plan.kernels.len();
     report.passes = clock.passes;
     Ok(Compiled { plan, fused: blocks.into_iter().map(|block| block.graph).collect(), report })
+}
+
+/// Between blocks the residual stream is an input and an output of this name, so the graph must not use it.
+fn reserved_name(graph: &Graph) -> Result<(), PassError> {
+    let input = |op: &Op| matches!(op, Op::Input { name, .. } if name == cut::RESIDUAL);
+    let taken = graph.nodes.values().any(|node| input(&node.op))
+        || graph.outputs.iter().any(|(name, _)| name == cut::RESIDUAL);
+    if taken { Err(PassError::Reserved(cut::RESIDUAL)) } else { Ok(()) }
 }
 
 /// Operations that do work: leaves and constants left out.

@@ -225,11 +225,7 @@ fn index_loads<'a>(index: &'a Index, loads: &mut Vec<&'a Load>) {
 
 /// The rules of [`verify_tile`], and those that code generation leans on besides.
 fn check(tile: &TileProgram) -> Result<(), CodegenError> {
-    // Those who walk expressions, the verifier too, lean on these.
-    let mut broken = dangling(tile);
-    if broken.is_empty() {
-        broken.extend(verify_tile(tile).iter().map(ToString::to_string));
-    }
+    let mut broken: Vec<String> = verify_tile(tile).iter().map(ToString::to_string).collect();
     if tile.axes.len() > MAX_AXES {
         broken.push(format!("{} axes, at most {MAX_AXES} are wanted", tile.axes.len()));
     }
@@ -240,52 +236,8 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
             broken.push(format!("{id}: panels are read-only matrices of f32 or bf16 of constant shape"));
         }
     }
-    for (number, stage) in tile.stages.iter().enumerate() {
-        broken.extend(check_stage(tile, stage).map(|rule| format!("s{number}: {rule}")));
-    }
-    let no_axis = tile.grid.iter().find(|axis| tile.axes.get(**axis).is_none());
-    broken.extend(no_axis.map(|axis| format!("the grid has no axis {axis}")));
-    for (id, expr) in tile.exprs.iter() {
-        if let Expr::Stage(stage) = expr
-            && matches!(tile.stages.get(stage.0 as usize), Some(Stage::Store { .. }))
-        {
-            broken.push(format!("{id}: {stage} is a store and has no result"));
-        }
-    }
     if broken.is_empty() {
         return Ok(());
     }
     Err(CodegenError::Malformed { kernel: tile.name.clone(), reason: broken.join("; ") })
-}
-
-/// Operands that do not come earlier, and expressions that stages name but that do not exist.
-fn dangling(tile: &TileProgram) -> Vec<String> {
-    let late = |id: ExprId, args: &[ExprId]| args.iter().any(|arg| *arg >= id);
-    let operands = tile.exprs.iter().filter(|(id, expr)| match expr {
-        Expr::Apply(_, args) => late(*id, args),
-        Expr::Cast(_, arg) => late(*id, &[*arg]),
-        Expr::Const(_) | Expr::Index(_) | Expr::Load(_) | Expr::Stage(_) => false,
-    });
-    let mut broken: Vec<String> = operands.map(|(id, _)| format!("{id} uses a later expression")).collect();
-    for root in tile.stages.iter().flat_map(Stage::roots) {
-        if tile.exprs.get(root).is_none() {
-            broken.push(format!("there is no {root}"));
-        }
-    }
-    broken
-}
-
-fn check_stage(tile: &TileProgram, stage: &Stage) -> Option<String> {
-    let (axes, loads): (Vec<AxisId>, Vec<&Load>) = match stage {
-        Stage::Reduce { axis, .. } => (vec![*axis], Vec::new()),
-        Stage::Mma { axis, a, b } => (vec![*axis], vec![a, b]),
-        Stage::Online { axis, lanes, value, .. } => (vec![*axis, *lanes], vec![value]),
-        Stage::Store { axes, .. } => (axes.clone(), Vec::new()),
-    };
-    if let Some(axis) = axes.iter().find(|axis| tile.axes.get(**axis).is_none()) {
-        return Some(format!("there is no axis {axis}"));
-    }
-    let fits =
-        |load: &&Load| tile.params.get(load.param).is_some_and(|param| param.ty.rank() == load.index.len());
-    (!loads.iter().all(fits)).then(|| "a load does not fit its parameter".into())
 }
