@@ -234,3 +234,37 @@ fn errors_name_the_line_and_what_was_wanted() {
         assert!(error.reason.starts_with(wanted), "{to}: {error}");
     }
 }
+
+#[test]
+fn any_id_that_dangles_is_a_violation() {
+    type Break = fn(&mut TileProgram);
+    let breaks: [(&str, Break); 8] = [
+        ("there is no e9", |tile| set_store(tile, ExprId(9))),
+        ("uses a later expression", |tile| {
+            tile.exprs[ExprId(0)] = Expr::Cast(DType::F32, ExprId(900));
+        }),
+        ("max has wrong operands", |tile| {
+            tile.exprs[ExprId(2)] = Expr::Apply(ScalarOp::Max, vec![ExprId(2), ExprId(4_000_000_000)]);
+        }),
+        ("there is no s7", |tile| tile.exprs[ExprId(0)] = Expr::Stage(StageId(7))),
+        ("is a store and has no result", |tile| tile.exprs[ExprId(0)] = Expr::Stage(StageId(1))),
+        ("there is no axis a9", |tile| tile.grid.push(AxisId(9))),
+        ("there is no axis a9", |tile| {
+            let Stage::Mma { axis, .. } = &mut tile.stages[0] else { panic!("a product") };
+            *axis = AxisId(9);
+        }),
+        ("s0 is a store and has no result", |tile| tile.stages.swap(0, 1)),
+    ];
+    for (wanted, change) in breaks {
+        let mut tile = TileProgram::parse(PROGRAM).expect("the program parses");
+        change(&mut tile);
+        let found: Vec<String> = verify_tile(&tile).iter().map(ToString::to_string).collect();
+        let said = found.iter().any(|rule| rule.contains(wanted));
+        assert!(said, "{wanted}: {found:?}");
+    }
+}
+
+fn set_store(tile: &mut TileProgram, root: ExprId) {
+    let Stage::Store { value, .. } = &mut tile.stages[1] else { panic!("a store") };
+    *value = root;
+}
