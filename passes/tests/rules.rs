@@ -143,6 +143,6 @@ fn a_proof_leads_from_the_layer_to_its_rewritten_form() {
 fn the_name_of_the_residual_stream_is_reserved() {
     let text = "graph @g {\n %0 = input[\"residual\", (T, 4), f32]\n %1 = neg %0\n return \"y\" %1\n}";
     let graph = Graph::parse(text).expect("the graph parses");
-    let error = sinter_passes::compile(&graph, &Default::default()).err().expect("the name is refused");
+    let error = sinter_passes::compile(&graph, &Default::default()).expect_err("the name is refused");
     assert!(error.to_string().contains("\"residual\" is reserved"), "{error}");
 }

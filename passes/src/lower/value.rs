@@ -193,7 +193,7 @@ impl Lowering<'_> {
                 let (source, at) = self.step(value, index)?;
                 self.index_of(source, &at)
             }
-            _ => Err(self.refuse(value, "it is not index arithmetic")),
+            _ => Err(self.refuse(value, "no tile program computes it")),
         }
     }
 
