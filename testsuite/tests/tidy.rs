@@ -64,9 +64,23 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ir", &[]),
     ("frontend", &["sinter-ir"]),
     ("passes", &["sinter-ir"]),
+    ("codegen/schedule", &["sinter-ir"]),
     ("codegen/host", &["sinter-ir"]),
+    ("codegen/nvptx", &["sinter-ir", "sinter-codegen-schedule"]),
     ("runtime", &["sinter-ir"]),
-    ("driver", &["sinter-ir", "sinter-frontend", "sinter-passes", "sinter-codegen-host", "sinter-runtime"]),
+    ("testsuite/vgpu", &["sinter-ir"]),
+    (
+        "driver",
+        &[
+            "sinter-ir",
+            "sinter-frontend",
+            "sinter-passes",
+            "sinter-codegen-host",
+            "sinter-codegen-nvptx",
+            "sinter-runtime",
+            "sinter-vgpu",
+        ],
+    ),
     (
         "testsuite",
         &[
@@ -76,6 +90,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sinter-codegen-host",
             "sinter-runtime",
             "sinter-driver",
+            "sinter-vgpu",
+        ],
+    ),
+    (
+        "testsuite/gpu",
+        &[
+            "sinter-ir",
+            "sinter-frontend",
+            "sinter-passes",
+            "sinter-codegen-schedule",
+            "sinter-codegen-host",
+            "sinter-codegen-nvptx",
+            "sinter-runtime",
+            "sinter-driver",
+            "sinter-vgpu",
+            "sinter-testsuite",
         ],
     ),
 ];
@@ -84,6 +114,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &[&str])] = &[
     ("egg", &["passes"]),
     ("cranelift-", &["codegen/host"]),
+    ("melior", &["codegen/nvptx"]),
+    ("mlir-", &["codegen/nvptx"]),
+    ("inkwell", &["codegen/nvptx"]),
+    ("cudarc", &["runtime"]),
     ("tokenizers", &["frontend"]),
     ("minijinja", &["frontend"]),
     ("minijinja-contrib", &["frontend"]),

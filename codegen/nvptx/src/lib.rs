@@ -1,0 +1,3 @@
+//! Tile programs to PTX: MLIR through melior, LLVM's NVPTX back end through inkwell.
+//!
+//! Invariant: only this crate knows MLIR and LLVM, and neither is needed to run what it wrote.
