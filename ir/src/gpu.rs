@@ -4,7 +4,7 @@
 //! one step. A [`GpuDevice`] is where it runs: a GPU through the CUDA driver, or the virtual GPU. Both take the same
 //! calls, so whatever walks a program cannot tell them apart.
 
-use crate::{Arg, Binding, DType, Dim};
+use crate::{Arg, Binding, DType, Dim, Layout, Type};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -168,6 +168,20 @@ pub fn weight_pitch(dtype: DType, k: u64) -> u64 {
     (k * dtype.bytes() as u64).div_ceil(16) * 16
 }
 
+/// The bytes that a weight takes in GPU memory; none if its shape is not constant, or it is a contraction's weight and no
+/// matrix.
+pub fn gpu_weight_bytes(ty: &Type, layout: Layout) -> Option<u64> {
+    let shape: Vec<u64> = ty.shape.iter().map(|dim| dim.as_const()).collect::<Option<_>>()?;
+    let row = |k: u64| k.checked_mul(ty.dtype.bytes() as u64)?.checked_next_multiple_of(16);
+    match (layout, shape.as_slice()) {
+        (Layout::Panels, [n, k]) => n.checked_mul(row(*k)?),
+        (Layout::Panels, _) => None,
+        (Layout::Rows, shape) => {
+            shape.iter().try_fold(ty.dtype.bytes() as u64, |bytes, dim| bytes.checked_mul(*dim))
+        }
+    }
+}
+
 impl GpuKernel {
     /// The number of blocks under a binding on a device with so many multiprocessors.
     pub fn blocks(&self, binding: &Binding, multiprocessors: u32) -> u64 {
@@ -201,6 +215,14 @@ pub struct DevicePtr(pub u64);
 /// An entry of a loaded module.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GpuFunction(pub usize);
+
+/// Launches that a device has recorded, to be run again at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GpuRecording(pub usize);
+
+/// A point in a device's work.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GpuMark(pub usize);
 
 /// A tensor map with everything known.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -307,4 +329,29 @@ pub trait GpuDevice: Send {
     ) -> Result<(), GpuError>;
     /// Waits for all work, and says what went wrong in it.
     fn synchronize(&mut self) -> Result<(), GpuError>;
+
+    /// Begins to record launches instead of running them; false if the device cannot, and then they are run.
+    fn record(&mut self) -> Result<bool, GpuError> {
+        Ok(false)
+    }
+    /// Ends a recording.
+    fn recorded(&mut self) -> Result<GpuRecording, GpuError> {
+        Err(GpuError::Device("nothing was being recorded".into()))
+    }
+    /// Runs recorded launches with the arguments that they had.
+    fn replay(&mut self, recording: GpuRecording) -> Result<(), GpuError> {
+        Err(GpuError::Device(format!("there is no recording {}", recording.0)))
+    }
+    /// Forgets a recording.
+    fn forget(&mut self, recording: GpuRecording) -> Result<(), GpuError> {
+        Err(GpuError::Device(format!("there is no recording {}", recording.0)))
+    }
+    /// Marks this point in the work; none if the device has no clock.
+    fn mark(&mut self) -> Result<Option<GpuMark>, GpuError> {
+        Ok(None)
+    }
+    /// The nanoseconds between two marks, after all work before the second. Both marks are used up.
+    fn nanos_between(&mut self, from: GpuMark, to: GpuMark) -> Result<u64, GpuError> {
+        Err(GpuError::Device(format!("there are no marks {} and {}", from.0, to.0)))
+    }
 }

@@ -49,8 +49,9 @@ pub use dtype::{DType, Type};
 pub use entity::{Id, IdVec};
 pub use eval::{EvalError, Real, Tensor, evaluate, evaluate_op};
 pub use gpu::{
-    Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuParam,
-    GpuProgram, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef, weight_pitch,
+    Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuMark, GpuParam,
+    GpuProgram, GpuRecording, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef,
+    gpu_weight_bytes, weight_pitch,
 };
 pub use graph::{Graph, GraphError, Node, ValueId};
 pub use infer::infer;
