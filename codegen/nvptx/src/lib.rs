@@ -1,3 +1,9 @@
 //! Tile programs to PTX: MLIR through melior, LLVM's NVPTX back end through inkwell.
 //!
 //! Invariant: only this crate knows MLIR and LLVM, and neither is needed to run what it wrote.
+
+pub mod emit;
+
+mod error;
+
+pub use error::Error;

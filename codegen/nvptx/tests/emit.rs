@@ -1,0 +1,221 @@
+//! Every typed function of the builder, printed for every target. LLVM aborts the process on what it cannot select, so
+//! what is not called here may not be called in a kernel.
+
+use sinter_codegen_nvptx::emit::{Assembler, Cache, Entry, F32, I8, I16, I32, K, Long};
+use sinter_ir::{DType, GpuParam, Swizzle, Sym, Target, TensorMapDef};
+
+fn entry(name: &str) -> Entry {
+    let map = TensorMapDef {
+        arg: 2,
+        dtype: DType::Bf16,
+        dims: vec![64.into(), 64.into()],
+        strides: vec![128],
+        box_dims: vec![64, 64],
+        swizzle: Swizzle::B128,
+    };
+    let params = vec![
+        GpuParam::Address(0),
+        GpuParam::Address(1),
+        GpuParam::Symbols,
+        GpuParam::Scratch,
+        GpuParam::TensorMap(map),
+    ];
+    Entry { name: name.into(), params, threads: 128, max_registers: None, min_blocks: None }
+}
+
+/// The PTX of a body for a target; every form in `wanted` must be in it.
+fn check(target: Target, body: impl for<'k> Fn(K<'k>), wanted: &[&str]) {
+    let assembler = Assembler::new(target).expect("the target is known");
+    let kernel = assembler.kernel(&entry("sample"), |k| body(k)).expect("the kernel assembles");
+    for form in wanted {
+        assert!(kernel.ptx.contains(form), "{form} for {target} in\n{}", kernel.ptx);
+    }
+    let again = Assembler::new(target).expect("the target is known").kernel(&entry("sample"), |k| body(k));
+    assert_eq!(again.expect("the kernel assembles"), kernel, "the same bytes on every run");
+}
+
+fn everywhere(body: impl for<'k> Fn(K<'k>), wanted: &[&str]) {
+    for target in Target::ALL {
+        check(target, &body, wanted);
+    }
+}
+
+#[test]
+fn scalar_functions() {
+    everywhere(
+        |k| {
+            let x = k.load::<F32>(k.address(0).at(k.thread() * 4), Cache::Any);
+            let values = [
+                x.exp(),
+                x.log(),
+                x.sqrt(),
+                x.rsqrt(),
+                x.recip(),
+                x.abs(),
+                x.floor(),
+                x.sin(),
+                x.cos(),
+                x.tanh(),
+                x.erf(),
+                -x,
+                x.over(3.0),
+                x.greatest(0.5),
+                x.lt(1.0).select(x, x - 1.0),
+                (x.le(1.0) & x.equals(0.25) | !x.differs(2.0)).int().float(),
+            ];
+            for (at, value) in values.into_iter().enumerate() {
+                k.store(k.address(1).at(k.thread() * 4).at(at as i32 * 512), value);
+            }
+        },
+        &[
+            "ex2.approx.ftz.f32",
+            "lg2.approx.ftz.f32",
+            "sqrt.rn.f32",
+            "rcp.rn.f32",
+            "div.rn.f32",
+            "cvt.rmi.f32.f32",
+        ],
+    );
+}
+
+#[test]
+fn integers() {
+    everywhere(
+        |k| {
+            let x = k.load::<I32>(k.address(0).at(k.thread() * 4), Cache::Any);
+            let sym = k.symbol(Sym::S) + 1;
+            let values = [
+                x.divided(3),
+                x.modulo(sym),
+                x.signed_divided(sym),
+                x.least(sym).greatest(4),
+                (x ^ 5) << 2,
+                Long::product(x, sym).int(),
+                (x.long() + 7).int(),
+                x.unsigned_long().lt(k.long(1 << 40)).int(),
+                x.unsigned_float().bits(),
+                x.float().int(),
+                (x.short() >> 3).int(),
+                x.below(9).select(x, sym),
+                (x.ge(3) | x.le(1)).int(),
+            ];
+            for (at, value) in values.into_iter().enumerate() {
+                k.store(k.address(1).at(k.thread() * 4).at(at as i32 * 512), value);
+            }
+        },
+        &["rem.u32", "div.s32", "mul.wide.u32"],
+    );
+}
+
+#[test]
+fn element_types() {
+    everywhere(
+        |k| {
+            let from = k.address(0).at(k.thread() * 16);
+            let to = k.address(1).at(k.thread() * 16);
+            let [a, b, c, d] = k.load_vector::<I32, 4>(from, Cache::Constant);
+            let [low, high] = a.from_bf16_pair();
+            let half = k.load::<I16>(from.at(2048), Cache::Any).from_f16();
+            let byte = k.load::<I8>(from.at(4096), Cache::Any).int();
+            k.store_vector(to, [low.to_bf16_pair(high), b, c + byte, d]);
+            k.store_vector(to.at(2048), [half.to_bf16(), (half + 1.0).to_f16()]);
+            let [e, f, ..] = k.load_once(from);
+            k.store_vector(to.at(4096), [e, f]);
+        },
+        &[
+            "ld.global.nc.v4.b32",
+            "cvt.rn.bf16x2.f32",
+            "cvt.rn.bf16.f32",
+            "cvt.rn.f16.f32",
+            "cvt.f32.f16",
+            "st.global.v4",
+            "st.global.v2",
+            "ld.global.nc.L1::no_allocate.L2::256B.v4.b32",
+        ],
+    );
+}
+
+#[test]
+fn loops_carry_values() {
+    everywhere(
+        |k| {
+            let start = (k.float(0.0), [k.int(0), k.int(1)]);
+            let (sum, [count, last]) =
+                k.rolled_range((k.thread(), k.symbol(Sym::T), 128), start, |at, (sum, [n, _])| {
+                    let x = k.load::<F32>(k.address(0).at(at * 4), Cache::Any);
+                    let x = k.choose(x.lt(0.0), || x * 2.0, || x.exp());
+                    (sum + x, [n + 1, at])
+                });
+            let (grown,) = k.repeat((k.int(1),), |(n,)| n.lt(count), |(n,)| (n * 2,));
+            k.when(k.thread().equals(0), || k.store(k.scratch(), sum));
+            k.store_vector(k.address(1).at(k.thread() * 8), [grown, last]);
+        },
+        &["bra", "ex2.approx"],
+    );
+}
+
+#[test]
+fn blocks_and_warps() {
+    everywhere(
+        |k| {
+            let shared = k.shared(512, 16);
+            let x = k.load::<F32>(k.address(0).at(k.thread() * 4), Cache::Any);
+            let sum = x + x.of_lane_xor(16) + x.of_lane(k.uniform(k.warp()));
+            k.store(shared.at(k.thread() * 4), sum);
+            k.barrier();
+            k.barrier_of(1, 128);
+            k.warp_barrier();
+            let y = k.load::<F32>(shared.at(k.lane() * 4), Cache::Any);
+            k.store(k.address(1).at((k.block() * k.blocks() + k.thread()) * 4), y);
+        },
+        &["shfl.sync.bfly.b32", "shfl.sync.idx.b32", "bar", "ld.shared", "st.shared", ".extern .shared"],
+    );
+}
+
+#[test]
+fn tensor_cores() {
+    everywhere(
+        |k| {
+            let shared = k.shared(4096, 128);
+            let at = k.thread() * 16;
+            k.copy_async(shared.at(at), k.address(0).at(at));
+            k.copy_async_first(shared.at(2048).at(at), k.address(0).at(at), k.int(8));
+            k.copy_commit();
+            k.copy_wait(0);
+            k.barrier();
+            let a = k.load_matrices(shared.at(at));
+            let [b, c, ..] = k.load_matrices_transposed(shared.at(at));
+            let sum = k.mma_bf16(a, [b, c], [k.float(0.0); 4]);
+            k.store_vector(k.address(1).at(at), sum);
+        },
+        &[
+            "cp.async.cg.shared.global",
+            "cp.async.commit_group",
+            "cp.async.wait_group",
+            "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16",
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+        ],
+    );
+}
+
+#[test]
+fn hopper() {
+    check(
+        Target::Sm90a,
+        |k| {
+            k.wait_for_launch();
+            k.let_next_launch_start();
+            k.store(k.scratch(), k.tensor_map(2).address());
+        },
+        &["griddepcontrol.wait", "griddepcontrol.launch_dependents", ".param .align 64 .b8"],
+    );
+}
+
+#[test]
+fn what_mlir_refuses_is_an_error() {
+    let assembler = Assembler::new(Target::Sm80).expect("the target is known");
+    let body = |k: K<'_>| k.call_for_effect("llvm.nvvm.no.such.thing", &[]);
+    let error = assembler.kernel(&entry("wrong"), body).expect_err("there is no such intrinsic");
+    assert!(error.to_string().contains("no.such.thing"), "{error}");
+}
