@@ -82,5 +82,6 @@ mod weights;
 
 pub use compile::{compile, compile_all, emit_text};
 pub use error::CodegenError;
+pub use sinter_codegen_weights::{AlignedBytes, PackError, RawTensor, Source};
 pub use sinter_ir::HostKernel;
-pub use weights::{AlignedBytes, PackError, Packed, RawTensor, Source, pack, packed_bytes};
+pub use weights::{Packed, pack, packed_bytes, rows_of_packed};

@@ -1,7 +1,7 @@
 //! Packed weights against the definition of the layouts.
 
 use half::bf16;
-use sinter_codegen_host::{PackError, RawTensor, pack, packed_bytes};
+use sinter_codegen_host::{PackError, RawTensor, pack, packed_bytes, rows_of_packed};
 use sinter_ir::*;
 
 /// A checkpoint of two f32 matrices, `a` `[6, 40]` and `b` `[40, 6]`, and the first in bf16 and f16.
@@ -135,6 +135,46 @@ fn every_source_in_every_layout() {
 
 fn wanted_width(shape: &[Dim]) -> usize {
     shape[1].coeff as usize
+}
+
+/// Element (row, depth) of a weight in GPU memory.
+fn in_row(bytes: &[u8], def: &WeightDef, (n, k): (usize, usize)) -> f32 {
+    let (size, depth) = (def.ty.dtype.bytes(), def.ty.shape[1].coeff as usize);
+    let pitch = match def.layout {
+        Layout::Panels => (depth * size).div_ceil(16) * 16,
+        Layout::Rows => depth * size,
+    };
+    let element = &bytes[n * pitch + k * size..][..size];
+    match def.ty.dtype {
+        DType::Bf16 => bf16::from_le_bytes([element[0], element[1]]).to_f32(),
+        _ => f32::from_le_bytes([0, 1, 2, 3].map(|byte| element[byte])),
+    }
+}
+
+#[test]
+fn every_source_in_the_rows_of_a_gpu() {
+    let checkpoint = Checkpoint::new();
+    for (name, source) in sources() {
+        let shape = source.ty(source.outputs[0].1).shape.clone();
+        for (dtype, layout) in [DType::F32, DType::Bf16]
+            .map(|dtype| (dtype, Layout::Panels))
+            .into_iter()
+            .chain([DType::F32, DType::Bf16].map(|dtype| (dtype, Layout::Rows)))
+        {
+            let def = WeightDef { source: source.clone(), ty: Type::new(dtype, shape.clone()), layout };
+            let packed = pack(&def, &|name| checkpoint.get(name)).unwrap();
+            let rows = sinter_codegen_weights::pack_rows(&def, &|name| checkpoint.get(name)).unwrap();
+            assert_eq!(Some(rows.len() as u64), gpu_weight_bytes(&def.ty, layout));
+            let (height, width) = (shape[0].coeff as usize, wanted_width(&shape));
+            for place in (0..height).flat_map(|n| (0..width).map(move |k| (n, k))) {
+                let (a, b) = (in_row(&rows, &def, place), at(&packed.bytes, &def, place));
+                assert_eq!(a, b, "{name} {dtype} {layout:?} {place:?}");
+            }
+            let again = rows_of_packed(&def, &packed.bytes).unwrap();
+            assert!(again[..] == rows[..], "{name} {dtype} {layout:?}");
+            assert!(rows_of_packed(&def, &packed.bytes[1..]).is_none());
+        }
+    }
 }
 
 #[test]

@@ -45,10 +45,8 @@ mod table;
 mod tests;
 
 pub use isa::{Isa, IsaError};
-pub use pack::{
-    bf16_to_f32, f16_to_f32, f32_to_bf16, pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16,
-    panel_bytes_f32,
-};
+pub use pack::{pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16, panel_bytes_f32};
+pub use sinter_codegen_weights::{bf16_to_f32, f16_to_f32, f32_to_bf16};
 pub use table::{Kernels, kernels};
 
 use std::arch::x86_64::__m128;

@@ -4,13 +4,17 @@ use sinter_ir::{DType, Graph, Op, ValueId};
 
 /// Elements of one tensor: that at position p is element `offset + Σ p[i] · strides[i]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct View {
-    pub(super) name: String,
+pub struct View {
+    /// The tensor.
+    pub name: String,
     /// The tensor's own extents.
-    pub(super) tensor: Vec<usize>,
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
+    pub tensor: Vec<usize>,
+    /// The first element.
+    pub offset: usize,
+    /// The extents of the view.
+    pub shape: Vec<usize>,
+    /// How many elements lie between neighbours along each axis.
+    pub strides: Vec<usize>,
 }
 
 /// The strides of a row-major tensor.
@@ -20,21 +24,25 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 
 impl View {
     /// All elements of a tensor.
-    pub(super) fn whole(name: &str, shape: Vec<usize>) -> Self {
+    pub fn whole(name: &str, shape: Vec<usize>) -> Self {
         let strides = row_major(&shape);
         Self { name: name.into(), tensor: shape.clone(), offset: 0, shape, strides }
     }
     /// Whether the elements follow one another.
-    pub(super) fn is_contiguous(&self) -> bool {
+    pub fn is_contiguous(&self) -> bool {
         let order = row_major(&self.shape);
         (0..self.shape.len()).all(|axis| self.shape[axis] == 1 || self.strides[axis] == order[axis])
     }
     /// The number of elements.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
     /// A range of the first axis.
-    pub(super) fn rows(&self, from: usize, count: usize) -> Self {
+    pub fn rows(&self, from: usize, count: usize) -> Self {
         let mut part = self.clone();
         part.offset += from * self.strides[0];
         part.shape[0] = count;
@@ -52,7 +60,7 @@ impl View {
 
 /// The value as views one after the other along the first axis; none if it computes something. Roundings are left to
 /// the conversion to `stored`, where that gives the same.
-pub(super) fn views(graph: &Graph, value: ValueId, stored: DType) -> Option<Vec<View>> {
+pub(crate) fn views(graph: &Graph, value: ValueId, stored: DType) -> Option<Vec<View>> {
     let node = graph.node(value);
     let shape: Option<Vec<usize>> =
         node.ty.shape.iter().map(|dim| dim.as_const().map(|extent| extent as usize)).collect();

@@ -23,27 +23,27 @@ impl AlignedBytes {
     }
 
     /// The same bytes as numbers; those of an incomplete last number are left out.
-    pub(super) fn as_f32(&mut self) -> &mut [f32] {
+    pub fn as_f32(&mut self) -> &mut [f32] {
         // SAFETY: any bits are an f32, and the bytes are aligned.
         unsafe { self.align_to_mut().1 }
     }
 
     /// The same bytes as halves of numbers.
-    pub(super) fn as_u16(&mut self) -> &mut [u16] {
+    pub fn as_u16(&mut self) -> &mut [u16] {
         // SAFETY: any bits are a u16, and the bytes are aligned.
         unsafe { self.align_to_mut().1 }
     }
 }
 
 /// Bytes as numbers, if they are aligned.
-pub(super) fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
+pub fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
     // SAFETY: any bits are an f32.
     let (before, numbers, after) = unsafe { bytes.align_to() };
     (before.is_empty() && after.is_empty()).then_some(numbers)
 }
 
 /// Bytes as halves of numbers, if they are aligned.
-pub(super) fn as_u16(bytes: &[u8]) -> Option<&[u16]> {
+pub fn as_u16(bytes: &[u8]) -> Option<&[u16]> {
     // SAFETY: any bits are a u16.
     let (before, numbers, after) = unsafe { bytes.align_to() };
     (before.is_empty() && after.is_empty()).then_some(numbers)
