@@ -85,6 +85,7 @@ impl TextSide {
                 .or(model.repetition_penalty.map(|value| value as f32))
                 .unwrap_or(1.0),
             seed: flags.seed.unwrap_or(0),
+            ..SamplingParams::greedy()
         })
     }
 
@@ -106,7 +107,7 @@ pub fn message(role: &str, content: &str) -> Value {
 /// Why a generation ended, as one word.
 pub fn finish_word(finish: Finish) -> &'static str {
     match finish {
-        Finish::Stop(_) => "stop",
+        Finish::Stop(_) | Finish::Complete => "stop",
         Finish::Length => "length",
         Finish::Context => "context",
         Finish::Cancelled => "cancelled",

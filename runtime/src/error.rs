@@ -34,6 +34,12 @@ pub enum RuntimeError {
     /// The logits are not numbers that can be sampled.
     #[error("the logits cannot be sampled: {0}")]
     Logits(String),
+    /// The constraint of a request cannot be kept up.
+    #[error("the answer cannot be constrained: {0}")]
+    Constraint(String),
+    /// The engine was stopped before the request ended.
+    #[error("the engine was stopped")]
+    Stopped,
     /// A parameter of a request is out of its range.
     #[error("{0}")]
     Parameter(String),

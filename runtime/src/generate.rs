@@ -19,6 +19,8 @@ pub struct GenerateParams {
 pub enum Finish {
     /// The model gave a stop id.
     Stop(u32),
+    /// The constraint allows nothing more: the answer is complete.
+    Complete,
     /// The wanted number of tokens was reached.
     Length,
     /// The context or the KV cache is full.
@@ -69,7 +71,8 @@ pub fn generate(
         }
         let logits = session.prefill(&history[fed..], chunk)?;
         fed = history.len();
-        let context = SampleContext { history: &history, position: fed as u64, banned: None };
+        let context =
+            SampleContext { history: &history, prompt: prompt.len(), position: fed as u64, allowed: None };
         let next = sampler.sample(logits, &context)?;
         if params.stop_ids.contains(&next) {
             generation.finish = Finish::Stop(next);

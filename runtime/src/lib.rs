@@ -38,6 +38,9 @@ mod host;
 
 mod rng;
 mod sampler;
+mod token_set;
+
+pub mod engine;
 
 mod generate;
 mod session;
@@ -53,3 +56,4 @@ pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};
 pub use sequence::Sequence;
 pub use session::{Session, encode};
+pub use token_set::TokenSet;

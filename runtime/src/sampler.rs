@@ -1,13 +1,14 @@
 //! The choice of the next token. The filters, their order and their meaning are those of `transformers`: repetition
-//! penalty, temperature, top-k, top-p, min-p.
+//! penalty, temperature, top-k, top-p, min-p. Between the first two stand the penalties and the bias of the OpenAI
+//! interface.
 //!
 //! Equal logits are ordered by id, the lower first. The one random number of a choice depends on the seed and the
 //! position, not on what was drawn before, so the same request gives the same tokens in every batch.
 
-use crate::{RuntimeError, uniform};
+use crate::{RuntimeError, TokenSet, uniform};
 
 /// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Logits are divided by this; 0 takes the largest logit and no random number.
     pub temperature: f32,
@@ -19,6 +20,12 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Logits of tokens seen before are divided by this if positive and multiplied if negative; 1 changes nothing.
     pub repetition_penalty: f32,
+    /// Taken from the logits of tokens that were generated before, once each; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Taken from the logits of tokens that were generated before, as often as they were; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens; ids without a logit are passed over.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Where the random numbers start.
     pub seed: u64,
 }
@@ -26,7 +33,17 @@ pub struct SamplingParams {
 impl SamplingParams {
     /// Always the largest logit.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -35,10 +52,12 @@ impl SamplingParams {
 pub struct SampleContext<'a> {
     /// The tokens before, of the prompt and generated.
     pub history: &'a [u32],
+    /// How many of them, from the first, are the prompt.
+    pub prompt: usize,
     /// The position of the token that is chosen.
     pub position: u64,
-    /// For each id whether it is banned.
-    pub banned: Option<&'a [bool]>,
+    /// The ids that may be chosen; all if there is none.
+    pub allowed: Option<&'a TokenSet>,
 }
 
 /// Chooses tokens; keeps the memory it needs from one choice to the next.
@@ -58,6 +77,11 @@ impl Sampler {
         check("top-p", params.top_p, |x| (0.0..=1.0).contains(&x), "0 to 1")?;
         check("min-p", params.min_p, |x| (0.0..=1.0).contains(&x), "0 to 1")?;
         check("repetition penalty", params.repetition_penalty, |x| x > 0.0 && x <= 1e4, "above 0")?;
+        check("presence penalty", params.presence_penalty, |x| x.abs() <= 100.0, "-100 to 100")?;
+        check("frequency penalty", params.frequency_penalty, |x| x.abs() <= 100.0, "-100 to 100")?;
+        for (_, bias) in &params.logit_bias {
+            check("a logit bias", *bias, |x| x.abs() <= 100.0, "-100 to 100")?;
+        }
         Ok(Self { params, scores: Vec::new(), kept: Vec::new() })
     }
 
@@ -75,7 +99,7 @@ impl Sampler {
         Ok(self.draw(context.position))
     }
 
-    /// Applies the repetition penalty and the ban, and finds the largest logit.
+    /// Applies penalties, bias and ban, and finds the largest logit.
     fn penalise(&mut self, logits: &[f32], context: &SampleContext<'_>) -> Result<u32, RuntimeError> {
         if let Some(at) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
             return Err(RuntimeError::Logits(format!("the logit of token {at} is {}", logits[at])));
@@ -89,10 +113,14 @@ impl Sampler {
                 self.scores[*id as usize] = if *logit < 0.0 { logit * penalty } else { logit / penalty };
             }
         }
-        for (score, banned) in self.scores.iter_mut().zip(context.banned.unwrap_or_default()) {
-            if *banned {
-                *score = f32::NEG_INFINITY;
+        self.count_generated(context);
+        for (id, bias) in &self.params.logit_bias {
+            if let Some(score) = self.scores.get_mut(*id as usize) {
+                *score += bias;
             }
+        }
+        if let Some(allowed) = context.allowed {
+            allowed.mask(&mut self.scores);
         }
         let mut best = None;
         for (id, score) in self.scores.iter().enumerate() {
@@ -101,6 +129,22 @@ impl Sampler {
             }
         }
         best.map(|(id, _)| id).ok_or_else(|| RuntimeError::Logits("no token is possible".into()))
+    }
+
+    /// Applies the presence and the frequency penalty. Counts are summed before they are multiplied, so that the result
+    /// does not depend on the order of the tokens.
+    fn count_generated(&mut self, context: &SampleContext<'_>) {
+        let (presence, frequency) = (self.params.presence_penalty, self.params.frequency_penalty);
+        if presence == 0.0 && frequency == 0.0 {
+            return;
+        }
+        let mut generated = context.history.get(context.prompt..).unwrap_or_default().to_vec();
+        generated.sort_unstable();
+        for same in generated.chunk_by(|a, b| a == b) {
+            if let Some(score) = self.scores.get_mut(same[0] as usize) {
+                *score -= presence + frequency * same.len() as f32;
+            }
+        }
     }
 
     /// The weight of each possible token: its probability over that of the likeliest.

@@ -1,5 +1,6 @@
 //! What the tests share: a reference runner for plans, and the way to a checkpoint's values.
 
+pub mod fake_model;
 pub mod files;
 pub mod fuzz;
 pub mod golden;

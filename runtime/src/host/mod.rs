@@ -12,6 +12,7 @@ mod pool;
 pub use load::packed_bytes;
 pub use memory::{MappedFile, Memory, WeightBytes};
 pub use model::{HostConfig, HostModel};
+pub(crate) use pool::panic_text;
 pub use pool::{PoolPanic, ThreadPool};
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl ThreadPool {
             let now = (units - done).min(MOST);
             if self.workers.is_empty() || now == 1 {
                 let whole = || body(done..done + now, 0);
-                catch_unwind(AssertUnwindSafe(whole)).map_err(|panic| PoolPanic(text(&*panic)))?;
+                catch_unwind(AssertUnwindSafe(whole)).map_err(|panic| PoolPanic(panic_text(&*panic)))?;
             } else {
                 self.job(now, &|range, thread| body(done + range.start..done + range.end, thread))?;
             }
@@ -217,7 +217,10 @@ impl Shared {
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(all)) {
             self.shares.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
-            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text(&*panic));
+            self.panic
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| panic_text(&*panic));
         }
     }
 
@@ -258,7 +261,8 @@ impl Share {
     }
 }
 
-fn text(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let known = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     known.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -35,8 +35,8 @@ fn greedy_takes_the_first_of_the_largest() {
     let context = SampleContext::default();
     assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, 2.0], &context).unwrap(), 1);
     assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -5.0], &context).unwrap(), 1);
-    let banned = [false, true, false, false];
-    let context = SampleContext { banned: Some(&banned), ..context };
+    let allowed = TokenSet::of(4, [0, 2, 3]);
+    let context = SampleContext { allowed: Some(&allowed), ..context };
     assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, 2.0], &context).unwrap(), 2);
 }
 
@@ -49,7 +49,8 @@ fn logits_that_are_no_numbers_are_errors() {
             assert!(matches!(error, RuntimeError::Logits(_)));
         }
         assert!(sampler.sample(&[], &SampleContext::default()).is_err());
-        let context = SampleContext { banned: Some(&[true, true]), ..Default::default() };
+        let none = TokenSet::none(2);
+        let context = SampleContext { allowed: Some(&none), ..Default::default() };
         assert!(sampler.sample(&[0.0, 1.0], &context).is_err());
     }
 }
@@ -59,13 +60,16 @@ fn parameters_out_of_range_are_refused() {
     let refused = |change: fn(&mut SamplingParams)| {
         let mut params = params();
         change(&mut params);
-        assert!(Sampler::new(params).is_err(), "{params:?}");
+        assert!(Sampler::new(params.clone()).is_err(), "{params:?}");
     };
     refused(|p| p.temperature = -1.0);
     refused(|p| p.temperature = f32::NAN);
     refused(|p| p.top_p = 1.1);
     refused(|p| p.min_p = -0.1);
     refused(|p| p.repetition_penalty = 0.0);
+    refused(|p| p.presence_penalty = f32::NAN);
+    refused(|p| p.frequency_penalty = -101.0);
+    refused(|p| p.logit_bias = vec![(0, 1.0), (1, f32::INFINITY)]);
 }
 
 #[test]
@@ -138,6 +142,25 @@ fn the_penalty_moves_both_signs_down_once() {
     let context = SampleContext { history: &[0, 0, 1, 900], ..Default::default() };
     assert_eq!(sampler.sample(&row, &context).unwrap(), 2);
     assert_eq!(sampler.scores, [1.0, -4.0, 1.5]);
+}
+
+#[test]
+fn presence_and_frequency_count_what_was_generated() {
+    let params =
+        SamplingParams { presence_penalty: 0.5, frequency_penalty: 0.25, ..SamplingParams::greedy() };
+    let mut sampler = Sampler::new(params).unwrap();
+    let context = SampleContext { history: &[0, 0, 2, 1, 2, 900], prompt: 2, ..Default::default() };
+    sampler.sample(&[4.0, 4.0, 4.0], &context).unwrap();
+    assert_eq!(sampler.scores, [4.0, 3.25, 3.0]);
+}
+
+#[test]
+fn a_bias_is_added_to_the_logits() {
+    let params =
+        SamplingParams { logit_bias: vec![(1, 2.0), (0, -100.0), (900, 1.0)], ..SamplingParams::greedy() };
+    let mut sampler = Sampler::new(params).unwrap();
+    assert_eq!(sampler.sample(&[9.0, 1.0, 2.5], &SampleContext::default()).unwrap(), 1);
+    assert_eq!(sampler.scores, [-91.0, 3.0, 2.5]);
 }
 
 #[test]

@@ -1,0 +1,340 @@
+//! The owner thread: the one place that holds the model, the scheduler and all requests. Everyone else sends messages.
+
+use super::choice::{Choice, Step};
+use super::handle::Message;
+use super::plan::{Outcome, StepPlan};
+use super::stats::{Gauges, add, set, sub};
+use super::{
+    Admission, Arrival, EngineConfig, EngineHandle, Event, Request, RequestId, Scheduler, SchedulerConfig,
+    Sink, Turn, Usage,
+};
+use crate::{DeviceModel, Finish, Rows, RuntimeError};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often a thread without work shows that it lives.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A model with its requests.
+pub struct Engine {
+    model: Box<dyn DeviceModel>,
+    scheduler: Scheduler,
+    requests: BTreeMap<RequestId, Live>,
+    choices: BTreeMap<Turn, Choice>,
+    gauges: Arc<Gauges>,
+    /// Sequences and tokens that wait, as the gauges say it.
+    waiting: (usize, usize),
+    messages: Receiver<Message>,
+}
+
+/// A request that has not ended.
+struct Live {
+    sink: Sink,
+    usage: Usage,
+    /// The choices that have not ended.
+    open: Vec<Turn>,
+}
+
+impl Engine {
+    /// Starts an owner thread for a model.
+    ///
+    /// # Errors
+    /// The model is an encoder, or its limits and the configuration do not go together.
+    pub fn spawn(
+        model: Box<dyn DeviceModel>,
+        config: EngineConfig,
+    ) -> Result<(EngineHandle, JoinHandle<()>), RuntimeError> {
+        let (mut engine, handle) = Self::new(model, config)?;
+        let thread = std::thread::Builder::new().name("sinter-engine".into());
+        let thread = thread.spawn(move || engine.serve());
+        let thread =
+            thread.map_err(|error| RuntimeError::Load(format!("no thread for the engine: {error}")))?;
+        Ok((handle, thread))
+    }
+
+    /// An engine without a thread, for callers that step it themselves.
+    pub fn new(
+        model: Box<dyn DeviceModel>,
+        config: EngineConfig,
+    ) -> Result<(Self, EngineHandle), RuntimeError> {
+        let limits = model.limits();
+        let scheduler = Scheduler::new(SchedulerConfig {
+            max_tokens: limits.max_tokens,
+            max_sequences: limits.max_sequences.min(limits.max_tokens),
+            max_rows: config.max_rows.max(limits.max_sequences),
+            pages: limits.pages,
+            max_positions: limits.max_positions,
+            patience: config.patience,
+        })?;
+        let gauges = Arc::new(Gauges::new());
+        set(&gauges.blocks_total, limits.pages);
+        let (sender, messages) = channel();
+        let admission = Admission {
+            vocab: limits.vocab,
+            capacity: scheduler.config().capacity(),
+            max_waiting: config.max_waiting,
+            max_waiting_tokens: config.max_waiting_tokens,
+            bounds: config.bounds,
+        };
+        let handle = EngineHandle::new(sender, gauges.clone(), admission);
+        let (requests, choices, waiting) = (BTreeMap::new(), BTreeMap::new(), (0, 0));
+        Ok((Self { model, scheduler, requests, choices, gauges, waiting, messages }, handle))
+    }
+
+    /// Works until the last handle is gone or one says stop.
+    pub fn serve(&mut self) {
+        while self.listen() {
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step()));
+            if let Err(panic) = stepped {
+                self.fail_all(&RuntimeError::Panic(crate::host::panic_text(&*panic)));
+            }
+        }
+        self.fail_all(&RuntimeError::Stopped);
+        self.gauges.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Computes one step, if anything is to be computed.
+    pub fn step(&mut self) {
+        let plan = self.scheduler.plan();
+        let started = Instant::now();
+        let steps = self.compute(&plan);
+        let outcomes: Vec<Outcome> = steps.iter().map(outcome).collect();
+        self.count(&plan, started);
+        self.scheduler.commit(&plan, &outcomes);
+        self.publish();
+        self.deliver(&plan, steps);
+    }
+
+    /// Reads the messages that have come, waiting for one if there is nothing to compute; false at the end.
+    fn listen(&mut self) -> bool {
+        loop {
+            let message = match self.requests.is_empty() {
+                false => self.messages.try_recv().map_err(|error| error == TryRecvError::Disconnected),
+                true => {
+                    self.gauges.alive();
+                    let waited = self.messages.recv_timeout(HEARTBEAT);
+                    waited.map_err(|error| error == RecvTimeoutError::Disconnected)
+                }
+            };
+            match message {
+                Ok(Message::Submit(id, request, sink)) => self.submit(id, &request, sink),
+                Ok(Message::Cancel(id)) => self.cancel(id),
+                Ok(Message::Stop) | Err(true) => return false,
+                Err(false) if self.requests.is_empty() => {}
+                Err(false) => return true,
+            }
+        }
+    }
+
+    fn submit(&mut self, id: RequestId, request: &Request, sink: Sink) {
+        let tokens = request.prompt.len();
+        add(&self.gauges.requests, 1);
+        add(&self.gauges.tokens_in, tokens);
+        self.waiting.0 += request.n;
+        self.waiting.1 += request.n * tokens;
+        let usage = Usage { prompt: tokens, ..Usage::default() };
+        self.requests.insert(id, Live { sink, usage, open: Vec::new() });
+        if let Err(error) = self.open_choices(id, request) {
+            self.fail(id, error);
+        }
+        self.publish();
+    }
+
+    fn open_choices(&mut self, id: RequestId, request: &Request) -> Result<(), RuntimeError> {
+        let capacity = self.scheduler.config().capacity();
+        for index in 0..request.n {
+            let choice = Choice::new(id, request, index, capacity)?;
+            let turn = self.scheduler.submit(Arrival {
+                tokens: request.prompt.clone(),
+                priority: request.priority,
+                salt: request.cache_salt.clone(),
+                all_rows: choice.wants_prompt(),
+            })?;
+            self.choices.insert(turn, choice);
+            if let Some(live) = self.requests.get_mut(&id) {
+                live.open.push(turn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the model and lets every choice of the step choose.
+    fn compute(&mut self, plan: &StepPlan) -> Vec<Result<Step, RuntimeError>> {
+        if plan.chunks.is_empty() {
+            return Vec::new();
+        }
+        let batch = plan.batch(&self.scheduler);
+        let width = self.model.width();
+        let logits = match self.model.step(&batch) {
+            Ok(logits) => logits,
+            Err(error) => return plan.chunks.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut rows = logits.chunks_exact(width);
+        let mut steps = Vec::with_capacity(plan.chunks.len());
+        for chunk in &plan.chunks {
+            let own = rows.by_ref().take(chunk.row_count()).collect::<Vec<_>>();
+            let (sequence, choice) = (self.scheduler.sequence(chunk.turn), self.choices.get_mut(&chunk.turn));
+            let Some((sequence, choice)) = sequence.zip(choice) else {
+                steps.push(Ok(Step::default()));
+                continue;
+            };
+            let mut step = Step::default();
+            if chunk.rows == Rows::All {
+                choice.tell_prompt(chunk.start, own.iter().copied(), &mut step);
+            }
+            let first = own.len().saturating_sub(chunk.drafts + 1);
+            let drafts = &sequence.drafts()[..chunk.drafts];
+            let chosen = match chunk.samples(sequence) {
+                true => choice.choose(own.into_iter().skip(first), drafts, &mut step),
+                false => Ok(()),
+            };
+            steps.push(chosen.map(|()| step));
+        }
+        steps
+    }
+
+    /// Tells the clients what the step gave.
+    fn deliver(&mut self, plan: &StepPlan, steps: Vec<Result<Step, RuntimeError>>) {
+        for (chunk, step) in plan.chunks.iter().zip(steps) {
+            let Some(choice) = self.choices.get(&chunk.turn) else { continue };
+            let (id, index) = (choice.request, choice.index);
+            match step {
+                Err(error) => self.fail(id, error),
+                Ok(step) => self.tell(id, index, chunk.turn, step),
+            }
+        }
+    }
+
+    fn tell(&mut self, id: RequestId, choice: usize, turn: Turn, step: Step) {
+        let Step { prompt, tokens, finish } = step;
+        let mut events = Vec::new();
+        if !prompt.is_empty() {
+            events.push(Event::Prompt(prompt));
+        }
+        if let Some(live) = self.requests.get_mut(&id) {
+            live.usage.generated += tokens.len();
+            add(&self.gauges.tokens_out, tokens.len());
+        }
+        if !tokens.is_empty() {
+            events.push(Event::Tokens { choice, tokens });
+        }
+        if let Some(finish) = finish {
+            self.choices.remove(&turn);
+            events.push(Event::Finished { choice, finish });
+        }
+        if let Some(live) = self.requests.get_mut(&id)
+            && finish.is_some()
+        {
+            live.open.retain(|open| *open != turn);
+            if live.open.is_empty() {
+                events.push(Event::Done(live.usage));
+            }
+        }
+        let gone = self.send(id, events);
+        if gone {
+            self.cancel(id);
+        }
+    }
+
+    /// Sends events; true if nobody takes them any more. A request is forgotten after its last event.
+    fn send(&mut self, id: RequestId, events: Vec<Event>) -> bool {
+        let Some(live) = self.requests.get_mut(&id) else { return false };
+        for event in events {
+            // Counted first, so that a client that reads the gauges after its last event finds itself there.
+            let last = event.is_last();
+            add(&self.gauges.finished, usize::from(last));
+            let gone = (live.sink)(event).is_break();
+            if last {
+                self.requests.remove(&id);
+                return false;
+            }
+            if gone {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Frees what the open choices hold and gives their numbers.
+    fn close_choices(&mut self, id: RequestId) -> Vec<usize> {
+        let open = self.requests.get_mut(&id).map(|live| std::mem::take(&mut live.open)).unwrap_or_default();
+        let mut closed = Vec::new();
+        for turn in open {
+            self.scheduler.cancel(turn);
+            closed.extend(self.choices.remove(&turn).map(|choice| choice.index));
+        }
+        closed
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        let closed = self.close_choices(id);
+        self.publish();
+        let Some(live) = self.requests.get(&id) else { return };
+        let finish = Finish::Cancelled;
+        let mut events: Vec<_> =
+            closed.into_iter().map(|choice| Event::Finished { choice, finish }).collect();
+        events.push(Event::Done(live.usage));
+        if self.send(id, events) {
+            self.forget(id);
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, error: RuntimeError) {
+        self.close_choices(id);
+        self.publish();
+        self.send(id, vec![Event::Failed(error)]);
+    }
+
+    /// Drops a request whose sink takes nothing more.
+    fn forget(&mut self, id: RequestId) {
+        if self.requests.remove(&id).is_some() {
+            add(&self.gauges.finished, 1);
+        }
+    }
+
+    fn fail_all(&mut self, error: &RuntimeError) {
+        for id in self.requests.keys().copied().collect::<Vec<_>>() {
+            self.fail(id, error.clone());
+        }
+    }
+
+    fn count(&self, plan: &StepPlan, started: Instant) {
+        if !plan.chunks.is_empty() {
+            self.gauges.step(plan.tokens(), started.elapsed());
+        }
+        add(&self.gauges.preemptions, plan.preempted.len());
+    }
+
+    /// Writes the gauges. Handles add to the waiting, so only the change since the last time is written there.
+    fn publish(&mut self) {
+        let waiting = self.scheduler.waiting();
+        let tokens = waiting.values().map(|sequence| sequence.prompt()).sum();
+        change(&self.gauges.waiting, self.waiting.0, waiting.len());
+        change(&self.gauges.waiting_tokens, self.waiting.1, tokens);
+        self.waiting = (waiting.len(), tokens);
+        set(&self.gauges.running, self.scheduler.running().len());
+        set(&self.gauges.blocks_used, self.scheduler.cache().used());
+    }
+}
+
+fn change(gauge: &std::sync::atomic::AtomicU64, before: usize, after: usize) {
+    match after >= before {
+        true => add(gauge, after - before),
+        false => sub(gauge, before - after),
+    }
+}
+
+/// What the scheduler needs to know of a step: an error ends the sequence.
+fn outcome(step: &Result<Step, RuntimeError>) -> Outcome {
+    match step {
+        Ok(step) => Outcome {
+            tokens: step.tokens.iter().map(|token| token.id).collect(),
+            finished: step.finish.is_some(),
+        },
+        Err(_) => Outcome { tokens: Vec::new(), finished: true },
+    }
+}
