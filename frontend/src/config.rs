@@ -131,6 +131,12 @@ impl RawConfig {
         &self.place
     }
 
+    /// An object inside another object of the file, as a file of its own: [`RawConfig::finish`] holds it to account.
+    pub(crate) fn nested(&self, path: &str, map: &Map<String, Value>) -> RawConfig {
+        let place = format!("{}, {path}", self.place);
+        RawConfig { place, map: map.clone(), read: RefCell::default(), opened: RefCell::default() }
+    }
+
     /// The whole file as a section.
     pub fn root(&self) -> Section<'_> {
         Section { config: self, outer: "", map: &self.map }
@@ -287,6 +293,16 @@ impl<'a> Section<'a> {
         let convert =
             |value: &'a Value| value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
         self.typed(key, || "an array of strings".to_owned(), convert)
+    }
+
+    /// A list of 0 and 1, if given.
+    pub fn opt_flags(&self, key: &str) -> Result<Option<Vec<bool>>, ConfigError> {
+        let flag = |value: &Value| value.as_u64().filter(|n| *n <= 1).map(|n| n == 1);
+        self.typed(
+            key,
+            || "an array of 0 and 1".to_owned(),
+            |value| value.as_array()?.iter().map(flag).collect(),
+        )
     }
 
     /// One of the words of a table, if given.

@@ -10,6 +10,9 @@ use crate::spec::{Activation, HeadNormScope, MatrixLayout, ModelKind, NormKind, 
 pub struct Family {
     /// The value of `model_type`.
     pub model_type: &'static str,
+    /// What fields must say, written as JSON, for this row to be the one: a family with several forms has a row for each
+    /// and the first that fits is taken. `null` stands for an absent field.
+    pub when: &'static [(&'static str, &'static str)],
     /// Decoder or encoder.
     pub kind: ModelKind,
     /// The names of the common fields.
@@ -18,6 +21,8 @@ pub struct Family {
     pub ignored: &'static [&'static str],
     /// Fields that mean nothing as long as they have this value, written as JSON.
     pub only: &'static [(&'static str, &'static str)],
+    /// Fields that may only repeat another field.
+    pub equal: &'static [(&'static str, &'static str)],
     /// What may stand before every weight name but the head's; the first that fits the checkpoint is taken.
     pub prefixes: &'static [&'static str],
     /// Tokens to rows.
@@ -45,8 +50,8 @@ pub struct Keys {
     pub layers: &'static str,
     /// Query heads.
     pub heads: &'static str,
-    /// Key and value heads; without the field, as many as query heads.
-    pub kv_heads: Option<&'static str>,
+    /// Key and value heads.
+    pub kv_heads: KvHeads,
     /// Width of a head; without the field, `hidden / heads`.
     pub head_dim: Option<&'static str>,
     /// Width inside the MLP.
@@ -55,10 +60,34 @@ pub struct Keys {
     pub inner_multiple: usize,
     /// The longest sequence.
     pub positions: &'static str,
+    /// The longest sequence where the field is absent; 0 where it must be there.
+    pub positions_absent: usize,
     /// The norms' epsilon.
-    pub eps: &'static str,
-    /// The activation's name.
-    pub activation: &'static str,
+    pub eps: Factor,
+    /// The activation.
+    pub activation: ActivationRow,
+}
+
+/// How many key and value heads there are.
+#[derive(Clone, Copy, Debug)]
+pub enum KvHeads {
+    /// As many as query heads.
+    AsQueries,
+    /// So many.
+    Fixed(usize),
+    /// As the field says; without it, as many as query heads.
+    Field(&'static str),
+}
+
+/// Which activation the MLP has.
+#[derive(Clone, Copy, Debug)]
+pub enum ActivationRow {
+    /// Always this one.
+    Fixed(Activation),
+    /// The one that the field names.
+    Field(&'static str),
+    /// The one that the field names, where the family means something else by the names.
+    FieldOf(&'static str, &'static [(&'static str, Activation)]),
 }
 
 /// A yes or no that a family fixes or a field decides.
@@ -83,6 +112,10 @@ pub enum Factor {
     InverseSqrtField(&'static str),
     /// The field's value.
     Field(&'static str),
+    /// The field's value, or as given where it is absent.
+    FieldOr(&'static str, f64),
+    /// 1/field.
+    InverseField(&'static str),
 }
 
 /// Tokens to rows.
@@ -94,10 +127,21 @@ pub struct EmbeddingRow {
     pub scale: Factor,
     /// The table of token types and the field with the number of its rows.
     pub token_types: Option<(&'static str, &'static str)>,
-    /// The table of learned positions, and the row of position 0.
-    pub positions: Option<(&'static str, usize)>,
+    /// The table of learned positions.
+    pub positions: Option<PositionRow>,
     /// The norm of the sum.
     pub norm: Option<&'static str>,
+}
+
+/// The table of learned positions.
+#[derive(Clone, Copy, Debug)]
+pub struct PositionRow {
+    /// The table.
+    pub table: &'static str,
+    /// The row of position 0.
+    pub offset: usize,
+    /// Whether the field with the longest sequence counts the rows before that one too.
+    pub counted: bool,
 }
 
 /// What all norms of a family have in common.
@@ -105,6 +149,8 @@ pub struct EmbeddingRow {
 pub struct NormRow {
     /// Which statistic.
     pub kind: NormKind,
+    /// Whether there is a factor γ.
+    pub weight: bool,
     /// Whether the factor is 1 + γ.
     pub one_plus: bool,
     /// Whether there is a summand.
@@ -116,6 +162,8 @@ pub struct NormRow {
 pub struct NormPlaces {
     /// Around attention.
     pub attention: BranchPlaces,
+    /// Whether the first layer lacks the norm before attention: its input is normalised already.
+    pub first_is_bare: bool,
     /// Around the MLP.
     pub mlp: BranchPlaces,
     /// After the last layer.
@@ -167,11 +215,37 @@ pub struct HeadNormRow {
     pub k: &'static str,
     /// Over what.
     pub scope: HeadNormScope,
+    /// Whether they stand behind the rotary embedding instead of before it.
+    pub after_rope: bool,
+    /// Whether there are any.
+    pub present: Switch,
+}
+
+/// Which layers have a rotary embedding.
+#[derive(Clone, Copy, Debug)]
+pub enum RopeLayers {
+    /// All.
+    All,
+    /// Those with a window.
+    Sliding,
+    /// Those with a window, or all where none has one.
+    SlidingOrAll,
+    /// Those with a 1 in the list; without the list, all but every n-th, with the field for n and its default.
+    Listed(&'static str, (&'static str, usize)),
 }
 
 /// The rotary embedding before the fields are read.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeRow {
+    /// Whether neighbours make a pair instead of the two halves of what is rotated.
+    pub interleaved: bool,
+    /// The field with the number of rotated dimensions of a head, where it is not given as a share.
+    pub dim: Option<&'static str>,
+    /// Which layers are rotated.
+    pub layers: RopeLayers,
+    /// Layers with a window have a table of their own: the field with its base in older files, and the base where no
+    /// field gives one. It is never scaled there.
+    pub local: Option<(&'static str, f64)>,
     /// The base where no field gives one.
     pub theta: f64,
     /// The share of a head that is rotated where no field says it; `None` where a field that says so is refused.
@@ -187,8 +261,23 @@ pub enum WindowRow {
     AllLayers(Option<usize>),
     /// Those from `max_window_layers` on, if `use_sliding_window` says so.
     FromLayer,
-    /// All but every n-th; the number stands for an absent `sliding_window`.
-    AllButEvery(usize, usize),
+    /// All but every n-th.
+    AllButEvery {
+        /// n, where no field says it.
+        period: usize,
+        /// The field with n.
+        period_field: &'static str,
+        /// What stands for an absent `sliding_window`.
+        absent: usize,
+    },
+    /// Encoders: all but the first of every n layers, half the width to either side. Each is a field and what stands for
+    /// it where it is absent.
+    BothSides {
+        /// The width of the window, both sides together.
+        width: (&'static str, usize),
+        /// n.
+        period: (&'static str, usize),
+    },
 }
 
 /// The attention of a family.
@@ -206,6 +295,10 @@ pub struct AttentionRow {
     pub head_norms: Option<HeadNormRow>,
     /// The rotary embedding.
     pub rope: Option<RopeRow>,
+    /// Whether scores get a bias that falls with distance, with a slope for each head (ALiBi).
+    pub alibi: Switch,
+    /// The field with the largest magnitude of queries, keys and values.
+    pub clip: Option<&'static str>,
     /// What scores are multiplied by.
     pub scale: Factor,
     /// The field with the cap on scores.
@@ -261,5 +354,7 @@ pub const ACTIVATIONS: &[(&str, Activation)] = &[
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("gelu_fast", Activation::GeluTanh),
+    ("gelu_python", Activation::GeluErf),
     ("relu", Activation::Relu),
+    ("relu2", Activation::Relu2),
 ];

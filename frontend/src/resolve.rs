@@ -22,18 +22,30 @@ pub fn resolve(config: &RawConfig, contains: &dyn Fn(&str) -> bool) -> Result<Mo
 
 /// The families that can be compiled, by the names that `model_type` has for them.
 pub fn known_families() -> Vec<&'static str> {
-    FAMILIES.iter().map(|family| family.model_type).collect()
+    let mut names: Vec<&'static str> = FAMILIES.iter().map(|family| family.model_type).collect();
+    names.dedup();
+    names
 }
 
 fn find_family(root: Section<'_>) -> Result<&'static Family, ConfigError> {
     let found = root.str("model_type")?;
-    FAMILIES.iter().copied().find(|family| family.model_type == found).ok_or_else(|| {
-        ConfigError::UnknownFamily {
+    let rows: Vec<&Family> = FAMILIES.iter().copied().filter(|family| family.model_type == found).collect();
+    let says = |(key, wanted): &(&str, &str)| {
+        root.value(key).map_or_else(|| "null".into(), ToString::to_string) == *wanted
+    };
+    match (rows.iter().find(|family| family.when.iter().all(says)), rows.first()) {
+        (Some(family), _) => Ok(family),
+        (None, Some(first)) => {
+            let (key, _) = first.when.iter().find(|pair| !says(pair)).unwrap_or(&("model_type", ""));
+            let value = root.value(key).map_or_else(|| "absent".into(), ToString::to_string);
+            Err(root.config().unsupported(key, &value))
+        }
+        (None, None) => Err(ConfigError::UnknownFamily {
             place: root.config().place().to_owned(),
             found: shorten(found),
             known: known_families(),
-        }
-    })
+        }),
+    }
 }
 
 fn check_ignored(family: &Family, root: Section<'_>) -> Result<(), ConfigError> {
@@ -42,6 +54,11 @@ fn check_ignored(family: &Family, root: Section<'_>) -> Result<(), ConfigError> 
         let found = root.value(key).map(ToString::to_string);
         if let Some(found) = found.filter(|found| found != wanted) {
             return Err(root.config().unsupported(key, &found));
+        }
+    }
+    for (key, other) in family.equal {
+        if root.value(key).is_some_and(|found| Some(found) != root.value(other)) {
+            return Err(root.wrong(key, format!("the value of `{other}`")));
         }
     }
     Ok(())
@@ -73,13 +90,15 @@ impl Dims {
     fn read(keys: &Keys, root: Section<'_>) -> Result<Self, ConfigError> {
         let hidden = root.usize(keys.hidden, limits::WIDTH)?;
         let heads = root.usize(keys.heads, limits::HEADS)?;
-        let optional = |key: Option<&str>, range| key.map_or(Ok(None), |key| root.opt_usize(key, range));
-        let kv_heads = optional(keys.kv_heads, limits::HEADS)?.unwrap_or(heads);
+        let (kv_heads, kv_key) = match keys.kv_heads {
+            KvHeads::AsQueries => (heads, keys.heads),
+            KvHeads::Fixed(count) => (count, keys.heads),
+            KvHeads::Field(key) => (root.opt_usize(key, limits::HEADS)?.unwrap_or(heads), key),
+        };
         if !heads.is_multiple_of(kv_heads) {
-            let wanted = format!("a divisor of {}, which is {heads}", keys.heads);
-            return Err(root.wrong(keys.kv_heads.unwrap_or(keys.heads), wanted));
+            return Err(root.wrong(kv_key, format!("a divisor of {}, which is {heads}", keys.heads)));
         }
-        let head_dim = match optional(keys.head_dim, limits::WIDTH)? {
+        let head_dim = match keys.head_dim.map_or(Ok(None), |key| root.opt_usize(key, limits::WIDTH))? {
             Some(head_dim) => head_dim,
             None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
@@ -93,6 +112,11 @@ impl Dims {
             None if keys.inner_multiple > 0 => hidden * keys.inner_multiple,
             None => root.usize(keys.inner, limits::WIDTH)?,
         };
+        let max_position = match root.opt_usize(keys.positions, limits::POSITIONS)? {
+            None if keys.positions_absent > 0 => keys.positions_absent,
+            Some(positions) => positions,
+            None => root.usize(keys.positions, limits::POSITIONS)?,
+        };
         Ok(Dims {
             hidden,
             layers: root.usize(keys.layers, limits::LAYERS)?,
@@ -101,8 +125,13 @@ impl Dims {
             head_dim,
             inner,
             vocab: root.usize("vocab_size", limits::VOCABULARY)?,
-            max_position: root.usize(keys.positions, limits::POSITIONS)?,
-            eps: root.f64(keys.eps, limits::EPSILON)?,
+            max_position,
+            eps: match keys.eps {
+                Factor::Field(key) => root.f64(key, limits::EPSILON)?,
+                Factor::FieldOr(key, absent) => root.opt_f64(key, limits::EPSILON)?.unwrap_or(absent),
+                Factor::Fixed(eps) => eps,
+                _ => 0.0,
+            },
         })
     }
 }
@@ -120,14 +149,22 @@ impl<'a> Resolver<'a> {
         let norm = format!("{prefix}{}", norm.unwrap_or_default().replace("{i}", "0"));
         let old = contains(&format!("{norm}.gamma")) && !contains(&format!("{norm}.weight"));
         let norm_names = if old { ("gamma", "beta") } else { ("weight", "bias") };
-        Ok(Resolver { family, root, dims: Dims::read(&family.keys, root)?, prefix, norm_names })
+        let mut dims = Dims::read(&family.keys, root)?;
+        if let Some(row) = family.embedding.positions.filter(|row| row.counted) {
+            let wanted = || root.wrong(family.keys.positions, format!("more than {}", row.offset));
+            dims.max_position =
+                dims.max_position.checked_sub(row.offset).filter(|left| *left > 0).ok_or_else(wanted)?;
+        }
+        Ok(Resolver { family, root, dims, prefix, norm_names })
     }
 
     fn model(&self) -> Result<ModelSpec, ConfigError> {
         let (family, dims) = (self.family, &self.dims);
         let windows = self.windows()?;
-        let ropes = self.rope()?.into_iter().collect::<Vec<_>>();
-        let layers = windows.iter().enumerate().map(|(i, window)| self.layer(i, *window));
+        let ropes = self.ropes()?;
+        let turned = self.turned(&windows)?;
+        let layers =
+            windows.iter().zip(turned).enumerate().map(|(i, places)| self.layer(i, (*places.0, places.1)));
         Ok(ModelSpec {
             family: family.model_type,
             kind: family.kind,
@@ -157,6 +194,8 @@ impl<'a> Resolver<'a> {
             Factor::InverseSqrtHead => 1.0 / (self.dims.head_dim as f64).sqrt(),
             Factor::InverseSqrtField(key) => 1.0 / self.root.f64(key, RANGE)?.sqrt(),
             Factor::Field(key) => self.root.f64(key, RANGE)?,
+            Factor::FieldOr(key, absent) => self.root.opt_f64(key, RANGE)?.unwrap_or(absent),
+            Factor::InverseField(key) => 1.0 / self.root.f64(key, RANGE)?,
         })
     }
 
@@ -173,7 +212,7 @@ impl<'a> Resolver<'a> {
         let (row, (weight, bias)) = (self.family.norm, self.norm_names);
         Some(NormSpec {
             kind: row.kind,
-            weight: Some(format!("{name}.{weight}")),
+            weight: row.weight.then(|| format!("{name}.{weight}")),
             one_plus: row.one_plus,
             bias: row.bias.then(|| format!("{name}.{bias}")),
             width,
@@ -181,7 +220,8 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn branch_norms(&self, places: BranchPlaces, layer: usize) -> BranchNorms {
+    fn branch_norms(&self, mut places: BranchPlaces, layer: usize, bare: bool) -> BranchNorms {
+        places.before = places.before.filter(|_| !bare);
         let norm = |template| self.norm(template, layer, self.dims.hidden);
         BranchNorms {
             before: norm(places.before),
@@ -210,10 +250,10 @@ impl<'a> Resolver<'a> {
                 Some(TableSpec { name: format!("{}{name}.weight", self.prefix), rows, offset: 0 })
             }
         };
-        let positions = row.positions.map(|(name, offset)| TableSpec {
-            name: format!("{}{name}.weight", self.prefix),
-            rows: dims.max_position + offset,
-            offset,
+        let positions = row.positions.map(|row| TableSpec {
+            name: format!("{}{}.weight", self.prefix, row.table),
+            rows: dims.max_position + row.offset,
+            offset: row.offset,
         });
         Ok(EmbeddingSpec {
             tokens: format!("{}{}.weight", self.prefix, row.tokens),
@@ -224,30 +264,66 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn rope(&self) -> Result<Option<RopeSpec>, ConfigError> {
-        let Some(row) = self.family.attention.rope else { return Ok(None) };
+    /// The rotary tables: one for all layers, or one for layers without and one for layers with a window.
+    fn ropes(&self) -> Result<Vec<RopeSpec>, ConfigError> {
+        let Some(row) = self.family.attention.rope else { return Ok(Vec::new()) };
         let context = RopeContext {
             head_dim: self.dims.head_dim,
             max_position: self.dims.max_position,
             default_theta: row.theta,
             default_partial: row.partial,
+            dim: row.dim,
+            interleaved: row.interleaved,
         };
-        RopeSpec::from_config(self.root, context).map(Some)
+        match row.local {
+            None => Ok(vec![RopeSpec::from_config(self.root, context)?]),
+            Some(local) => RopeSpec::by_window(self.root, context, local).map(Vec::from),
+        }
     }
 
-    fn layer(&self, i: usize, window: Option<usize>) -> Result<LayerSpec, ConfigError> {
+    /// Which rotary table turns each layer.
+    fn turned(&self, windows: &[Option<usize>]) -> Result<Vec<Option<usize>>, ConfigError> {
+        let Some(row) = self.family.attention.rope else { return Ok(vec![None; windows.len()]) };
+        let sliding = windows.iter().any(Option::is_some);
+        let on: Vec<bool> = match row.layers {
+            RopeLayers::All => vec![true; windows.len()],
+            RopeLayers::SlidingOrAll if !sliding => vec![true; windows.len()],
+            RopeLayers::Sliding | RopeLayers::SlidingOrAll => windows.iter().map(Option::is_some).collect(),
+            RopeLayers::Listed(key, (period_key, absent)) => {
+                let period = self.root.opt_usize(period_key, limits::LAYERS)?.unwrap_or(absent);
+                match self.root.opt_flags(key)? {
+                    None => (0..windows.len()).map(|i| (i + 1) % period != 0).collect(),
+                    Some(list) if list.len() >= windows.len() => list,
+                    Some(_) => {
+                        return Err(self
+                            .root
+                            .wrong(key, format!("a 0 or 1 for each of {} layers", windows.len())));
+                    }
+                }
+            }
+        };
+        let table = |window: &Option<usize>| usize::from(row.local.is_some() && window.is_some());
+        Ok(windows.iter().zip(on).map(|(window, on)| on.then(|| table(window))).collect())
+    }
+
+    fn layer(&self, i: usize, places: (Option<usize>, Option<usize>)) -> Result<LayerSpec, ConfigError> {
         let (norms, residual) = (self.family.norms, self.family.residual);
         Ok(LayerSpec {
             residual: if self.switch(residual.parallel)? { residual.form } else { Residual::Sequential },
             residual_scale: self.factor(residual.scale)?,
-            attention_norms: self.branch_norms(norms.attention, i),
-            attention: self.attention(i, window)?,
-            mlp_norms: self.branch_norms(norms.mlp, i),
+            attention_norms: self.branch_norms(norms.attention, i, norms.first_is_bare && i == 0),
+            attention: self.attention(i, places)?,
+            mlp_norms: self.branch_norms(norms.mlp, i, false),
             mlp: self.mlp(i)?,
         })
     }
 
-    fn attention(&self, i: usize, window: Option<usize>) -> Result<AttentionSpec, ConfigError> {
+    /// The attention of a layer with its window and its rotary table.
+    fn attention(
+        &self,
+        i: usize,
+        (window, rope): (Option<usize>, Option<usize>),
+    ) -> Result<AttentionSpec, ConfigError> {
         let (row, dims) = (&self.family.attention, &self.dims);
         let (q_width, kv_width) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
         let bias = self.switch(row.qkv_bias)?;
@@ -259,27 +335,34 @@ impl<'a> Resolver<'a> {
             QkvRow::Stacked(name) => QkvSpec::Stacked(project(name, q_width + 2 * kv_width)),
             QkvRow::Grouped(name) => QkvSpec::Grouped(project(name, q_width + 2 * kv_width)),
         };
-        let head_norms = row.head_norms.and_then(|norms| {
-            let (q_norm, k_norm) = match norms.scope {
-                HeadNormScope::Head => (dims.head_dim, dims.head_dim),
-                HeadNormScope::All => (q_width, kv_width),
-            };
-            let q = self.norm(Some(norms.q), i, q_norm)?;
-            Some(HeadNormSpec { q, k: self.norm(Some(norms.k), i, k_norm)?, scope: norms.scope })
-        });
         let out_bias = self.switch(row.out_bias)?;
         Ok(AttentionSpec {
             heads: dims.heads,
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
             qkv,
-            head_norms,
-            rope: row.rope.map(|_| 0),
+            head_norms: self.head_norms(i)?,
+            rope,
+            clip: self.cap(row.clip)?,
+            alibi: self.switch(row.alibi)?,
             scale: self.factor(row.scale)?,
             softcap: self.cap(row.softcap)?,
             window,
             out: self.linear(self.name(row.out, i), out_bias, (q_width, dims.hidden)),
         })
+    }
+
+    fn head_norms(&self, i: usize) -> Result<Option<HeadNormSpec>, ConfigError> {
+        let (row, dims) = (self.family.attention.head_norms, &self.dims);
+        let Some(row) = row else { return Ok(None) };
+        let widths = match row.scope {
+            HeadNormScope::Head | HeadNormScope::EachHead => (dims.head_dim, dims.head_dim),
+            HeadNormScope::All => (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim),
+        };
+        let norms = self.norm(Some(row.q), i, widths.0).zip(self.norm(Some(row.k), i, widths.1));
+        let (scope, after_rope) = (row.scope, row.after_rope);
+        let present = self.switch(row.present)?;
+        Ok(norms.filter(|_| present).map(|(q, k)| HeadNormSpec { q, k, scope, after_rope }))
     }
 
     fn mlp(&self, i: usize) -> Result<MlpSpec, ConfigError> {
@@ -294,7 +377,11 @@ impl<'a> Resolver<'a> {
                 MlpInputRow::GatedStacked(name) => MlpInput::GatedStacked(up(name, 2 * dims.inner)),
                 MlpInputRow::Plain(name) => MlpInput::Plain(up(name, dims.inner)),
             },
-            activation: self.root.word(self.family.keys.activation, ACTIVATIONS)?,
+            activation: match self.family.keys.activation {
+                ActivationRow::Fixed(activation) => activation,
+                ActivationRow::Field(key) => self.root.word(key, ACTIVATIONS)?,
+                ActivationRow::FieldOf(key, words) => self.root.word(key, words)?,
+            },
             inner: dims.inner,
             down: self.linear(self.name(row.down, i), bias, (dims.inner, dims.hidden)),
         })
@@ -327,8 +414,19 @@ impl<'a> Resolver<'a> {
         let (width, rule): (_, Box<dyn Fn(usize) -> bool>) = match self.family.attention.window {
             WindowRow::Never => return Ok(vec![None; n_layers]),
             WindowRow::AllLayers(absent) => (width(absent)?, Box::new(|_| true)),
-            WindowRow::AllButEvery(period, absent) => {
+            WindowRow::AllButEvery { period, period_field, absent } => {
+                // A list of layers has the last word; what stands beside it may even be no number.
+                let period = match root.has("layer_types") {
+                    true => period,
+                    false => root.opt_usize(period_field, limits::LAYERS)?.unwrap_or(period),
+                };
+                root.skip(period_field);
                 (width(Some(absent))?, Box::new(move |i| (i + 1) % period != 0))
+            }
+            WindowRow::BothSides { width, period } => {
+                let width = root.opt_usize(width.0, limits::POSITIONS)?.unwrap_or(width.1);
+                let period = root.opt_usize(period.0, limits::LAYERS)?.unwrap_or(period.1);
+                (Some(width / 2 + 1), Box::new(move |i| i % period != 0))
             }
             WindowRow::FromLayer => {
                 let (on, width) = (root.bool_or("use_sliding_window", false)?, width(Some(4096))?);

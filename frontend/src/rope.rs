@@ -7,7 +7,7 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{ConfigError, Section};
+use crate::config::{ConfigError, RawConfig, Section};
 
 /// A resolved rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct RopeSpec {
     pub theta: f64,
     /// How many leading dimensions of a head are rotated; even.
     pub rotary_dim: usize,
+    /// Whether neighbouring dimensions make a pair, instead of dimension d and d + rotary_dim / 2.
+    pub interleaved: bool,
     /// How the frequencies are stretched for longer contexts.
     pub scaling: RopeScaling,
 }
@@ -70,6 +72,10 @@ pub struct RopeContext {
     /// The share of a head that is rotated where no field says it; `None` where the architecture always rotates
     /// all of it and a field that says otherwise is refused.
     pub default_partial: Option<f64>,
+    /// The field with the number of rotated dimensions, where it is not given as a share.
+    pub dim: Option<&'static str>,
+    /// Whether neighbours make a pair.
+    pub interleaved: bool,
 }
 
 const FACTOR: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
@@ -78,8 +84,43 @@ const THETA: std::ops::RangeInclusive<f64> = 1.0 + 1e-9..=1e15;
 impl RopeSpec {
     /// Reads the rotary fields of a configuration.
     pub fn from_config(root: Section<'_>, context: RopeContext) -> Result<Self, ConfigError> {
-        let inner = rope_object(root)?;
-        let theta = in_either(inner, root, &["rope_theta", "rotary_emb_base"], THETA)?;
+        Self::from_object(root, rope_object(root)?, context)
+    }
+
+    /// The table of layers without a window and that of layers with one. Newer files give each an object inside
+    /// `rope_parameters`; older ones a base in the field `local.0`, or `local.1` where it is absent.
+    pub fn by_window(
+        root: Section<'_>,
+        context: RopeContext,
+        local: (&str, f64),
+    ) -> Result<[Self; 2], ConfigError> {
+        let objects = root.value("rope_parameters").and_then(serde_json::Value::as_object);
+        let nested = |kind: &str| {
+            let map = objects?.get(kind)?.as_object()?;
+            Some(root.config().nested(&format!("rope_parameters.{kind}"), map))
+        };
+        let Some(global) = nested("full_attention") else {
+            let theta = root.opt_f64(local.0, THETA)?.unwrap_or(local.1);
+            let global = RopeSpec::from_config(root, context)?;
+            return Ok([global.clone(), RopeSpec { theta, scaling: RopeScaling::None, ..global }]);
+        };
+        let of = |config: &RawConfig, context| -> Result<Self, ConfigError> {
+            let spec = Self::from_object(root, Some(config.root()), context)?;
+            config.finish().map(|_| spec)
+        };
+        let context_local = RopeContext { default_theta: local.1, ..context };
+        let global = of(&global, context)?;
+        let local = nested("sliding_attention").map(|config| of(&config, context_local)).transpose()?;
+        let local = local.unwrap_or_else(|| RopeSpec { scaling: RopeScaling::None, ..global.clone() });
+        Ok([global, local])
+    }
+
+    fn from_object(
+        root: Section<'_>,
+        inner: Option<Section<'_>>,
+        context: RopeContext,
+    ) -> Result<Self, ConfigError> {
+        let theta = in_either(inner, root, &["rope_theta", "global_rope_theta", "rotary_emb_base"], THETA)?;
         let partial = in_either(inner, root, &["partial_rotary_factor", "rotary_pct"], 0.0..=1.0)?;
         let rotary_dim = rotary_dim(root, context, partial)?;
         let scaling = match inner {
@@ -89,7 +130,8 @@ impl RopeSpec {
             }
             Some(inner) => scaling(inner, root, context)?,
         };
-        Ok(RopeSpec { theta: theta.unwrap_or(context.default_theta), rotary_dim, scaling })
+        let theta = theta.unwrap_or(context.default_theta);
+        Ok(RopeSpec { theta, rotary_dim, interleaved: context.interleaved, scaling })
     }
 
     /// The frequency of each rotated pair, `rotary_dim / 2` of them, and the factor on cosine and sine.
@@ -213,6 +255,10 @@ fn in_either(
 }
 
 fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> Result<usize, ConfigError> {
+    if let Some(key) = context.dim {
+        let dim = root.opt_usize(key, 2..=context.head_dim)?.unwrap_or(context.head_dim);
+        return if dim.is_multiple_of(2) { Ok(dim) } else { Err(root.wrong(key, "an even number")) };
+    }
     let key = ["partial_rotary_factor", "rotary_pct"].into_iter().find(|key| root.has(key));
     let key = key.unwrap_or("partial_rotary_factor");
     let share = match (context.default_partial, partial) {

@@ -177,11 +177,13 @@ pub enum QkvSpec {
 pub enum HeadNormScope {
     /// Each head by itself, D wide.
     Head,
+    /// Each head by itself, D wide, with a factor of its own for every head.
+    EachHead,
     /// All heads together, heads × D wide.
     All,
 }
 
-/// Norms of queries and keys, before the rotary embedding.
+/// Norms of queries and keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadNormSpec {
     /// Of queries.
@@ -190,6 +192,8 @@ pub struct HeadNormSpec {
     pub k: NormSpec,
     /// Over what.
     pub scope: HeadNormScope,
+    /// Whether they stand behind the rotary embedding instead of before it.
+    pub after_rope: bool,
 }
 
 /// The attention of one layer.
@@ -207,11 +211,17 @@ pub struct AttentionSpec {
     pub head_norms: Option<HeadNormSpec>,
     /// Which of [`ModelSpec::ropes`] turns queries and keys.
     pub rope: Option<usize>,
+    /// The largest magnitude of queries, keys and values; what exceeds it is cut.
+    pub clip: Option<f64>,
+    /// Whether score (h, c) gets slope_h · position_c added (ALiBi, Press et al. 2022): the slopes are
+    /// [`ModelSpec::alibi`]'s.
+    pub alibi: bool,
     /// What scores are multiplied by.
     pub scale: f64,
     /// Scores s become cap · tanh(s / cap).
     pub softcap: Option<f64>,
-    /// A token sees itself and so many tokens before it less one.
+    /// Decoders: a token sees itself and so many tokens before it less one. Encoders: so many tokens to either side
+    /// less one.
     pub window: Option<usize>,
     /// The output projection.
     pub out: LinearSpec,
@@ -228,6 +238,8 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0).
     Relu,
+    /// max(x, 0)².
+    Relu2,
 }
 
 /// The first half of an MLP.
@@ -271,11 +283,28 @@ pub struct HeadSpec {
 }
 
 impl ModelSpec {
-    /// The weights that no checkpoint holds, by name: the rotary frequencies of each table.
+    /// The weights that no checkpoint holds, by name: the rotary frequencies of each table, and the slopes of ALiBi.
     pub fn constants(&self) -> Vec<(String, Vec<f32>)> {
         let tables = self.ropes.iter().enumerate();
-        tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0)).collect()
+        let tables = tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0));
+        let biased = self.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi);
+        tables.chain(biased.map(|attention| (ALIBI_SLOPES.into(), alibi_slopes(attention.heads)))).collect()
     }
+}
+
+/// The name of the slopes of ALiBi, `[H]`.
+pub const ALIBI_SLOPES: &str = "const.alibi_slopes";
+
+/// The slope of each head (Press et al. 2022, section 3): 2^(-8 i / n) for n heads, n a power of two; for other numbers
+/// those of the power of two below, and between them as many of the next power's odd ones as are missing.
+fn alibi_slopes(heads: usize) -> Vec<f32> {
+    let closest = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+    // Bases and powers are single precision in the reference.
+    let slope = |base: f64, power: usize| (base as f32 as f64).powi(power as i32) as f32;
+    let base = |n: usize| 2f64.powf(-8.0 / n as f64);
+    let first = (1..=closest).map(|power| slope(base(closest), power));
+    let rest = (0..heads - closest).map(|i| slope(base(2 * closest), 2 * i + 1));
+    first.chain(rest).collect()
 }
 
 /// The name of the frequencies of one rotary table.

@@ -55,8 +55,14 @@ fn malformed_files_are_errors() {
     assert!(RawConfig::parse(b"\xff\xfe").is_err());
 }
 
-const CONTEXT: RopeContext =
-    RopeContext { head_dim: 10, max_position: 64, default_theta: 10000.0, default_partial: None };
+const CONTEXT: RopeContext = RopeContext {
+    head_dim: 10,
+    max_position: 64,
+    default_theta: 10000.0,
+    default_partial: None,
+    dim: None,
+    interleaved: false,
+};
 
 fn rope(text: &str, context: RopeContext) -> RopeSpec {
     let config = raw(text);

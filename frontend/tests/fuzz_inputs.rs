@@ -82,6 +82,8 @@ fn configs() {
             let _ = root.usize("hidden_size", 1..=100);
             let _ = root.opt_strs("layer_types");
             let context = sinter_frontend::rope::RopeContext {
+                dim: None,
+                interleaved: false,
                 head_dim: 8,
                 max_position: 64,
                 default_theta: 1e4,

@@ -38,6 +38,8 @@ class Case:
     config: dict
     n_tokens: int = 21
     head: str = "ForCausalLM"
+    # The config's class without suffix where it has another name than the model's.
+    config_class: str | None = None
     # Old checkpoints spell the rotary fields differently; this names the key they use for the type.
     old_type_key: str | None = None
     sharded: bool = False
@@ -129,8 +131,51 @@ BERT = {
     "max_position_embeddings": 64,
     "type_vocab_size": 2,
 }
+GEMMA3 = {
+    **{name: value for name, value in GEMMA2.items() if not name.endswith("softcapping")},
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 3.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+    },
+}
+BLOOM = {
+    "vocab_size": VOCABULARY, "hidden_size": 30, "n_layer": 3, "n_head": 3, "seq_length": 64,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+}
+OPT = {
+    "vocab_size": VOCABULARY, "hidden_size": 30, "ffn_dim": 47, "num_hidden_layers": 3, "num_attention_heads": 3,
+    "max_position_embeddings": 64, "word_embed_proj_dim": 30,
+}
+GPTJ = {**GPT2, "n_embd": 36, "rotary_dim": 6}
+FALCON = {
+    "vocab_size": VOCABULARY, "hidden_size": 60, "ffn_hidden_size": 47, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_kv_heads": 2, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+MODERNBERT = {
+    **{name: value for name, value in BERT.items() if name != "type_vocab_size"},
+    "num_hidden_layers": 4, "local_attention": 10, "hidden_activation": "gelu", "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 900.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+    },
+}
+# The tables of DistilBERT have other names.
+DISTILBERT = {
+    "vocab_size": VOCABULARY, "dim": 30, "hidden_dim": 47, "n_layers": 3, "n_heads": 3, "max_position_embeddings": 64,
+}
 # Qwen2 has no field for the size of a head.
 QWEN2 = {name: value for name, value in LLAMA.items() if name != "head_dim"}
+# As wide as its heads together.
+SQUARE = {**QWEN2, "hidden_size": 60}
+# Families whose norms subtract the mean have another field for the epsilon.
+LAYER_NORM = {**{name: value for name, value in SQUARE.items() if name != "rms_norm_eps"}, "layer_norm_eps": 1e-5}
+EVERY_SECOND = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+WINDOWED = {"sliding_window": 7, "num_hidden_layers": 4, "layer_types": EVERY_SECOND}
 
 CASES = {
     "llama": Case("Llama", LLAMA),
@@ -157,13 +202,60 @@ CASES = {
     "gpt_neox_sequential": Case("GPTNeoX", {**GPT_NEOX, "use_parallel_residual": False}),
     "bert": Case("Bert", BERT, head="Model"),
     "llama_sharded": Case("Llama", LLAMA, sharded=True),
+    "gemma": Case("Gemma", {**LLAMA, "tie_word_embeddings": True}, norm_centre=0.0, embedding_spread=0.15),
+    "gemma3": Case("Gemma3", GEMMA3, norm_centre=0.0, embedding_spread=0.15, config_class="Gemma3Text"),
+    "smollm3": Case("SmolLM3", {**LLAMA, "no_rope_layers": [1, 0, 1], "pad_token_id": 0}),
+    "granite": Case(
+        "Granite",
+        {**QWEN2, "hidden_size": 36, "embedding_multiplier": 3.0, "residual_multiplier": 0.7,
+         "attention_multiplier": 0.4, "logits_scaling": 2.5},
+    ),
+    "ernie4_5": Case("Ernie4_5", {**LLAMA, "use_bias": True, "tie_word_embeddings": False}),
+    "seed_oss": Case("SeedOss", {**LLAMA, "attention_out_bias": True, "mlp_bias": True}),
+    "hunyuan_dense": Case("HunYuanDenseV1", {**LLAMA, "attention_bias": True}),
+    "olmo": Case("Olmo", {
+        **{name: value for name, value in SQUARE.items() if name != "rms_norm_eps"}, "clip_qkv": 1.5}),
+    "olmo2": Case("Olmo2", SQUARE),
+    "olmo3": Case("Olmo3", {**SQUARE, **WINDOWED, "rope_parameters": {
+        "full_attention": {**YARN_ROPE},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+    }}, n_tokens=45),
+    "exaone4": Case("Exaone4", {**LLAMA, **WINDOWED}),
+    "glm4": Case("Glm4", {**LLAMA, "pad_token_id": 0, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6}}),
+    "nemotron": Case("Nemotron", {
+        **{name: value for name, value in LLAMA.items() if name != "rms_norm_eps"},
+        "norm_eps": 1e-5, "attention_bias": True, "mlp_bias": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6},
+    }, norm_centre=0.0),
+    "starcoder2": Case("Starcoder2", {
+        **{name: value for name, value in SQUARE.items() if name != "rms_norm_eps"},
+        "norm_epsilon": 1e-5, "sliding_window": 9, "tie_word_embeddings": False}),
+    "gpt_bigcode": Case("GPTBigCode", GPT2),
+    "gpt_bigcode_multi_head": Case("GPTBigCode", {**GPT2, "multi_query": False}),
+    "opt": Case("OPT", OPT),
+    "bloom": Case("Bloom", BLOOM),
+    "gptj": Case("GPTJ", GPTJ),
+    "phi": Case("Phi", {**LAYER_NORM, "qk_layernorm": True}),
+    "falcon_grouped": Case("Falcon", {**FALCON, "new_decoder_architecture": True}),
+    "falcon_multi_query": Case("Falcon", {**FALCON, "bias": True}),
+    "falcon_sequential": Case("Falcon", {**FALCON, "num_kv_heads": 6, "multi_query": False, "parallel_attn": False}),
+    "stablelm": Case("StableLm", {**LAYER_NORM, "use_qkv_bias": True, "partial_rotary_factor": 0.4}),
+    "stablelm_parallel": Case("StableLm", {**LAYER_NORM, "use_parallel_residual": True, "partial_rotary_factor": 0.4}),
+    "cohere": Case("Cohere", {**LAYER_NORM, "use_qk_norm": True, "logit_scale": 0.3}),
+    "cohere2": Case("Cohere2", {**LAYER_NORM, **WINDOWED, "logit_scale": 0.3}),
+    "roberta": Case("Roberta", {**BERT, "type_vocab_size": 1, "pad_token_id": 1}, head="Model"),
+    "xlm_roberta": Case("XLMRoberta", {**BERT, "type_vocab_size": 1, "pad_token_id": 1}, head="Model"),
+    "distilbert": Case("DistilBert", DISTILBERT, head="Model"),
+    "modernbert": Case("ModernBert", MODERNBERT, head="Model"),
+    "nomic_bert": Case("NomicBert", {**BERT, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}, head="Model"),
 }
 
 
 def build(case, seed):
     """The model with every parameter drawn anew, so that no norm is the identity and no bias is zero."""
     fields = json.loads(json.dumps(case.config))
-    config = getattr(transformers, case.family + "Config")(**fields)
+    config = getattr(transformers, (case.config_class or case.family) + "Config")(**fields)
     config._attn_implementation = "eager"
     model = getattr(transformers, case.family + case.head)(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
@@ -182,7 +274,7 @@ def initial_value(case, name, noise):
     last = name.split(".")[-2]
     if name.endswith("bias"):
         return 0.2 * noise
-    if noise.dim() == 1:
+    if noise.dim() == 1 or "norm" in last:
         return case.norm_centre + 0.2 * noise
     if "embed" in name or last in ("wte", "wpe"):
         return case.embedding_spread * noise

@@ -3,7 +3,9 @@
 use sinter_ir::{DType, Dim, GraphError, Monoid, Op, PAGE, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
-use crate::spec::{AttentionSpec, HeadNormScope, ModelKind, ModelSpec, QkvSpec, inv_freq_name};
+use crate::spec::{
+    ALIBI_SLOPES, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, QkvSpec, inv_freq_name,
+};
 
 /// The updated caches of a layer.
 pub(super) struct Caches {
@@ -19,6 +21,8 @@ pub(super) struct Context {
     paging: Option<Paging>,
     /// The masks by window, `[T, 1, C]` for decoders and `[T, 1, T]` for encoders.
     masks: Masks,
+    /// What is added to the scores of layers with ALiBi, `[1, H, C]`.
+    alibi: Option<ValueId>,
 }
 
 type Masks = Vec<(Option<usize>, ValueId)>;
@@ -28,6 +32,7 @@ struct Turn {
     cos: ValueId,
     sin: ValueId,
     pairs: usize,
+    interleaved: bool,
 }
 
 /// Where keys and values go and come from.
@@ -37,6 +42,13 @@ struct Paging {
     slots: ValueId,
     /// The slots of each token's context, `[T, 16 P]`.
     context: ValueId,
+}
+
+/// What happens to scores besides scale and cap.
+#[derive(Clone, Copy)]
+struct Score {
+    bias: Option<ValueId>,
+    mask: Option<ValueId>,
 }
 
 /// Queries, keys and values: `[T, H, D]` and twice `[T, Hkv, D]`.
@@ -64,13 +76,15 @@ impl Context {
         let turns = turns.collect::<Result<_, _>>()?;
         let masks = match spec.kind {
             ModelKind::Decoder => causal_masks(emit, spec, positions)?,
-            ModelKind::Encoder => sequence_masks(emit, seq)?,
+            ModelKind::Encoder => sequence_masks(emit, spec, (seq, positions))?,
         };
-        Ok(Context { positions, turns, paging, masks })
+        Ok(Context { positions, turns, paging, masks, alibi: alibi(emit, spec)? })
     }
 
-    fn mask(&self, window: Option<usize>) -> Option<ValueId> {
-        self.masks.iter().find(|(known, _)| *known == window).map(|(_, mask)| *mask)
+    /// What a layer adds to its scores, and its mask.
+    fn score(&self, spec: &AttentionSpec) -> Score {
+        let mask = self.masks.iter().find(|(known, _)| *known == spec.window).map(|(_, mask)| *mask);
+        Score { bias: self.alibi.filter(|_| spec.alibi), mask }
     }
 }
 
@@ -101,7 +115,8 @@ fn turn(emit: &mut Emit, spec: &ModelSpec, (table, positions): (usize, ValueId))
         let value = emit.scaled(value, f64::from(scale))?;
         emit.by_token(value, &[1, pairs])
     };
-    Ok(Turn { cos: of(ScalarOp::Cos)?, sin: of(ScalarOp::Sin)?, pairs })
+    let interleaved = spec.ropes[table].interleaved;
+    Ok(Turn { cos: of(ScalarOp::Cos)?, sin: of(ScalarOp::Sin)?, pairs, interleaved })
 }
 
 /// The position of each slot of the context, `[1, 1, C]`, and of each token, `[T, 1, 1]`.
@@ -134,11 +149,45 @@ fn windowed(emit: &mut Emit, at: Positions, (causal, window): (ValueId, Option<u
     emit.map2(ScalarOp::And, causal, near)
 }
 
-/// The mask of encoders: a token sees the tokens of its own sequence. No encoder has windows yet.
-fn sequence_masks(emit: &mut Emit, seq: ValueId) -> Result<Masks, GraphError> {
-    let token = emit.by_token(seq, &[1, 1])?;
-    let other = emit.graph.reshape(seq, &[Dim::ONE, Dim::ONE, Sym::T.into()])?;
-    Ok(vec![(None, emit.map2(ScalarOp::Eq, token, other)?)])
+/// The masks of encoders, one for each window: a token sees the tokens of its own sequence, as far as the window goes to
+/// either side.
+fn sequence_masks(
+    emit: &mut Emit,
+    spec: &ModelSpec,
+    (seq, positions): (ValueId, ValueId),
+) -> Result<Masks, GraphError> {
+    let along = [Dim::ONE, Dim::ONE, Sym::T.into()];
+    let (token, other) = (emit.by_token(seq, &[1, 1])?, emit.graph.reshape(seq, &along)?);
+    let same = emit.map2(ScalarOp::Eq, token, other)?;
+    let mut masks = Masks::new();
+    for window in spec.layers.iter().map(|layer| layer.attention.window) {
+        if masks.iter().any(|(known, _)| *known == window) {
+            continue;
+        }
+        let mask = match window {
+            None => same,
+            Some(_) => {
+                let (token, other) =
+                    (emit.by_token(positions, &[1, 1])?, emit.graph.reshape(positions, &along)?);
+                let before = windowed(emit, Positions { context: other, token }, (same, window))?;
+                windowed(emit, Positions { context: token, token: other }, (before, window))?
+            }
+        };
+        masks.push((window, mask));
+    }
+    Ok(masks)
+}
+
+/// What ALiBi adds to scores, `[1, H, C]`, if any layer has it. A query's own position would shift all its scores alike.
+fn alibi(emit: &mut Emit, spec: &ModelSpec) -> Result<Option<ValueId>, GraphError> {
+    let biased = spec.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi);
+    let Some(heads) = biased.map(|attention| attention.heads) else { return Ok(None) };
+    let context = emit.graph.push(Op::Iota { len: context_len() }, &[])?;
+    let context = emit.graph.cast(context, DType::F32)?;
+    let context = emit.graph.reshape(context, &[Dim::ONE, Dim::ONE, context_len()])?;
+    let slopes = emit.vector(ALIBI_SLOPES, heads, 2)?;
+    let slopes = emit.graph.reshape(slopes, &[Dim::ONE, Dim::of(heads), Dim::ONE])?;
+    emit.map2(ScalarOp::Mul, slopes, context).map(Some)
 }
 
 impl Emit {
@@ -150,12 +199,12 @@ impl Emit {
         (i, x): (usize, ValueId),
     ) -> Result<(ValueId, Option<Caches>), GraphError> {
         let Heads { q, k, v } = self.heads(spec, context, x)?;
-        let mask = context.mask(spec.window);
+        let score = context.score(spec);
         let (attended, caches) = match context.paging {
             None => {
                 let (k, v) = (self.repeat_heads(k, spec)?, self.repeat_heads(v, spec)?);
                 let scores = self.graph.contract("thd,chd->thc", q, k)?;
-                let p = self.softmax(scores, spec, mask)?;
+                let p = self.softmax(scores, spec, score)?;
                 (self.graph.contract("thc,chd->thd", p, v)?, None)
             }
             Some(paging) => {
@@ -164,7 +213,7 @@ impl Emit {
                 let k = self.graph.gather(k_cache, paging.context)?;
                 let k = self.repeat_heads(k, spec)?;
                 let scores = self.graph.contract("thd,tchd->thc", q, k)?;
-                let p = self.softmax(scores, spec, mask)?;
+                let p = self.softmax(scores, spec, score)?;
                 let v = self.graph.gather(v_cache, paging.context)?;
                 let v = self.repeat_heads(v, spec)?;
                 let attended = self.graph.contract("thc,tchd->thd", p, v)?;
@@ -186,24 +235,40 @@ impl Emit {
 
     /// Queries, keys and values, normalised and rotated.
     fn heads(&mut self, spec: &AttentionSpec, context: &Context, x: ValueId) -> Result<Heads, GraphError> {
-        let Heads { q, k, v } = self.project(spec, x)?;
-        let (mut q, mut k) = match &spec.head_norms {
-            None => (q, k),
-            Some(norms) if norms.scope == HeadNormScope::Head => {
-                (self.norm(q, &norms.q)?, self.norm(k, &norms.k)?)
-            }
-            Some(norms) => {
-                let (q, k) = (self.by_token(q, &[norms.q.width])?, self.by_token(k, &[norms.k.width])?);
-                let (q, k) = (self.norm(q, &norms.q)?, self.norm(k, &norms.k)?);
-                let q = self.by_token(q, &[spec.heads, spec.head_dim])?;
-                (q, self.by_token(k, &[spec.kv_heads, spec.head_dim])?)
-            }
-        };
-        if let Some(turn) = spec.rope.and_then(|table| context.turns.get(table)) {
-            q = self.rotate(q, *turn, spec.head_dim)?;
-            k = self.rotate(k, *turn, spec.head_dim)?;
+        let mut heads = self.project(spec, x)?;
+        if let Some(norms) = spec.head_norms.as_ref().filter(|norms| !norms.after_rope) {
+            self.head_norms(spec, norms, &mut heads)?;
         }
-        Ok(Heads { q, k, v })
+        if let Some(turn) = spec.rope.and_then(|table| context.turns.get(table)) {
+            heads.q = self.rotate(heads.q, *turn, spec.head_dim)?;
+            heads.k = self.rotate(heads.k, *turn, spec.head_dim)?;
+        }
+        if let Some(norms) = spec.head_norms.as_ref().filter(|norms| norms.after_rope) {
+            self.head_norms(spec, norms, &mut heads)?;
+        }
+        Ok(heads)
+    }
+
+    fn head_norms(
+        &mut self,
+        spec: &AttentionSpec,
+        norms: &HeadNormSpec,
+        heads: &mut Heads,
+    ) -> Result<(), GraphError> {
+        for (x, norm, count) in
+            [(&mut heads.q, &norms.q, spec.heads), (&mut heads.k, &norms.k, spec.kv_heads)]
+        {
+            *x = match norms.scope {
+                HeadNormScope::Head => self.norm(*x, norm)?,
+                HeadNormScope::EachHead => self.norm_by_head(*x, norm, count)?,
+                HeadNormScope::All => {
+                    let wide = self.by_token(*x, &[norm.width])?;
+                    let wide = self.norm(wide, norm)?;
+                    self.by_token(wide, &[count, spec.head_dim])?
+                }
+            };
+        }
+        Ok(())
     }
 
     fn project(&mut self, spec: &AttentionSpec, x: ValueId) -> Result<Heads, GraphError> {
@@ -226,18 +291,36 @@ impl Emit {
                 (q, k, self.graph.slice(all, 2, group + head_dim, head_dim)?)
             }
         };
-        Ok(Heads {
-            q: self.by_token(q, &[heads, head_dim])?,
-            k: self.by_token(k, &[kv_heads, head_dim])?,
-            v: self.by_token(v, &[kv_heads, head_dim])?,
-        })
+        let mut by_head = |x, count| -> Emitted {
+            let x = self.clip(x, spec.clip)?;
+            self.by_token(x, &[count, head_dim])
+        };
+        Ok(Heads { q: by_head(q, heads)?, k: by_head(k, kv_heads)?, v: by_head(v, kv_heads)? })
     }
 
-    /// Turns the first `2 · pairs` dimensions of every head by the angles of its position.
+    /// What exceeds the limit in magnitude is cut.
+    fn clip(&mut self, x: ValueId, limit: Option<f64>) -> Emitted {
+        let Some(limit) = limit else { return Ok(x) };
+        let x = self.with(ScalarOp::Min, x, limit)?;
+        self.with(ScalarOp::Max, x, -limit)
+    }
+
+    /// Turns the first `2 · pairs` dimensions of every head by the angles of its position. Pairs of neighbours come out
+    /// with all first elements before all second ones: queries and keys alike, so their products are the same.
     fn rotate(&mut self, x: ValueId, turn: Turn, head_dim: usize) -> Emitted {
-        let (Turn { cos, sin, pairs }, rest) = (turn, head_dim - 2 * turn.pairs);
-        let x1 = self.graph.slice(x, 2, 0, pairs)?;
-        let x2 = self.graph.slice(x, 2, pairs, pairs)?;
+        let (Turn { cos, sin, pairs, interleaved }, rest) = (turn, head_dim - 2 * turn.pairs);
+        let (x1, x2) = if interleaved {
+            let heads = self.graph.ty(x).shape[1].as_const().unwrap_or(0) as usize;
+            let turned = self.graph.slice(x, 2, 0, 2 * pairs)?;
+            let turned = self.by_token(turned, &[heads, pairs, 2])?;
+            let mut part = |start| -> Emitted {
+                let part = self.graph.slice(turned, 3, start, 1)?;
+                self.by_token(part, &[heads, pairs])
+            };
+            (part(0)?, part(1)?)
+        } else {
+            (self.graph.slice(x, 2, 0, pairs)?, self.graph.slice(x, 2, pairs, pairs)?)
+        };
         let (a, b) = (self.map2(ScalarOp::Mul, x1, cos)?, self.map2(ScalarOp::Mul, x2, sin)?);
         let first = self.map2(ScalarOp::Sub, a, b)?;
         let (a, b) = (self.map2(ScalarOp::Mul, x2, cos)?, self.map2(ScalarOp::Mul, x1, sin)?);
@@ -266,10 +349,13 @@ impl Emit {
     }
 
     /// Scores `[T, H, C]` to weights that sum to 1 along C.
-    fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, mask: Option<ValueId>) -> Emitted {
+    fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
         let mut s = self.scaled(scores, spec.scale)?;
         s = self.softcap(s, spec.softcap)?;
-        if let Some(mask) = mask {
+        if let Some(bias) = score.bias {
+            s = self.map2(ScalarOp::Add, s, bias)?;
+        }
+        if let Some(mask) = score.mask {
             let never = self.number(f64::NEG_INFINITY)?;
             s = self.graph.map(ScalarOp::Select, &[mask, s, never])?;
         }

@@ -66,6 +66,19 @@ impl Emit {
 
     /// A norm over the last axis.
     pub(super) fn norm(&mut self, x: ValueId, spec: &NormSpec) -> Emitted {
+        let y = self.standardised(x, spec)?;
+        let rank = self.graph.ty(x).rank();
+        self.affine(y, spec, |emit, name| emit.vector(name, spec.width, rank))
+    }
+
+    /// A norm over the last axis of `[T, count, width]`, with a factor for every element of the other two.
+    pub(super) fn norm_by_head(&mut self, x: ValueId, spec: &NormSpec, count: usize) -> Emitted {
+        let y = self.standardised(x, spec)?;
+        self.affine(y, spec, |emit, name| emit.vectors(name, count, spec.width))
+    }
+
+    /// x less its mean, if the norm says so, over the root of its mean square.
+    fn standardised(&mut self, x: ValueId, spec: &NormSpec) -> Emitted {
         let x = match spec.kind {
             NormKind::Rms => x,
             NormKind::Layer => {
@@ -77,17 +90,25 @@ impl Emit {
         let variance = self.mean(square, spec.width)?;
         let variance = self.with(ScalarOp::Add, variance, spec.eps)?;
         let scale = self.map1(ScalarOp::Rsqrt, variance)?;
-        let mut y = self.map2(ScalarOp::Mul, x, scale)?;
-        let rank = self.graph.ty(x).rank();
+        self.map2(ScalarOp::Mul, x, scale)
+    }
+
+    /// γ · y + β, as far as the norm has them.
+    fn affine(
+        &mut self,
+        mut y: ValueId,
+        spec: &NormSpec,
+        mut vector: impl FnMut(&mut Self, &str) -> Emitted,
+    ) -> Emitted {
         if let Some(weight) = &spec.weight {
-            let mut gamma = self.vector(weight, spec.width, rank)?;
+            let mut gamma = vector(self, weight)?;
             if spec.one_plus {
                 gamma = self.with(ScalarOp::Add, gamma, 1.0)?;
             }
             y = self.map2(ScalarOp::Mul, y, gamma)?;
         }
         if let Some(bias) = &spec.bias {
-            let beta = self.vector(bias, spec.width, rank)?;
+            let beta = vector(self, bias)?;
             y = self.map2(ScalarOp::Add, y, beta)?;
         }
         Ok(y)
@@ -146,6 +167,10 @@ impl Emit {
                 self.map2(Mul, half, inner)
             }
             Activation::Relu => self.with(Max, x, 0.0),
+            Activation::Relu2 => {
+                let x = self.with(Max, x, 0.0)?;
+                self.map2(Mul, x, x)
+            }
         }
     }
 }

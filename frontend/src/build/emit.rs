@@ -51,6 +51,12 @@ impl Emit {
         self.graph.reshape(value, &shape)
     }
 
+    /// Vectors in f32, one for each head: `[1, count, len]`.
+    pub(super) fn vectors(&mut self, name: &str, count: usize, len: usize) -> Emitted {
+        let value = self.param(name, DType::F32, &[count, len])?;
+        self.graph.reshape(value, &[Dim::ONE, Dim::of(count), Dim::of(len)])
+    }
+
     pub(super) fn number(&mut self, value: f64) -> Emitted {
         self.graph.constant(value, DType::F32)
     }

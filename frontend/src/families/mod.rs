@@ -1,0 +1,88 @@
+//! The table of families. A new family is a new row, most often an old row with the differences.
+
+mod encoders;
+mod gemma;
+mod gpt;
+mod llama;
+mod parallel;
+
+use crate::family::*;
+use crate::spec::Residual;
+use encoders::*;
+use gemma::*;
+use gpt::*;
+use llama::*;
+use parallel::*;
+
+/// Every row, in the order in which errors list the families. Rows of one family stand together.
+pub const FAMILIES: &[&Family] = &[
+    &LLAMA,
+    &MISTRAL,
+    &QWEN2,
+    &QWEN3,
+    &PHI3,
+    &SMOLLM3,
+    &GRANITE,
+    &ERNIE,
+    &SEED,
+    &HUNYUAN,
+    &OLMO,
+    &OLMO2,
+    &OLMO3,
+    &EXAONE4,
+    &GLM4,
+    &NEMOTRON,
+    &STARCODER2,
+    &GEMMA,
+    &GEMMA2,
+    &GEMMA3,
+    &GPT2,
+    &GPT_BIGCODE,
+    &GPT_BIGCODE_MULTI_HEAD,
+    &OPT,
+    &BLOOM,
+    &GPT_NEOX,
+    &GPTJ,
+    &PHI,
+    &FALCON_GROUPED_ONE_NORM,
+    &FALCON_GROUPED,
+    &FALCON_MULTI_QUERY,
+    &FALCON_MULTI_HEAD,
+    &FALCON_SEQUENTIAL,
+    &STABLELM,
+    &COHERE,
+    &COHERE2,
+    &BERT,
+    &ROBERTA,
+    &XLM_ROBERTA,
+    &DISTILBERT,
+    &MODERNBERT,
+    &NOMIC_BERT,
+];
+
+const LLAMA_KEYS: Keys = Keys {
+    hidden: "hidden_size",
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    kv_heads: KvHeads::Field("num_key_value_heads"),
+    head_dim: Some("head_dim"),
+    inner: "intermediate_size",
+    inner_multiple: 0,
+    positions: "max_position_embeddings",
+    positions_absent: 0,
+    eps: Factor::Field("rms_norm_eps"),
+    activation: ActivationRow::Field("hidden_act"),
+};
+
+const NO: Switch = Switch::Fixed(false);
+const YES: Switch = Switch::Fixed(true);
+const ONE: Factor = Factor::Fixed(1.0);
+const PLAIN_ROPE: RopeRow = RopeRow {
+    interleaved: false,
+    dim: None,
+    layers: RopeLayers::All,
+    local: None,
+    theta: 10000.0,
+    partial: None,
+};
+const SEQUENTIAL: ResidualRow = ResidualRow { parallel: NO, form: Residual::Parallel, scale: ONE };
