@@ -2,3 +2,6 @@
 //!
 //! It fulfils [`sinter_ir::GpuDevice`], so whatever runs on a GPU runs here. A form of PTX that it does not know is an
 //! error, never a guess.
+
+pub mod async_copy;
+pub mod tensor;

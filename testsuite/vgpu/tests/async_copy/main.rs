@@ -1,0 +1,4 @@
+//! Asynchronous copies against plain loops.
+
+mod barriers;
+mod tensor_maps;
