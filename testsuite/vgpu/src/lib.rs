@@ -4,4 +4,15 @@
 //! error, never a guess.
 
 pub mod async_copy;
+mod counters;
+mod device;
+mod exec;
+mod fault;
+pub mod forms;
+mod memory;
+pub mod ptx;
 pub mod tensor;
+
+pub use counters::Counters;
+pub use device::{LaunchCounters, VirtualGpu};
+pub use fault::Fault;

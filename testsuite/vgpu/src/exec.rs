@@ -1,0 +1,21 @@
+//! Execution: what an instruction does, to which registers, and in which order warps do it.
+
+mod arithmetic;
+mod banks;
+mod barrier;
+mod block;
+mod clock;
+mod decode;
+mod flow;
+mod grid;
+mod memory;
+mod op;
+mod program;
+mod shuffle;
+mod special;
+mod warp;
+
+pub(crate) use decode::decode;
+pub use grid::{Launch, run};
+pub use op::{Op, Shuffle, Vote};
+pub use program::Program;

@@ -1,0 +1,39 @@
+//! Conflicts of the banks of shared memory.
+
+use super::memory::lanes_of;
+use crate::forms::D;
+
+/// The turns that a request takes beyond those that its bytes need. Words of a bank take a turn each unless they are the
+/// same; lanes with 8 bytes go in two halves of the warp, those with 16 in four quarters.
+pub(super) fn conflicts(addresses: &D, lanes: u32, bytes: u32) -> u64 {
+    let words = bytes.div_ceil(4).max(1) as usize;
+    let group = (32 / words).max(1);
+    let mut extra = 0;
+    for first in (0..32).step_by(group) {
+        let part = lanes & (((1u64 << group) - 1) << first) as u32;
+        if part != 0 {
+            extra += turns(addresses, part, words).saturating_sub(1);
+        }
+    }
+    extra as u64
+}
+
+/// The most distinct words in one bank.
+fn turns(addresses: &D, lanes: u32, words: usize) -> usize {
+    // The first word of each bank, and how many there are; more are looked for only where there are several.
+    let (mut first, mut count) = ([u64::MAX; 32], [0u8; 32]);
+    let mut several = Vec::new();
+    for lane in lanes_of(lanes) {
+        for word in 0..words as u64 {
+            let at = addresses[lane] / 4 + word;
+            let bank = (at % 32) as usize;
+            if first[bank] == u64::MAX {
+                (first[bank], count[bank]) = (at, 1);
+            } else if first[bank] != at && !several.contains(&at) {
+                several.push(at);
+                count[bank] += 1;
+            }
+        }
+    }
+    count.iter().copied().max().unwrap_or(0).into()
+}
