@@ -6,7 +6,8 @@
 
 use super::arithmetic::{Format, Lane, Model, Operand, WIDTH};
 use super::descriptor::{Descriptor, Major};
-use super::fragments::a_element;
+use super::fragments::{Warp, a_element};
+use std::ops::Range;
 
 /// K of the instruction.
 pub const K: usize = 16;
@@ -14,8 +15,8 @@ pub const K: usize = 16;
 pub const M: usize = 64;
 /// The most columns.
 pub const MOST_N: usize = 256;
-/// Threads of a warpgroup.
-pub const THREADS: usize = 128;
+/// Rows of each of its four warps.
+pub const ROWS: usize = 16;
 /// 16-bit elements in a piece of 16 bytes.
 const PER: usize = 8;
 
@@ -24,36 +25,36 @@ pub fn is_width(n: usize) -> bool {
     n.is_multiple_of(8) && (8..=MOST_N).contains(&n)
 }
 
-/// The (row, column) of accumulator register `register` (of N/2) of a thread of the warpgroup.
+/// The (row, column) of accumulator register `register` (of N/2) of one of the warpgroup's 128 threads.
 pub fn d_element(register: usize, thread: usize) -> (usize, usize) {
     let (warp, lane) = (thread / 32, thread % 32);
     let row = 16 * warp + lane / 4 + 8 * (register / 2 % 2);
     (row, 8 * (register / 4) + lane % 4 * 2 + register % 2)
 }
 
-/// `A`: 64 rows of 16.
-pub type RowsOfA = [[Operand; K]; M];
+/// A warp's part of `A`: 16 rows of 16.
+pub type RowsOfA = [[Operand; K]; ROWS];
 
-/// `A` from four registers of every thread, two elements each.
-pub fn a_from_registers(format: Format, registers: &[[u32; THREADS]; 4]) -> Box<RowsOfA> {
-    let mut rows = Box::new([[Operand::ZERO; K]; M]);
+/// A warp's part of `A` from four registers, two elements each.
+pub fn a_from_registers(format: Format, registers: &[Warp; 4]) -> RowsOfA {
+    let mut rows = [[Operand::ZERO; K]; ROWS];
     for (register, words) in registers.iter().enumerate() {
-        for (thread, word) in words.iter().enumerate() {
+        for (lane, word) in words.iter().enumerate() {
             for element in 0..2 {
-                let (row, k) = a_element(2, register, element, thread % 32);
-                rows[16 * (thread / 32) + row][k] = format.decode(word >> (16 * element) & 0xffff);
+                let (row, k) = a_element(2, register, element, lane);
+                rows[row][k] = format.decode(word >> (16 * element) & 0xffff);
             }
         }
     }
     rows
 }
 
-/// Calls `put(mn, k, bits)` for every 16-bit element of an operand of `extent` rows (or columns) in shared memory.
+/// Calls `put(mn, k, bits)` for every 16-bit element of the given rows (or columns) of an operand in shared memory.
 /// `read` gives the 16 bytes at an address.
 fn each_element<E>(
     descriptor: Descriptor,
     major: Major,
-    extent: usize,
+    rows: Range<usize>,
     read: &mut dyn FnMut(u32) -> Result<[u8; 16], E>,
     put: &mut dyn FnMut(usize, usize, u32),
 ) -> Result<(), E> {
@@ -61,7 +62,7 @@ fn each_element<E>(
         Major::K => (1, PER),
         Major::Mn => (PER, 1),
     };
-    for mn in (0..extent).step_by(along_mn) {
+    for mn in rows.step_by(along_mn) {
         for k in (0..K).step_by(along_k) {
             let bytes = read(descriptor.piece(major, PER as u32, mn as u32, k as u32))?;
             for (element, pair) in bytes.chunks_exact(2).enumerate() {
@@ -76,15 +77,18 @@ fn each_element<E>(
     Ok(())
 }
 
-/// `A` from shared memory. `read` gives the 16 bytes at an address.
+/// The part of `A` of warp `warp` (of four) from shared memory. `read` gives the 16 bytes at an address.
 pub fn a_from_shared<E>(
     format: Format,
     descriptor: Descriptor,
-    major: Major,
+    (major, warp): (Major, usize),
     read: &mut dyn FnMut(u32) -> Result<[u8; 16], E>,
-) -> Result<Box<RowsOfA>, E> {
-    let mut rows = Box::new([[Operand::ZERO; K]; M]);
-    each_element(descriptor, major, M, read, &mut |row, k, bits| rows[row][k] = format.decode(bits))?;
+) -> Result<RowsOfA, E> {
+    let mut rows = [[Operand::ZERO; K]; ROWS];
+    let first = ROWS * (warp % 4);
+    each_element(descriptor, major, first..first + ROWS, read, &mut |row, k, bits| {
+        rows[row - first][k] = format.decode(bits);
+    })?;
     Ok(rows)
 }
 
@@ -99,7 +103,7 @@ pub fn b_from_shared<E>(
     read: &mut dyn FnMut(u32) -> Result<[u8; 16], E>,
 ) -> Result<ColumnsOfB, E> {
     let mut columns = vec![[Lane::ZERO; K]; n / WIDTH];
-    each_element(descriptor, major, n, read, &mut |column, k, bits| {
+    each_element(descriptor, major, 0..n, read, &mut |column, k, bits| {
         columns[column / WIDTH][k].set(column % WIDTH, format.decode(bits));
     })?;
     Ok(columns)
@@ -112,14 +116,13 @@ pub fn negate(rows: &mut RowsOfA) {
     }
 }
 
-/// `D = A·B + D`, or `A·B` if `scale_d` is false. `d` holds N/2 registers of every thread: `d[register][thread]`.
-pub fn multiply(format: Format, a: &RowsOfA, b: &ColumnsOfB, scale_d: bool, d: &mut [[u32; THREADS]]) {
+/// A warp's part of `D = A·B + D`, or of `A·B` if `scale_d` is false. `d` holds N/2 registers.
+pub fn multiply(format: Format, a: &RowsOfA, b: &ColumnsOfB, scale_d: bool, d: &mut [Warp]) {
     let model = Model::wgmma(format);
-    for (block, lanes) in b.iter().enumerate() {
-        let registers = &mut d[4 * block..4 * block + 4];
+    for (lanes, registers) in b.iter().zip(d.chunks_exact_mut(4)) {
         for (row, operands) in a.iter().enumerate() {
             // Eight columns of a row lie in two registers of a group of four lanes.
-            let (first, pair) = (row / 16 * 32 + row % 8 * 4, row % 16 / 8 * 2);
+            let (first, pair) = (row % 8 * 4, row / 8 * 2);
             let mut sums = [0; WIDTH];
             if scale_d {
                 for (column, sum) in sums.iter_mut().enumerate() {

@@ -7,9 +7,9 @@ use sinter_vgpu::async_copy::tensor_map::pieces;
 use sinter_vgpu::tensor::arithmetic::{Lane, Model, Operand, WIDTH};
 use sinter_vgpu::tensor::descriptor::{DescriptorError, swizzle_span};
 use sinter_vgpu::tensor::wgmma::{
-    K, M, THREADS, a_from_registers, a_from_shared, b_from_shared, d_element, is_width, multiply, negate,
+    K, M, a_from_registers, a_from_shared, b_from_shared, d_element, is_width, multiply, negate,
 };
-use sinter_vgpu::tensor::{Descriptor, Format, Major, fragments::a_element};
+use sinter_vgpu::tensor::{Descriptor, Format, Major, fragments::Warp, fragments::a_element};
 
 const SWIZZLES: [Swizzle; 4] = [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128];
 
@@ -118,20 +118,23 @@ fn check(n: usize, (major_a, swizzle_a): (Major, Swizzle), (major_b, swizzle_b):
     let mut shared = vec![0xff; 64 * 1024];
     to_shared(&a, major_a, swizzle_a, start_a, &mut shared);
     to_shared(&b, major_b, swizzle_b, start_b, &mut shared);
-    let mut d = vec![[0x4000_0000; THREADS]; n / 2];
+    let mut d = vec![vec![[0x4000_0000; 32]; n / 2]; 4];
     for step in 0..4 {
         let (from_a, from_b) = (
             descriptor(&a, major_a, swizzle_a, start_a, step),
             descriptor(&b, major_b, swizzle_b, start_b, step),
         );
         let mut read = read_from(&shared);
-        let rows = a_from_shared(Format::Bf16, from_a, major_a, &mut read).expect("A");
         let columns = b_from_shared(Format::Bf16, from_b, (major_b, n), &mut read).expect("B");
-        multiply(Format::Bf16, &rows, &columns, step > 0, &mut d);
+        for (warp, d) in d.iter_mut().enumerate() {
+            let rows = a_from_shared(Format::Bf16, from_a, (major_a, warp), &mut read).expect("A");
+            multiply(Format::Bf16, &rows, &columns, step > 0, d);
+        }
     }
-    for (register, words) in d.iter().enumerate() {
-        for (thread, &word) in words.iter().enumerate() {
+    for register in 0..n / 2 {
+        for thread in 0..128 {
             let (row, column) = d_element(register, thread);
+            let word = d[thread / 32][register][thread % 32];
             assert_eq!(
                 word,
                 wanted(&a, &b, row, column),
@@ -167,7 +170,7 @@ fn every_width_gives_the_product() {
 fn accumulators_cover_the_product_once() {
     for n in [8, 24, 256] {
         let mut places: Vec<_> =
-            (0..n / 2).flat_map(|r| (0..THREADS).map(move |thread| d_element(r, thread))).collect();
+            (0..n / 2).flat_map(|r| (0..128).map(move |thread| d_element(r, thread))).collect();
         places.sort_unstable();
         assert!(places.into_iter().eq((0..M).flat_map(|row| (0..n).map(move |column| (row, column)))));
     }
@@ -183,22 +186,22 @@ fn registers_and_immediates() {
     to_shared(&a, Major::K, Swizzle::B32, 0, &mut shared);
     to_shared(&b, Major::K, Swizzle::B32, 8192, &mut shared);
     let mut read = read_from(&shared);
-    let rows = a_from_shared(Format::Bf16, descriptor(&a, Major::K, Swizzle::B32, 0, 0), Major::K, &mut read)
-        .expect("A");
+    let from = descriptor(&a, Major::K, Swizzle::B32, 0, 0);
+    let rows = a_from_shared(Format::Bf16, from, (Major::K, 2), &mut read).expect("A");
     let from = descriptor(&b, Major::K, Swizzle::B32, 8192, 0);
     let columns = b_from_shared(Format::Bf16, from, (Major::K, 8), &mut read).expect("B");
-    let registers: [[u32; THREADS]; 4] = std::array::from_fn(|register| {
-        std::array::from_fn(|thread| {
+    let registers: [Warp; 4] = std::array::from_fn(|register| {
+        std::array::from_fn(|lane| {
             (0..2).fold(0, |word, element| {
-                let (row, k) = a_element(2, register, element, thread % 32);
-                word | u32::from(a.at(row + 16 * (thread / 32), k)) << (16 * element)
+                let (row, k) = a_element(2, register, element, lane);
+                word | u32::from(a.at(row + 32, k)) << (16 * element)
             })
         })
     });
     let mut from_registers = a_from_registers(Format::Bf16, &registers);
     assert_eq!(from_registers, rows);
     // D = -A·B + A·B is zero, exactly, as one product has no rest and the other has the same.
-    let mut d = vec![[0; THREADS]; 4];
+    let mut d = vec![[0; 32]; 4];
     multiply(Format::Bf16, &rows, &columns, false, &mut d);
     let plain = d.clone();
     negate(&mut from_registers);
@@ -225,6 +228,6 @@ fn descriptors_that_are_not_understood_are_refused() {
 fn an_operand_outside_shared_memory_is_an_error() {
     let shared = vec![0; 1024];
     let from = Descriptor { start: 0, leading: 16, stride: 1024, swizzle: Swizzle::B128 };
-    let found = a_from_shared(Format::Bf16, from, Major::K, &mut read_from(&shared));
+    let found = a_from_shared(Format::Bf16, from, (Major::K, 0), &mut read_from(&shared));
     assert_eq!(found.expect_err("rows 8 and later are missing"), "0x400 is outside");
 }
