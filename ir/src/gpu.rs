@@ -93,7 +93,7 @@ pub struct TensorMapDef {
 /// One parameter of a kernel's entry, in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum GpuParam {
-    /// `.u64`: the address of an argument of the launch.
+    /// `.u64`: the address of an argument of the launch, a multiple of 16.
     Address(usize),
     /// Five `.u32`: the values of [`Sym::ALL`](crate::Sym::ALL).
     Symbols,

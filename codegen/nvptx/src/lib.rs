@@ -3,7 +3,11 @@
 //! Invariant: only this crate knows MLIR and LLVM, and neither is needed to run what it wrote.
 
 pub mod emit;
+pub mod lower;
+pub mod rows;
 
+mod compile;
 mod error;
 
+pub use compile::{Piece, compile};
 pub use error::Error;

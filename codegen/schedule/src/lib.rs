@@ -2,3 +2,49 @@
 //!
 //! Pure functions between small printable structs: tile program → structure → schedule. Nothing here knows MLIR or LLVM,
 //! so a machine without them can list, print and compare schedules.
+//!
+//! The structure of a program decides its skeleton. [`rows`] covers every program: a group of threads for each point of
+//! the grid. Structures that a better skeleton covers have a module of their own, and [`choose`] asks them first.
+//!
+//! [`group`] says which steps of a plan go into one launch, for steps of a few tokens and of many.
+
+pub mod access;
+pub mod group;
+pub mod rows;
+
+use sinter_ir::{Target, TileProgram};
+use std::fmt;
+
+/// The most tokens of a step for which kernels are written that read each weight once and little else: the columns of two
+/// tensor-core instructions.
+pub const FEW_TOKENS: u64 = 16;
+
+/// How a program is divided.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Schedule {
+    /// A group of threads for each point of the grid.
+    Rows(rows::Rows),
+}
+
+impl Schedule {
+    /// The schedule of a row-wise program, which may run beside others.
+    pub fn as_rows(&self) -> Option<&rows::Rows> {
+        match self {
+            Schedule::Rows(rows) => Some(rows),
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Rows(rows) => rows.fmt(f),
+        }
+    }
+}
+
+/// The schedule of a program for a target and steps of at most `max_tokens` tokens.
+pub fn choose(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -> Schedule {
+    let _ = (target, max_tokens);
+    Schedule::Rows(rows::choose(tile))
+}

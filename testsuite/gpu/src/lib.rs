@@ -1,1 +1,4 @@
-//! Tests of what is compiled for GPUs: on the virtual GPU, and by the static gates of `ptxas`.
+//! Tests of compiled GPU kernels: on the virtual GPU against the evaluator of tile programs, and through `ptxas`.
+
+pub mod plans;
+pub mod ptxas;

@@ -142,6 +142,9 @@ impl Assembler {
             let kernel = Body::new(context, &region, &entry.params);
             body(&kernel);
             kernel.effect("llvm.return", &[], &[]);
+            if let Some(reason) = kernel.failure.take() {
+                return Err(Error::Unsupported { kernel: entry.name.clone(), reason });
+            }
             kernel.shared_bytes.get()
         };
         if shared_bytes > 0 {

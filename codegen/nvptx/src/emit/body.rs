@@ -32,6 +32,7 @@ pub struct Body<'k> {
     values: Vec<Value<'k, 'k>>,
     attributes: RefCell<BTreeMap<&'static str, Attribute<'k>>>,
     pub(super) shared_bytes: Cell<u32>,
+    pub(super) failure: RefCell<Option<String>>,
 }
 
 impl<'k> Body<'k> {
@@ -42,8 +43,22 @@ impl<'k> Body<'k> {
         let block = region.append_block(Block::new(&types));
         let argument = |at| block.argument(at).expect("the block has this argument").into();
         let values = (0..types.len()).map(argument).collect();
-        let (block, attributes, shared_bytes) = (Cell::new(block), RefCell::default(), Cell::new(0));
-        Self { context, location, region, block, params, values, attributes, shared_bytes }
+        Self {
+            context,
+            location,
+            region,
+            block: Cell::new(block),
+            params,
+            values,
+            attributes: RefCell::default(),
+            shared_bytes: Cell::new(0),
+            failure: RefCell::default(),
+        }
+    }
+
+    /// Gives the kernel up, with a reason; what is written afterwards does not matter.
+    pub fn fail(&self, reason: String) {
+        self.failure.borrow_mut().get_or_insert(reason);
     }
 
     pub(super) fn context(&self) -> &'k Context {
@@ -194,33 +209,34 @@ impl<'k> Body<'k> {
     }
 
     /// The value of the first parameter that `wanted` picks, plus `extra` positions.
-    fn param(&self, extra: usize, wanted: impl Fn(&GpuParam) -> bool) -> Value<'k, 'k> {
+    fn param<T: Scalar>(&'k self, extra: usize, wanted: impl Fn(&GpuParam) -> bool) -> V<'k, T> {
         let mut at = 0;
         for param in self.params {
             if wanted(param) {
-                return self.values[at + extra];
+                return V::new(self, self.values[at + extra]);
             }
             at += if *param == GpuParam::Symbols { Sym::ALL.len() } else { 1 };
         }
-        panic!("the kernel asks for a parameter that its entry does not declare");
+        self.fail("the body asks for a parameter that its entry does not declare".into());
+        V::new(self, self.op("llvm.mlir.poison", &[], T::mlir(self.context), &[]))
     }
 
     /// The address of an argument of the launch. The entry must declare it.
     pub fn address(&'k self, arg: usize) -> Global<'k> {
-        V::new(self, self.param(0, |param| *param == GpuParam::Address(arg)))
+        self.param(0, |param| *param == GpuParam::Address(arg))
     }
     /// The value of a symbol. The entry must declare [`GpuParam::Symbols`].
     pub fn symbol(&'k self, sym: Sym) -> Int<'k> {
-        V::new(self, self.param(sym.index(), |param| *param == GpuParam::Symbols))
+        self.param(sym.index(), |param| *param == GpuParam::Symbols)
     }
     /// The launch's scratch memory. The entry must declare it.
     pub fn scratch(&'k self) -> Global<'k> {
-        V::new(self, self.param(0, |param| *param == GpuParam::Scratch))
+        self.param(0, |param| *param == GpuParam::Scratch)
     }
     /// The address of the tensor map over an argument. The entry must declare it.
     pub fn tensor_map(&'k self, arg: usize) -> Param<'k> {
         let wanted = |param: &GpuParam| matches!(param, GpuParam::TensorMap(map) if map.arg == arg);
-        V::new(self, self.param(0, wanted))
+        self.param(0, wanted)
     }
 }
 

@@ -1,0 +1,95 @@
+//! From a plan to a GPU program.
+
+use crate::emit::Assembler;
+use crate::{Error, rows};
+use sinter_codegen_schedule::{FEW_TOKENS, Schedule, group};
+use sinter_ir::{
+    Arg, GpuBucket, GpuKernel, GpuLaunch, GpuProgram, KernelId, Plan, Step, Target, TileProgram,
+};
+
+/// A program that a kernel does, alone or beside others.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Piece<'a> {
+    /// The program.
+    pub tile: &'a TileProgram,
+    /// Of each parameter, whether it is a weight, which nothing writes while the model runs.
+    pub constant: Vec<bool>,
+}
+
+/// Compiles a plan for a target.
+pub fn compile(plan: &Plan, target: Target) -> Result<GpuProgram, Error> {
+    let few = group::launches(plan, target, Some(FEW_TOKENS));
+    let many = group::launches(plan, target, None);
+    let mut kernels = Kernels::new(plan, target)?;
+    let few = few.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
+    let many = many.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
+    let buckets = vec![
+        GpuBucket { max_tokens: Some(FEW_TOKENS), launches: few },
+        GpuBucket { max_tokens: None, launches: many },
+    ];
+    Ok(GpuProgram { target, kernels: kernels.made, buckets })
+}
+
+/// What makes two kernels the same: the programs up to names, what they may assume, and the schedules.
+type Key = Vec<(KernelId, Vec<bool>, Schedule)>;
+
+/// The kernels that were compiled so far.
+struct Kernels<'a> {
+    plan: &'a Plan,
+    assembler: Assembler,
+    /// Of each program the first that is equal up to names.
+    first_equal: Vec<KernelId>,
+    keys: Vec<Key>,
+    made: Vec<GpuKernel>,
+}
+
+impl<'a> Kernels<'a> {
+    fn new(plan: &'a Plan, target: Target) -> Result<Self, Error> {
+        let nameless: Vec<TileProgram> = plan.kernels.values().map(without_names).collect();
+        let first = |tile: &TileProgram| nameless.iter().position(|other| other == tile).unwrap_or(0);
+        let first_equal = nameless.iter().map(|tile| KernelId(first(tile) as u32)).collect();
+        let assembler = Assembler::new(target)?;
+        Ok(Self { plan, assembler, first_equal, keys: Vec::new(), made: Vec::new() })
+    }
+
+    fn launch(&mut self, group: &group::Group) -> Result<GpuLaunch, Error> {
+        let steps: Vec<&Step> = group.steps.iter().map(|step| &self.plan.steps[*step]).collect();
+        let constant = |step: &Step| step.args.iter().map(|arg| matches!(arg, Arg::Weight(_))).collect();
+        let part = |(step, schedule): (&&Step, &Schedule)| {
+            (self.first_equal[step.kernel.0 as usize], constant(step), schedule.clone())
+        };
+        let key: Key = steps.iter().zip(&group.schedules).map(part).collect();
+        let kernel = match self.keys.iter().position(|known| *known == key) {
+            Some(known) => known,
+            None => {
+                let kernel = self.kernel(&key)?;
+                self.made.push(kernel);
+                self.keys.push(key);
+                self.made.len() - 1
+            }
+        };
+        let args = steps.iter().flat_map(|step| step.args.iter().copied()).collect();
+        Ok(GpuLaunch { kernel, args, steps: group.steps.clone() })
+    }
+
+    fn kernel(&self, key: &Key) -> Result<GpuKernel, Error> {
+        let number = self.made.len();
+        let mut rows = Vec::new();
+        for (tile, constant, schedule) in key {
+            let piece = Piece { tile: &self.plan.kernels[*tile], constant: constant.clone() };
+            match schedule {
+                Schedule::Rows(schedule) => rows.push((piece, schedule.clone())),
+            }
+        }
+        rows::kernel(&self.assembler, format!("rows_{number}"), &rows)
+    }
+}
+
+/// A program whose names are all empty.
+fn without_names(tile: &TileProgram) -> TileProgram {
+    let mut tile = tile.clone();
+    tile.name.clear();
+    tile.params.values_mut().for_each(|param| param.name.clear());
+    tile.axes.values_mut().for_each(|axis| axis.name.clear());
+    tile
+}
