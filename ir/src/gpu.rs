@@ -4,7 +4,7 @@
 //! one step. A [`GpuDevice`] is where it runs: a GPU through the CUDA driver, or the virtual GPU. Both take the same
 //! calls, so whatever walks a program cannot tell them apart.
 
-use crate::{Arg, Binding, DType, Dim, Layout, Type};
+use crate::{Arg, Binding, DType, Dim, Layout, Plan, Type};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -182,6 +182,24 @@ pub fn gpu_weight_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     }
 }
 
+/// For each weight of a plan the first one that has the same bytes in GPU memory: a tied embedding that is also the head
+/// needs to lie there only once.
+pub fn gpu_twins(plan: &Plan) -> Vec<usize> {
+    let weights: Vec<_> = plan.weights.values().collect();
+    let value = |at: usize| weights[at].source.outputs.first().map(|(_, value)| *value);
+    let padded = |at: usize| {
+        let ty = &weights[at].ty;
+        gpu_weight_bytes(ty, weights[at].layout) != gpu_weight_bytes(ty, Layout::Rows)
+    };
+    let twins = |a: usize, b: usize| {
+        weights[a].ty == weights[b].ty
+            && padded(a) == padded(b)
+            && value(a) == value(b)
+            && weights[a].source.nodes == weights[b].source.nodes
+    };
+    (0..weights.len()).map(|at| (0..at).find(|first| twins(*first, at)).unwrap_or(at)).collect()
+}
+
 impl GpuKernel {
     /// The number of blocks under a binding on a device with so many multiprocessors.
     pub fn blocks(&self, binding: &Binding, multiprocessors: u32) -> u64 {
@@ -353,5 +371,68 @@ pub trait GpuDevice: Send {
     /// The nanoseconds between two marks, after all work before the second. Both marks are used up.
     fn nanos_between(&mut self, from: GpuMark, to: GpuMark) -> Result<u64, GpuError> {
         Err(GpuError::Device(format!("there are no marks {} and {}", from.0, to.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Graph, WeightDef};
+
+    fn weight(name: &str, layout: Layout, [n, k]: [usize; 2]) -> WeightDef {
+        let shape = [Dim::of(n), Dim::of(k)];
+        let mut source = Graph::new(name);
+        let value = source.param(name, DType::F32, &shape).unwrap();
+        source.output("w", value);
+        WeightDef { source, ty: Type::new(DType::F32, shape), layout }
+    }
+
+    #[test]
+    fn weights_of_the_same_bytes_are_twins() {
+        let (rows, panels) = (Layout::Rows, Layout::Panels);
+        let weights = [
+            weight("a", rows, [4, 8]),
+            weight("a", panels, [4, 8]),
+            weight("b", panels, [4, 8]),
+            weight("c", rows, [4, 7]),
+            weight("c", panels, [4, 7]),
+            weight("c", rows, [4, 7]),
+        ];
+        let plan = Plan { weights: weights.into_iter().collect(), ..Plan::default() };
+        // The rows of the second `c` are padded.
+        assert_eq!(gpu_twins(&plan), [0, 0, 2, 3, 4, 3]);
+    }
+
+    #[test]
+    fn the_rows_of_contractions_are_padded() {
+        let bytes = |layout, n: usize, k: usize| gpu_weight_bytes(&weight("a", layout, [n, k]).ty, layout);
+        assert_eq!(bytes(Layout::Panels, 3, 5), Some(3 * 32));
+        assert_eq!(bytes(Layout::Rows, 3, 5), Some(60));
+        assert_eq!(bytes(Layout::Panels, 3, usize::MAX), None);
+        assert_eq!(gpu_weight_bytes(&Type::new(DType::F32, [3.into()]), Layout::Panels), None);
+    }
+
+    #[test]
+    fn blocks_follow_the_binding() {
+        let blocks = |persistent| GpuKernel {
+            name: "k".into(),
+            ptx: String::new(),
+            params: vec![],
+            grid: vec![
+                Blocks { extent: crate::Sym::T.into(), per_block: 4 },
+                Blocks { extent: 10.into(), per_block: 3 },
+            ],
+            persistent,
+            threads: 32,
+            shared_bytes: 0,
+            cluster: 1,
+            dependent_launch: false,
+            scratch: vec![crate::Sym::S.into(), 8.into()],
+        };
+        let binding = Binding::new(9, 2, 1, 16);
+        assert_eq!(blocks(None).blocks(&binding, 2), 12);
+        assert_eq!(blocks(Some(2)).blocks(&binding, 2), 4);
+        assert_eq!(blocks(None).scratch_bytes(&binding), 16);
+        assert_eq!(blocks(None).blocks(&Binding::new(0, 0, 0, 0), 2), 0);
     }
 }

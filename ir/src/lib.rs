@@ -50,7 +50,7 @@ pub use entity::{Id, IdVec};
 pub use eval::{EvalError, Real, Tensor, evaluate, evaluate_op};
 pub use gpu::{
     Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuMark, GpuParam,
-    GpuProgram, GpuRecording, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef,
+    GpuProgram, GpuRecording, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef, gpu_twins,
     gpu_weight_bytes, weight_pitch,
 };
 pub use graph::{Graph, GraphError, Node, ValueId};

@@ -1,6 +1,6 @@
 //! What can go wrong at run time. Each message says what was wanted and what was found.
 
-use sinter_ir::PlanError;
+use sinter_ir::{GpuError, PlanError};
 
 /// Why a model cannot be loaded, or a step, a sample or a generation cannot be done.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -12,6 +12,9 @@ pub enum RuntimeError {
     /// The plan, the kernels and the weights do not belong together.
     #[error("the model cannot be loaded: {0}")]
     Load(String),
+    /// A GPU did not do what it was told.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The system has no memory left.
     #[error("there is no memory for {0} bytes")]
     Memory(usize),

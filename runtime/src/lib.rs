@@ -11,7 +11,7 @@
 //!   block table.
 //! - [`Batch`] is one step: a flat list of tokens of any number of sequences, prefill chunks and decodes together.
 //! - [`DeviceModel`] runs a step. [`HostModel`] is the one for the CPU, on a [`ThreadPool`] whose division of the work
-//!   never changes a result. Every index of a batch is checked on the host before a kernel sees it.
+//!   never changes a result; [`GpuModel`] is the one for any [`GpuDevice`](sinter_ir::GpuDevice). Every index of a batch is checked on the host before a kernel sees it.
 //! - [`Sampler`] picks the next token. Its random numbers come from the seed and the position alone, so the same request
 //!   gives the same text whoever shares the batch.
 //! - [`Session`] feeds one sequence in chunks of any size; [`generate`] continues it token by token.
@@ -33,7 +33,9 @@ mod sequence;
 mod batch;
 mod check;
 mod device;
+mod load;
 
+mod gpu;
 mod host;
 
 mod rng;
@@ -51,6 +53,7 @@ pub use check::BatchCheck;
 pub use device::{DeviceModel, KernelTime, Limits};
 pub use error::RuntimeError;
 pub use generate::{Finish, GenerateParams, Generation, generate};
+pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel};
 pub use host::{HostConfig, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};

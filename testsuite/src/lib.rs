@@ -1,8 +1,10 @@
 //! What the tests share: a reference runner for plans, and the way to a checkpoint's values.
 
+pub mod compiled;
 pub mod fake_model;
 pub mod files;
 pub mod fuzz;
 pub mod golden;
 pub mod host;
 pub mod reference;
+pub mod reference_device;

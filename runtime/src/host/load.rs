@@ -2,40 +2,8 @@
 
 use super::WeightBytes;
 use crate::RuntimeError;
-use sinter_ir::{
-    Access, Arg, Binding, BufferId, DType, HostKernel, Layout, Plan, Step, Sym, TileParam, Type,
-};
-
-/// The inputs that a batch can give, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Input {
-    Tokens,
-    Positions,
-    Slots,
-    Seq,
-    Table,
-    Rows,
-}
-
-impl Input {
-    const ALL: [(&'static str, Input); 6] = [
-        ("tokens", Input::Tokens),
-        ("positions", Input::Positions),
-        ("slots", Input::Slots),
-        ("seq", Input::Seq),
-        ("table", Input::Table),
-        ("rows", Input::Rows),
-    ];
-
-    fn ty(self) -> Type {
-        let shape = match self {
-            Input::Tokens | Input::Positions | Input::Slots | Input::Seq => vec![Sym::T.into()],
-            Input::Table => vec![Sym::S.into(), Sym::P.into()],
-            Input::Rows => vec![Sym::R.into()],
-        };
-        Type::new(DType::U32, shape)
-    }
-}
+use crate::load::{self, Checked};
+use sinter_ir::{Access, Arg, BufferId, DType, HostKernel, Layout, Plan, Step, Type};
 
 /// The bytes of a tensor of constant shape in a layout; none if the shape is symbolic or the layout does not fit it.
 pub fn packed_bytes(ty: &Type, layout: Layout) -> Option<u64> {
@@ -52,18 +20,16 @@ pub fn packed_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     elements.checked_mul(ty.dtype.bytes() as u64)
 }
 
-/// All checks; gives which input stands at each position of the plan's inputs.
+/// All checks.
 pub(super) fn check(
     plan: &Plan,
     kernels: &[HostKernel],
     weights: &[WeightBytes],
-) -> Result<Vec<Input>, RuntimeError> {
+) -> Result<Checked, RuntimeError> {
     plan.verify()?;
     counts(plan, kernels, weights).map_err(RuntimeError::Load)?;
-    accesses(plan).map_err(RuntimeError::Load)?;
     slots(plan).map_err(RuntimeError::Load)?;
-    outputs(plan).map_err(RuntimeError::Load)?;
-    inputs(plan).map_err(RuntimeError::Load)
+    load::check(plan)
 }
 
 fn counts(plan: &Plan, kernels: &[HostKernel], weights: &[WeightBytes]) -> Result<(), String> {
@@ -89,25 +55,6 @@ fn counts(plan: &Plan, kernels: &[HostKernel], weights: &[WeightBytes]) -> Resul
         }
     }
     Ok(())
-}
-
-/// Weights and inputs are only read; layouts agree; states are written in place.
-fn accesses(plan: &Plan) -> Result<(), String> {
-    each_arg(plan, |param, arg, place| {
-        let layout = match arg {
-            Arg::Weight(id) => plan.weights[id].layout,
-            _ => Layout::Rows,
-        };
-        if param.layout != layout {
-            return Err(format!("{place} is {:?} for the kernel, {layout:?} in the plan", param.layout));
-        }
-        match (arg, param.access) {
-            (Arg::Weight(_) | Arg::Input(_), Access::Write | Access::ReadWrite) => {
-                Err(format!("{place} is written, but weights and inputs are only read"))
-            }
-            _ => Ok(()),
-        }
-    })
 }
 
 /// Every buffer lies in a slot that is large enough, and is read only while no other buffer was written over it.
@@ -142,64 +89,4 @@ fn buffers<'p>(plan: &'p Plan, step: &'p Step) -> impl Iterator<Item = (BufferId
         Arg::Buffer(id) => Some((*id, param.access)),
         _ => None,
     })
-}
-
-/// The result is one f32 tensor that some step writes; updated states are written in place, so they are no result.
-fn outputs(plan: &Plan) -> Result<(), String> {
-    let is_state = |name: &str| plan.states.iter().any(|state| state.name == name);
-    let results: Vec<_> = plan.outputs.iter().filter(|output| !is_state(&output.name)).collect();
-    let [result] = results.as_slice() else {
-        return Err(format!("the plan has {} results besides its states, wanted one", results.len()));
-    };
-    if result.ty.dtype != DType::F32 {
-        return Err(format!("the result {} is {}, wanted f32", result.name, result.ty));
-    }
-    let mut written = false;
-    each_arg(plan, |param, arg, place| match arg {
-        Arg::Output(at) if is_state(&plan.outputs[at].name) => {
-            Err(format!("{place}: the state {} is not written in place", plan.outputs[at].name))
-        }
-        Arg::Output(_) if param.access == Access::Write => {
-            written = true;
-            Ok(())
-        }
-        Arg::Output(_) if !written => Err(format!("{place} is read before it is written")),
-        _ => Ok(()),
-    })?;
-    if written { Ok(()) } else { Err(format!("no step writes {}", result.name)) }
-}
-
-fn inputs(plan: &Plan) -> Result<Vec<Input>, String> {
-    let input = |def: &sinter_ir::ValueDef| {
-        let known = Input::ALL.iter().find(|(name, _)| *name == def.name).map(|(_, input)| *input);
-        let input =
-            known.ok_or_else(|| format!("the plan wants an input {:?}, which no batch has", def.name))?;
-        if def.ty != input.ty() {
-            return Err(format!("the input {} is {}, wanted {}", def.name, def.ty, input.ty()));
-        }
-        Ok(input)
-    };
-    plan.inputs.iter().map(input).collect()
-}
-
-/// Calls `check` with each parameter, its argument and a name for the pair.
-fn each_arg(
-    plan: &Plan,
-    mut check: impl FnMut(&TileParam, Arg, &str) -> Result<(), String>,
-) -> Result<(), String> {
-    for (number, step) in plan.steps.iter().enumerate() {
-        let kernel = &plan.kernels[step.kernel];
-        for (param, arg) in kernel.params.values().zip(&step.args) {
-            check(param, *arg, &format!("step {number}, {} of {}", param.name, kernel.name))?;
-        }
-    }
-    Ok(())
-}
-
-/// The largest binding that a model's steps can have, with logits of one row a sequence.
-pub(super) fn largest(limits: &crate::Limits) -> Binding {
-    let pages = limits.pages as u64;
-    let context = (limits.max_positions as u64).div_ceil(sinter_ir::PAGE);
-    let (tokens, sequences) = (limits.max_tokens as u64, limits.max_sequences as u64);
-    Binding::new(tokens, sequences, pages.min(context), pages * sinter_ir::PAGE)
 }

@@ -1,7 +1,7 @@
 //! The model on the CPU: memory for everything the plan names, and the walk over its steps.
 
-use super::load::{self, Input};
 use super::{Memory, ThreadPool, WeightBytes};
+use crate::load::{self, Checked};
 use crate::{Batch, BatchCheck, DeviceModel, KernelTime, Limits, RuntimeError};
 use sinter_ir::{Arg, Binding, HostKernel, Plan, StateDef};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub struct HostModel {
     weights: Vec<WeightBytes>,
     config: HostConfig,
     check: BatchCheck,
-    inputs: Vec<(Input, Memory)>,
+    checked: Checked,
+    inputs: Vec<Memory>,
     states: Vec<Memory>,
     outputs: Vec<Memory>,
     slots: Vec<Memory>,
@@ -34,8 +35,6 @@ pub struct HostModel {
     pool: ThreadPool,
     scratch: Vec<Memory>,
     times: Vec<KernelTime>,
-    /// The position of the result among the outputs.
-    result: usize,
 }
 
 /// The base address of each argument of each step.
@@ -57,24 +56,23 @@ impl HostModel {
         weights: Vec<WeightBytes>,
         config: HostConfig,
     ) -> Result<Self, RuntimeError> {
-        let inputs = load::check(&plan, &kernels, &weights)?;
+        let checked = super::load::check(&plan, &kernels, &weights)?;
         let largest = load::largest(&config.limits);
         let room = |state: &StateDef| Memory::zeroed(state.ty.bytes(&largest) as usize);
         let none = |count: usize| (0..count).map(|_| Memory::zeroed(0)).collect::<Result<Vec<_>, _>>();
-        let is_state = |name: &str| plan.states.iter().any(|state| state.name == name);
         let pool = ThreadPool::new(config.threads);
         let scratch = kernels.iter().map(|kernel| kernel.scratch_bytes).max().unwrap_or(0);
         let time = |kernel: &HostKernel| KernelTime { name: kernel.name.clone(), launches: 0, nanos: 0 };
         let mut model = Self {
             check: BatchCheck::new(config.limits, !plan.states.is_empty()),
-            inputs: inputs.into_iter().zip(none(plan.inputs.len())?).collect(),
+            checked,
+            inputs: none(plan.inputs.len())?,
             states: plan.states.iter().map(room).collect::<Result<_, _>>()?,
             outputs: none(plan.outputs.len())?,
             slots: none(plan.slots.len())?,
             addresses: Addresses::default(),
             scratch: (0..pool.threads()).map(|_| Memory::zeroed(scratch)).collect::<Result<_, _>>()?,
             times: kernels.iter().map(time).collect(),
-            result: plan.outputs.iter().position(|output| !is_state(&output.name)).unwrap_or(0),
             plan: plan.clone(),
             kernels,
             weights,
@@ -98,8 +96,7 @@ impl HostModel {
 
     /// Bytes of the memory for activations, inputs and results.
     pub fn activation_bytes(&self) -> usize {
-        let inputs = self.inputs.iter().map(|(_, memory)| memory);
-        inputs.chain(&self.outputs).chain(&self.slots).map(|memory| memory.bytes().len()).sum()
+        self.inputs.iter().chain(&self.outputs).chain(&self.slots).map(|memory| memory.bytes().len()).sum()
     }
 
     /// Grows what is too small for a step. What grows moves, so the addresses are taken anew, also when the memory ends
@@ -114,14 +111,14 @@ impl HostModel {
     }
 
     fn grow(&mut self, binding: &Binding, moved: &mut bool) -> Result<(), RuntimeError> {
-        for ((_, memory), def) in self.inputs.iter_mut().zip(&self.plan.inputs) {
+        for (memory, def) in self.inputs.iter_mut().zip(&self.plan.inputs) {
             *moved |= memory.reserve(def.ty.bytes(binding) as usize)?;
         }
         for (memory, slot) in self.slots.iter_mut().zip(&self.plan.slots) {
             *moved |= memory.reserve(slot.bytes(binding) as usize)?;
         }
-        let result = self.plan.outputs[self.result].ty.bytes(binding) as usize;
-        *moved |= self.outputs[self.result].reserve(result)?;
+        let result = self.plan.outputs[self.checked.result].ty.bytes(binding) as usize;
+        *moved |= self.outputs[self.checked.result].reserve(result)?;
         Ok(())
     }
 
@@ -130,7 +127,7 @@ impl HostModel {
             Arg::Weight(id) => self.weights[id.0 as usize].bytes().as_ptr().cast_mut(),
             Arg::Buffer(id) => self.slots[self.plan.buffers[id].slot].pointer(),
             Arg::State(at) => self.states[at].pointer(),
-            Arg::Input(at) => self.inputs[at].1.pointer(),
+            Arg::Input(at) => self.inputs[at].pointer(),
             Arg::Output(at) => self.outputs[at].pointer(),
         };
         let steps = self.plan.steps.iter().map(|step| step.args.iter().map(address).collect()).collect();
@@ -138,15 +135,8 @@ impl HostModel {
     }
 
     fn write_inputs(&mut self, batch: &Batch) {
-        for (input, memory) in &mut self.inputs {
-            let values = match input {
-                Input::Tokens => &batch.tokens,
-                Input::Positions => &batch.positions,
-                Input::Slots => &batch.slots,
-                Input::Seq => &batch.seq,
-                Input::Table => &batch.table,
-                Input::Rows => &batch.rows,
-            };
+        for (input, memory) in self.checked.inputs.iter().zip(&mut self.inputs) {
+            let values = input.values(batch);
             for (bytes, value) in memory.bytes_mut().chunks_exact_mut(4).zip(values) {
                 bytes.copy_from_slice(&value.to_ne_bytes());
             }
@@ -162,7 +152,7 @@ impl HostModel {
         let body = |range: std::ops::Range<u64>, thread: usize| {
             let args = addresses.of(number);
             let (symbols, scratch) = (binding.values.as_ptr(), scratch[thread].pointer());
-            // SAFETY: `load::check` has seen that every argument is the tensor that the kernel's program declares, the
+            // SAFETY: the checks at load have seen that every argument is the tensor that the kernel's program declares, the
             // memory was reserved for this binding, every index in it was checked, each thread has its own scratch
             // memory of the largest size, and the ranges of units are disjoint.
             unsafe { (kernel.entry)(args.as_ptr(), symbols, range.start, range.end, scratch) };
@@ -190,11 +180,10 @@ impl DeviceModel for HostModel {
         self.config.limits
     }
     fn result_name(&self) -> &str {
-        &self.plan.outputs[self.result].name
+        &self.plan.outputs[self.checked.result].name
     }
     fn width(&self) -> usize {
-        let shape = &self.plan.outputs[self.result].ty.shape;
-        shape.last().and_then(|dim| dim.as_const()).unwrap_or(0) as usize
+        self.checked.width(&self.plan)
     }
     fn step(&mut self, batch: &Batch) -> Result<&[f32], RuntimeError> {
         let binding = self.check.check(batch)?;
@@ -203,8 +192,8 @@ impl DeviceModel for HostModel {
         for number in 0..self.plan.steps.len() {
             self.launch(number, &binding)?;
         }
-        let count = self.plan.outputs[self.result].ty.elements(&binding);
-        Ok(self.outputs[self.result].floats(count as usize))
+        let count = self.plan.outputs[self.checked.result].ty.elements(&binding);
+        Ok(self.outputs[self.checked.result].floats(count as usize))
     }
     fn times(&self) -> Vec<KernelTime> {
         if self.config.profile { self.times.clone() } else { Vec::new() }

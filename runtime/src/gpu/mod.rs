@@ -1,0 +1,15 @@
+//! A GPU, real or virtual: memory for everything that a plan names, the parameters of each launch, and the model that
+//! walks a [`GpuProgram`](sinter_ir::GpuProgram).
+//!
+//! What differs between devices stands behind [`GpuDevice`](sinter_ir::GpuDevice); nothing here knows which one it is.
+
+mod check;
+mod place;
+
+mod launch;
+mod recordings;
+
+mod model;
+
+pub use model::{GpuConfig, GpuModel};
+pub use place::GpuMemoryPlan;
