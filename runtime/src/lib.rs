@@ -23,7 +23,8 @@
 //! assert_eq!(greedy.sample(&[0.5, 2.0, 2.0], &Default::default()).unwrap(), 1);
 //! ```
 //!
-//! Invariant: nothing here knows LLVM, Cranelift, a file format or the environment, and `unsafe` stands only in `host`.
+//! Invariant: nothing here knows LLVM, Cranelift, a file format or the environment, and `unsafe` stands only in `host`
+//! and `cuda`.
 
 mod error;
 
@@ -35,6 +36,7 @@ mod check;
 mod device;
 mod load;
 
+mod cuda;
 mod gpu;
 mod host;
 
@@ -50,6 +52,7 @@ mod session;
 pub use batch::{Batch, BatchBuilder, Chunk, Rows};
 pub use blocks::BlockPool;
 pub use check::BatchCheck;
+pub use cuda::{CudaDevice, CudaInfo, CudaReport, cuda_report};
 pub use device::{DeviceModel, KernelTime, Limits};
 pub use error::RuntimeError;
 pub use generate::{Finish, GenerateParams, Generation, generate};

@@ -12,17 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Models of different structure; the arithmetic of all families is tested elsewhere.
-const MODELS: [&str; 9] = [
-    "bert",
-    "gemma2",
-    "gpt2",
-    "gpt_neox",
-    "llama",
-    "llama_tied_bias",
-    "mistral_window",
-    "phi3",
-    "qwen3",
-];
+const MODELS: [&str; 9] =
+    ["bert", "gemma2", "gpt2", "gpt_neox", "llama", "llama_tied_bias", "mistral_window", "phi3", "qwen3"];
 
 struct Ready {
     plan: Arc<Plan>,

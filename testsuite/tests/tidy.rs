@@ -185,6 +185,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("codegen/host/examples/", "kernels are called with addresses"),
     ("codegen/nvptx/src/emit/assemble.rs", "MLIR's C interface hands a module to LLVM's"),
     ("runtime/src/host/", "kernels are called with addresses, and the pool lends closures"),
+    ("runtime/src/cuda/", "the CUDA driver is called through its C interface"),
     ("frontend/src/map.rs", "a file is mapped"),
     ("ir/src/kernel.rs", "the type of a kernel's entry"),
 ];
