@@ -44,7 +44,7 @@ impl Sequence {
     pub fn truncate(&mut self, len: usize, pool: &mut BlockPool) -> Result<(), RuntimeError> {
         self.tokens.truncate(len);
         let kept = self.tokens.len().div_ceil(PAGE as usize);
-        self.pages.drain(kept..).try_for_each(|page| pool.release(page))
+        self.pages.drain(kept..).try_for_each(|page| pool.release(page).map(drop))
     }
     /// Forgets everything and gives all pages back.
     pub fn release(&mut self, pool: &mut BlockPool) -> Result<(), RuntimeError> {

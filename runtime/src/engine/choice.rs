@@ -2,6 +2,7 @@
 
 use super::RequestId;
 use super::event::{Logprob, Token};
+use super::plan::Outcome;
 use super::request::{Request, TokenMask};
 use crate::{Finish, RuntimeError, SampleContext, Sampler, SamplingParams};
 
@@ -29,6 +30,16 @@ pub(super) struct Step {
     pub(super) prompt: Vec<Option<Logprob>>,
     pub(super) tokens: Vec<Token>,
     pub(super) finish: Option<Finish>,
+    /// Tokens of the prompt that were found in the cache.
+    pub(super) cached: usize,
+}
+
+impl Step {
+    /// What the scheduler needs to know of it.
+    pub(super) fn outcome(&self) -> Outcome {
+        let tokens = self.tokens.iter().map(|token| token.id).collect();
+        Outcome { tokens, finished: self.finish.is_some() }
+    }
 }
 
 impl Choice {

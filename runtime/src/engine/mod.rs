@@ -26,6 +26,8 @@ mod stats;
 
 mod handle;
 
+mod prefix;
+
 mod cache;
 mod plan;
 mod scheduler;
@@ -39,6 +41,7 @@ pub use event::{Event, Logprob, Sink, Token, Usage};
 pub use handle::{Admission, EngineHandle, Events, Refusal, RequestId, Ticket};
 pub use owner::Engine;
 pub use plan::{Outcome, PlannedChunk, StepPlan};
+pub use prefix::{Block, Edge, Parent, PrefixTree};
 pub use request::{Bounds, Constraint, Request, TokenMask};
 pub use scheduler::{Scheduler, SchedulerConfig};
 pub use sequence::{Arrival, Sequence, Turn};
@@ -51,6 +54,8 @@ pub struct EngineConfig {
     pub max_rows: usize,
     /// Steps of waiting that outweigh one unit of priority.
     pub patience: u64,
+    /// Whether full pages are kept for later requests with the same beginning.
+    pub prefix_cache: bool,
     /// Sequences that may wait before requests are refused.
     pub max_waiting: u64,
     /// Tokens of prompts that may wait before requests are refused.
@@ -64,6 +69,7 @@ impl Default for EngineConfig {
         Self {
             max_rows: 256,
             patience: 512,
+            prefix_cache: true,
             max_waiting: 512,
             max_waiting_tokens: 1 << 22,
             bounds: Bounds::default(),

@@ -69,6 +69,7 @@ impl Engine {
             pages: limits.pages,
             max_positions: limits.max_positions,
             patience: config.patience,
+            prefix_cache: config.prefix_cache,
         })?;
         let gauges = Arc::new(Gauges::new());
         set(&gauges.blocks_total, limits.pages);
@@ -100,13 +101,13 @@ impl Engine {
     /// Computes one step, if anything is to be computed.
     pub fn step(&mut self) {
         let plan = self.scheduler.plan();
-        let started = Instant::now();
         let steps = self.compute(&plan);
-        let outcomes: Vec<Outcome> = steps.iter().map(outcome).collect();
-        self.count(&plan, started);
-        self.scheduler.commit(&plan, &outcomes);
+        let committed = self.commit(&plan, &steps);
         self.publish();
         self.deliver(&plan, steps);
+        if let Err(error) = committed {
+            self.fail_all(&error);
+        }
     }
 
     /// Reads the messages that have come, waiting for one if there is nothing to compute; false at the end.
@@ -164,12 +165,16 @@ impl Engine {
 
     /// Runs the model and lets every choice of the step choose.
     fn compute(&mut self, plan: &StepPlan) -> Vec<Result<Step, RuntimeError>> {
+        add(&self.gauges.preemptions, plan.preempted.len());
         if plan.chunks.is_empty() {
             return Vec::new();
         }
         let batch = plan.batch(&self.scheduler);
         let width = self.model.width();
-        let logits = match self.model.step(&batch) {
+        let started = Instant::now();
+        let stepped = self.model.step(&batch);
+        self.gauges.step(plan.tokens(), started.elapsed());
+        let logits = match stepped {
             Ok(logits) => logits,
             Err(error) => return plan.chunks.iter().map(|_| Err(error.clone())).collect(),
         };
@@ -182,7 +187,7 @@ impl Engine {
                 steps.push(Ok(Step::default()));
                 continue;
             };
-            let mut step = Step::default();
+            let mut step = Step { cached: sequence.cached(), ..Step::default() };
             if chunk.rows == Rows::All {
                 choice.tell_prompt(chunk.start, own.iter().copied(), &mut step);
             }
@@ -195,6 +200,19 @@ impl Engine {
             steps.push(chosen.map(|()| step));
         }
         steps
+    }
+
+    /// Tells the scheduler what the step gave. What failed is taken out first: its pages must serve nobody else.
+    fn commit(&mut self, plan: &StepPlan, steps: &[Result<Step, RuntimeError>]) -> Result<(), RuntimeError> {
+        let failed = plan.chunks.iter().zip(steps).filter(|(_, step)| step.is_err());
+        for (chunk, _) in failed {
+            self.scheduler.cancel(chunk.turn);
+        }
+        let outcome = |step: &Result<Step, RuntimeError>| match step {
+            Ok(step) => step.outcome(),
+            Err(_) => Outcome::default(),
+        };
+        self.scheduler.commit(plan, &steps.iter().map(outcome).collect::<Vec<_>>())
     }
 
     /// Tells the clients what the step gave.
@@ -210,13 +228,14 @@ impl Engine {
     }
 
     fn tell(&mut self, id: RequestId, choice: usize, turn: Turn, step: Step) {
-        let Step { prompt, tokens, finish } = step;
+        let Step { prompt, tokens, finish, cached } = step;
         let mut events = Vec::new();
         if !prompt.is_empty() {
             events.push(Event::Prompt(prompt));
         }
         if let Some(live) = self.requests.get_mut(&id) {
             live.usage.generated += tokens.len();
+            live.usage.cached = if choice == 0 { cached } else { live.usage.cached };
             add(&self.gauges.tokens_out, tokens.len());
         }
         if !tokens.is_empty() {
@@ -302,13 +321,6 @@ impl Engine {
         }
     }
 
-    fn count(&self, plan: &StepPlan, started: Instant) {
-        if !plan.chunks.is_empty() {
-            self.gauges.step(plan.tokens(), started.elapsed());
-        }
-        add(&self.gauges.preemptions, plan.preempted.len());
-    }
-
     /// Writes the gauges. Handles add to the waiting, so only the change since the last time is written there.
     fn publish(&mut self) {
         let waiting = self.scheduler.waiting();
@@ -317,7 +329,12 @@ impl Engine {
         change(&self.gauges.waiting_tokens, self.waiting.1, tokens);
         self.waiting = (waiting.len(), tokens);
         set(&self.gauges.running, self.scheduler.running().len());
-        set(&self.gauges.blocks_used, self.scheduler.cache().used());
+        let cache = self.scheduler.cache();
+        set(&self.gauges.blocks_used, cache.used());
+        set(&self.gauges.blocks_cached, cache.pool().idle());
+        let (queries, hits) = self.scheduler.prefix_counts();
+        set(&self.gauges.prefix_queries, queries as usize);
+        set(&self.gauges.prefix_hits, hits as usize);
     }
 }
 
@@ -325,16 +342,5 @@ fn change(gauge: &std::sync::atomic::AtomicU64, before: usize, after: usize) {
     match after >= before {
         true => add(gauge, after - before),
         false => sub(gauge, before - after),
-    }
-}
-
-/// What the scheduler needs to know of a step: an error ends the sequence.
-fn outcome(step: &Result<Step, RuntimeError>) -> Outcome {
-    match step {
-        Ok(step) => Outcome {
-            tokens: step.tokens.iter().map(|token| token.id).collect(),
-            finished: step.finish.is_some(),
-        },
-        Err(_) => Outcome { tokens: Vec::new(), finished: true },
     }
 }

@@ -11,12 +11,12 @@
 //! its pages and is computed again later, with the same result. The first in line is never put back and gets at least
 //! one token a step, and alone it fits; so every sequence comes to its end.
 
-use super::KvCache;
 use super::plan::{Outcome, PlannedChunk, StepPlan};
 use super::sequence::{Arrival, Sequence, Turn};
+use super::{Edge, KvCache};
 use crate::{Rows, RuntimeError};
 use sinter_ir::PAGE;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The limits within which the scheduler works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct SchedulerConfig {
     pub max_positions: usize,
     /// Steps of waiting that outweigh one unit of priority.
     pub patience: u64,
+    /// Whether full pages are kept for later sequences.
+    pub prefix_cache: bool,
 }
 
 impl SchedulerConfig {
@@ -53,6 +55,8 @@ pub struct Scheduler {
     steps: u64,
     /// Sequences that came.
     arrivals: u64,
+    /// Tokens of prompts that were looked up in the cache, and those that were found.
+    looked_up: (u64, u64),
 }
 
 impl Scheduler {
@@ -65,8 +69,8 @@ impl Scheduler {
                  wanted at least one sequence and page, and a token and a row for each sequence"
             )));
         }
-        let (cache, none) = (KvCache::new(pages), BTreeMap::new);
-        Ok(Self { config, cache, waiting: none(), running: none(), steps: 0, arrivals: 0 })
+        let (cache, none) = (KvCache::new(pages, config.prefix_cache), BTreeMap::new);
+        Ok(Self { config, cache, waiting: none(), running: none(), steps: 0, arrivals: 0, looked_up: (0, 0) })
     }
     /// The limits.
     pub fn config(&self) -> &SchedulerConfig {
@@ -83,6 +87,10 @@ impl Scheduler {
     /// The sequences that have pages, in turn.
     pub fn running(&self) -> &BTreeMap<Turn, Sequence> {
         &self.running
+    }
+    /// Tokens that were looked up in the cache when their sequences were admitted, and those that were found.
+    pub fn prefix_counts(&self) -> (u64, u64) {
+        self.looked_up
     }
     /// A sequence that has not ended.
     pub fn sequence(&self, turn: Turn) -> Option<&Sequence> {
@@ -131,19 +139,19 @@ impl Scheduler {
         plan
     }
 
-    /// Takes what a step gave: one outcome for each of its chunks.
-    pub fn commit(&mut self, plan: &StepPlan, outcomes: &[Outcome]) {
+    /// Takes what a step gave: one outcome for each of its chunks. Only now may others use the pages that it filled.
+    pub fn commit(&mut self, plan: &StepPlan, outcomes: &[Outcome]) -> Result<(), RuntimeError> {
         for (chunk, outcome) in plan.chunks.iter().zip(outcomes) {
             let Some(sequence) = self.running.get_mut(&chunk.turn) else { continue };
-            let right = outcome.tokens.iter().zip(&sequence.drafts[..chunk.drafts]);
-            let accepted = right.take_while(|(token, draft)| token == draft).count();
-            sequence.computed = chunk.start + chunk.len + accepted;
-            sequence.tokens.extend_from_slice(&outcome.tokens);
-            sequence.drafts.clear();
+            let before = sequence.computed / PAGE as usize;
+            sequence.advance(chunk, &outcome.tokens);
+            let filled = before..sequence.computed / PAGE as usize;
+            self.cache.keep(&sequence.salt, &sequence.tokens, &mut sequence.pages, filled)?;
             if outcome.finished {
                 self.cancel(chunk.turn);
             }
         }
+        Ok(())
     }
 
     fn continue_running(&mut self, plan: &mut StepPlan, which: impl Fn(&Sequence) -> bool) {
@@ -193,34 +201,65 @@ impl Scheduler {
     /// Puts the last of the running line back to wait.
     fn put_back_last(&mut self, plan: &mut StepPlan) {
         let Some((turn, mut sequence)) = self.running.pop_last() else { return };
-        self.cache.release(std::mem::take(&mut sequence.pages));
-        sequence.computed = 0;
-        sequence.drafts.clear();
+        self.cache.release(sequence.restart());
         sequence.preemptions += 1;
         plan.chunks.retain(|chunk| chunk.turn != turn);
         plan.preempted.push(turn);
         self.waiting.insert(turn, sequence);
     }
 
-    /// Lets the waiting in, in turn; the first that does not fit ends it, so nobody is overtaken for ever.
+    /// Lets the waiting in, in turn; the first that does not fit ends it, so nobody is overtaken for ever. One whose next
+    /// block is computed in this very step waits until it can be shared.
     fn admit(&mut self, plan: &mut StepPlan) {
-        while let Some((turn, sequence)) = self.waiting.first_key_value() {
-            let turn = *turn;
-            let full = plan.tokens() == self.config.max_tokens;
-            // Each running sequence may soon want a page; without one in reserve for each, the newcomer would be put
-            // back at once.
-            let wanted = sequence.lacks(sequence.tokens.len()) + self.running.len();
-            let no_pages = !self.running.is_empty() && wanted > self.cache.available();
-            if full || no_pages || self.running.len() == self.config.max_sequences {
+        let mut coming: BTreeSet<Edge> =
+            plan.chunks.iter().filter_map(|chunk| self.running.get(&chunk.turn)?.next_edge()).collect();
+        for turn in self.waiting.keys().copied().collect::<Vec<_>>() {
+            if plan.tokens() == self.config.max_tokens || self.running.len() == self.config.max_sequences {
                 return;
             }
-            let Some((_, mut sequence)) = self.waiting.pop_first() else { return };
-            sequence.cached.get_or_insert(sequence.computed);
-            let chunk = self.next_chunk(turn, &sequence, plan);
-            self.running.insert(turn, sequence);
-            if self.make_room(turn, chunk.start + chunk.len, plan) {
-                plan.chunks.push(chunk);
+            let Some(mut sequence) = self.waiting.remove(&turn) else { continue };
+            self.find_prefix(&mut sequence);
+            let edge = sequence.next_edge();
+            let comes = edge.as_ref().is_some_and(|edge| coming.contains(edge)) && self.shares(&sequence);
+            if comes || !self.has_room_for(&sequence) {
+                self.cache.release(sequence.restart());
+                self.waiting.insert(turn, sequence);
+                if comes { continue } else { return }
             }
+            coming.extend(edge);
+            self.start(turn, sequence, plan);
+        }
+    }
+
+    /// Whether a sequence takes pages that others filled. One that wants the logits of its whole prompt computes it.
+    fn shares(&self, sequence: &Sequence) -> bool {
+        self.config.prefix_cache && !sequence.all_rows
+    }
+
+    fn find_prefix(&mut self, sequence: &mut Sequence) {
+        if self.shares(sequence) {
+            sequence.pages = self.cache.find(&sequence.salt, &sequence.tokens);
+            sequence.computed = sequence.pages.len() * PAGE as usize;
+        }
+    }
+
+    /// Whether there are pages for all tokens of a sequence, and one in reserve for each that runs: it may soon want one,
+    /// and without it the newcomer would be put back at once.
+    fn has_room_for(&self, sequence: &Sequence) -> bool {
+        let wanted = sequence.lacks(sequence.tokens.len()) + self.running.len();
+        self.running.is_empty() || wanted <= self.cache.available()
+    }
+
+    fn start(&mut self, turn: Turn, mut sequence: Sequence, plan: &mut StepPlan) {
+        if self.shares(&sequence) {
+            self.looked_up.0 += sequence.tokens.len() as u64;
+            self.looked_up.1 += sequence.computed as u64;
+        }
+        sequence.cached.get_or_insert(sequence.computed);
+        let chunk = self.next_chunk(turn, &sequence, plan);
+        self.running.insert(turn, sequence);
+        if self.make_room(turn, chunk.start + chunk.len, plan) {
+            plan.chunks.push(chunk);
         }
     }
 

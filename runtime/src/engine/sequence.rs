@@ -1,5 +1,8 @@
 //! One sequence on its way: its tokens, how many of them are in the cache, and the pages they lie in.
 
+use super::cache::edge;
+use super::plan::PlannedChunk;
+use super::prefix::Edge;
 use sinter_ir::PAGE;
 use std::fmt;
 
@@ -102,6 +105,24 @@ impl Sequence {
     /// Whether only its newest token is to be computed.
     pub(super) fn decodes(&self) -> bool {
         self.pending() == 1
+    }
+    /// Takes the tokens that a step gave. The keys and values of the drafts that were right are in the cache.
+    pub(super) fn advance(&mut self, chunk: &PlannedChunk, tokens: &[u32]) {
+        let right = tokens.iter().zip(&self.drafts[..chunk.drafts]);
+        let accepted = right.take_while(|(token, draft)| token == draft).count();
+        self.computed = chunk.start + chunk.len + accepted;
+        self.tokens.extend_from_slice(tokens);
+        self.drafts.clear();
+    }
+    /// Forgets what was computed and gives the pages.
+    pub(super) fn restart(&mut self) -> Vec<u32> {
+        self.computed = 0;
+        self.drafts.clear();
+        std::mem::take(&mut self.pages)
+    }
+    /// The edge of the block that is computed next, if its tokens are all known.
+    pub(super) fn next_edge(&self) -> Option<Edge> {
+        edge(&self.salt, &self.tokens, &self.pages, self.computed / PAGE as usize)
     }
     /// Pages that it lacks for its first `len` tokens.
     pub(super) fn lacks(&self, len: usize) -> usize {
