@@ -8,3 +8,9 @@ pub mod golden;
 pub mod host;
 pub mod reference;
 pub mod reference_device;
+pub mod simulator;
+
+/// What the simulator simulates.
+mod machine {
+    pub use sinter_runtime::engine::*;
+}

@@ -54,6 +54,10 @@ impl PrefixTree {
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
+    /// The pages in the tree, in order.
+    pub fn pages(&self) -> impl Iterator<Item = u32> {
+        self.nodes.keys().copied()
+    }
     /// The edge that ends in a page.
     pub fn edge(&self, page: u32) -> Option<&Edge> {
         self.nodes.get(&page).map(|node| &node.edge)
