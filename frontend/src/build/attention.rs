@@ -199,9 +199,12 @@ impl Emit {
         (i, x): (usize, ValueId),
     ) -> Result<(ValueId, Option<Caches>), GraphError> {
         let Heads { q, k, v } = self.heads(spec, context, x)?;
+        let q = self.query(spec, q)?;
         let score = context.score(spec);
         let (attended, caches) = match context.paging {
             None => {
+                let dtype = self.options.kv_dtype;
+                let (k, v) = (self.graph.cast(k, dtype)?, self.graph.cast(v, dtype)?);
                 let (k, v) = (self.repeat_heads(k, spec)?, self.repeat_heads(v, spec)?);
                 let scores = self.graph.contract("thd,chd->thc", q, k)?;
                 let p = self.softmax(scores, spec, score)?;
@@ -222,6 +225,13 @@ impl Emit {
         };
         let joined = self.by_token(attended, &[spec.heads * spec.head_dim])?;
         Ok((self.linear(joined, &spec.out)?, caches))
+    }
+
+    /// Scaled queries in the type of the keys, for products whose operands have one type. The scale comes first: it then
+    /// costs no rounding of its own, and nothing for each position of the context.
+    fn query(&mut self, spec: &AttentionSpec, q: ValueId) -> Emitted {
+        let q = self.scaled(q, spec.scale)?;
+        self.graph.cast(q, self.options.kv_dtype)
     }
 
     /// The cache with the step's rows in it, `[N, Hkv, D]`.
@@ -348,10 +358,9 @@ impl Emit {
         self.graph.reshape(x, &with(&[spec.heads, spec.head_dim]))
     }
 
-    /// Scores `[T, H, C]` to weights that sum to 1 along C.
+    /// Scaled scores `[T, H, C]` to weights that sum to 1 along C.
     fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
-        let mut s = self.scaled(scores, spec.scale)?;
-        s = self.softcap(s, spec.softcap)?;
+        let mut s = self.softcap(scores, spec.softcap)?;
         if let Some(bias) = score.bias {
             s = self.map2(ScalarOp::Add, s, bias)?;
         }
