@@ -1,7 +1,7 @@
 //! From a plan to a GPU program.
 
 use crate::emit::Assembler;
-use crate::{Error, rows};
+use crate::{Error, attend, rows};
 use sinter_codegen_schedule::{FEW_TOKENS, Schedule, group};
 use sinter_ir::{
     Arg, GpuBucket, GpuKernel, GpuLaunch, GpuProgram, KernelId, Plan, Step, Target, TileProgram,
@@ -79,6 +79,9 @@ impl<'a> Kernels<'a> {
             let piece = Piece { tile: &self.plan.kernels[*tile], constant: constant.clone() };
             match schedule {
                 Schedule::Rows(schedule) => rows.push((piece, schedule.clone())),
+                Schedule::Attend(schedule) => {
+                    return attend::compile(&self.assembler, format!("attend_{number}"), (&piece, *schedule));
+                }
             }
         }
         rows::kernel(&self.assembler, format!("rows_{number}"), &rows)

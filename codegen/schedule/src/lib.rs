@@ -9,6 +9,7 @@
 //! [`group`] says which steps of a plan go into one launch, for steps of a few tokens and of many.
 
 pub mod access;
+pub mod attend;
 pub mod group;
 pub mod rows;
 
@@ -24,6 +25,8 @@ pub const FEW_TOKENS: u64 = 16;
 pub enum Schedule {
     /// A group of threads for each point of the grid.
     Rows(rows::Rows),
+    /// Blocks of attention.
+    Attend(attend::AttendSchedule),
 }
 
 impl Schedule {
@@ -31,6 +34,7 @@ impl Schedule {
     pub fn as_rows(&self) -> Option<&rows::Rows> {
         match self {
             Schedule::Rows(rows) => Some(rows),
+            Schedule::Attend(_) => None,
         }
     }
 }
@@ -39,12 +43,17 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Schedule::Rows(rows) => rows.fmt(f),
+            Schedule::Attend(schedule) => schedule.fmt(f),
         }
     }
 }
 
 /// The schedule of a program for a target and steps of at most `max_tokens` tokens.
 pub fn choose(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -> Schedule {
-    let _ = (target, max_tokens);
+    let attention = attend::Attend::of(tile).ok();
+    let attention = attention.and_then(|attend| attend.schedules(target, max_tokens).into_iter().next());
+    if let Some(schedule) = attention {
+        return Schedule::Attend(schedule);
+    }
     Schedule::Rows(rows::choose(tile))
 }

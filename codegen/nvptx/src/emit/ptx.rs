@@ -1,7 +1,7 @@
 //! The instructions that neither an intrinsic nor an operation covers, written as PTX text: one typed function each.
 
 use super::body::Body;
-use super::value::{Global, I32, Int, Scalar};
+use super::value::{Global, I32, Int, Scalar, V};
 use melior::dialect::llvm::r#type as llvm;
 use melior::ir::{Type, Value};
 
@@ -28,5 +28,14 @@ impl<'k> Body<'k> {
         let text = "ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {$0, $1, $2, $3}, [$4];";
         let result = llvm::r#struct(self.context(), &[I32::mlir(self.context()); 4], false);
         self.fields(self.ptx(text, "=r,=r,=r,=r,l", &[from.raw()], result, false))
+    }
+
+    /// Adds 1 to a counter that goes from 0 to `last` and back to 0, and gives the number before: `atom.inc`. What the
+    /// block wrote before a barrier is visible to whoever counts later, and what others wrote before counting to this
+    /// block after its next barrier (PTX ISA, memory consistency model).
+    pub fn count_up(&'k self, counter: Global<'k>, last: Int<'k>) -> Int<'k> {
+        let text = "atom.acq_rel.gpu.global.inc.u32 $0, [$1], $2;";
+        let ty = I32::mlir(self.context());
+        V::new(self, self.ptx(text, "=r,l,r,~{memory}", &[counter.raw(), last.raw()], ty, true))
     }
 }

@@ -21,7 +21,7 @@ pub use stage::{combine, neutral};
 pub use value::Val;
 
 use crate::emit::{Float, Global, Int, K};
-use sinter_ir::{AxisId, Dim, Id, StageId, Sym, TileProgram};
+use sinter_ir::{AxisId, Dim, ExprId, Id, StageId, Sym, TileProgram};
 
 /// What is known at a place in a kernel.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct Scope<'a, 'k> {
     bases: Vec<Global<'k>>,
     axes: Vec<Option<Int<'k>>>,
     results: Vec<Option<Float<'k>>>,
+    /// Expressions whose values are known.
+    values: Vec<(ExprId, Val<'k>)>,
     /// Whether indices may lie outside, because the value will not be used: they are moved inside.
     careful: bool,
 }
@@ -45,7 +47,8 @@ impl<'a, 'k> Scope<'a, 'k> {
     pub fn new(k: K<'k>, tile: &'a TileProgram, constant: &'a [bool], first: usize) -> Self {
         let bases = (0..tile.params.len()).map(|at| k.address(first + at)).collect();
         let axes = vec![None; tile.axes.len()];
-        Self { k, tile, constant, bases, axes, results: vec![None; tile.stages.len()], careful: false }
+        let results = vec![None; tile.stages.len()];
+        Self { k, tile, constant, bases, axes, results, values: Vec::new(), careful: false }
     }
 
     /// The same with the iteration of an axis.
@@ -59,6 +62,13 @@ impl<'a, 'k> Scope<'a, 'k> {
     pub fn with_result(&self, stage: StageId, result: Float<'k>) -> Self {
         let mut scope = self.clone();
         scope.results[stage.index()] = Some(result);
+        scope
+    }
+
+    /// The same with the value of an expression, which must not depend on an axis that is set later.
+    pub fn with_value(&self, id: ExprId, value: Val<'k>) -> Self {
+        let mut scope = self.clone();
+        scope.values.push((id, value));
         scope
     }
 

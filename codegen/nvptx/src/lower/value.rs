@@ -90,6 +90,10 @@ impl<'k> Scope<'_, 'k> {
         let careful = self.careful();
         let mut known: Vec<Option<Lanes<'k>>> = vec![None; root.index() + 1];
         for id in self.tile.cone(root) {
+            if let Some((_, value)) = self.values.iter().find(|(known, _)| *known == id) {
+                known[id.index()] = Some(Lanes::Same(*value));
+                continue;
+            }
             let lanes = lanes.filter(|_| depends.as_ref().is_some_and(|depends| depends[id.index()]));
             let scope = if guarded[id.index()] { &careful } else { self };
             known[id.index()] = Some(scope.expression(id, &known, lanes));

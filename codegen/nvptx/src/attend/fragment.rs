@@ -1,0 +1,198 @@
+//! The online softmax on fragments of `mma.sync.m16n8k16` (PTX ISA, matrix fragments for mma.m16n8k16).
+//!
+//! A warp holds 16 rows by 64 positions as eight fragments of four numbers: lane `4g + q` has rows `g` and `g + 8` at
+//! positions `8n + 2q` and `8n + 2q + 1`. Weights become the first operand of the product with values where they are:
+//! fragments `2i` and `2i + 1` are the two halves of step `i`.
+
+use super::Job;
+use super::rows::{Range, Row};
+use crate::emit::{Bit, Float, Int, K};
+use sinter_codegen_schedule::attend::POSITIONS;
+
+/// Fragments of a block of positions.
+pub(super) const FRAGMENTS: usize = POSITIONS as usize / 8;
+
+/// Scores of a block.
+pub(super) type Scores<'k> = [[Float<'k>; 4]; FRAGMENTS];
+/// Weights of a block in bf16, one operand for each 16 positions.
+pub(super) type Weights<'k> = [[Int<'k>; 4]; FRAGMENTS / 2];
+/// The maxima and sums of two rows, and the weighted sums.
+pub(super) type State<'k> = ([Float<'k>; 2], [Float<'k>; 2], Vec<[Float<'k>; 4]>);
+
+/// Nothing added up yet.
+pub(super) fn nothing<'k>(k: K<'k>, fragments: usize) -> State<'k> {
+    let zero = k.float(0.0);
+    ([k.float(f32::NEG_INFINITY); 2], [zero; 2], vec![[zero; 4]; fragments])
+}
+
+/// The scores of two rows at `2` positions of each fragment of a part of the block that begins at `start`.
+pub(super) fn score<'k>(
+    job: &Job<'_>,
+    rows: &[Row<'_, 'k>; 2],
+    range: Range<'k>,
+    start: Int<'k>,
+    products: &mut [[Float<'k>; 4]],
+) {
+    let k = start.kernel();
+    let first = start + ((k.lane() & 3) << 1);
+    for (n, product) in products.iter_mut().enumerate() {
+        for column in 0..2 {
+            let position = first + (8 * n + column) as i32;
+            let inside = position.ge(range.from) & position.lt(range.to);
+            let position = position.least(range.to - 1).greatest(range.from);
+            for (half, row) in rows.iter().enumerate() {
+                let at = 2 * half + column;
+                let scope = row.scope.with_axis(job.attend.context, position);
+                let scope = scope.with_result(job.attend.dot, product[at]);
+                let score = scope.value(job.attend.score).number(k);
+                product[at] = inside.select(score, k.float(f32::NEG_INFINITY));
+            }
+        }
+    }
+}
+
+/// One block of the online softmax: the weights of its scores, and the state with their sums in it. The weighted sums are
+/// scaled, the values not yet added. The sum of a row is that of the four lanes that share it.
+pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, State<'k>) {
+    let (mut max, mut sum, mut acc) = state;
+    let mut weights = *scores;
+    for half in 0..2 {
+        let own = scores.iter().flat_map(|score| &score[2 * half..2 * half + 2]);
+        let own = own.copied().reduce(Float::greatest).unwrap_or(max[half]);
+        let own = own.greatest(own.of_lane_xor(1));
+        let own = own.greatest(own.of_lane_xor(2));
+        let greater = max[half].greatest(own);
+        let (repair, shift) = (grown(max[half], greater), finite(greater) * -std::f32::consts::LOG2_E);
+        let mut added: Option<Float<'k>> = None;
+        for weight in &mut weights {
+            for weight in &mut weight[2 * half..2 * half + 2] {
+                *weight = weight.fma(std::f32::consts::LOG2_E, shift).exp2();
+                added = Some(added.map_or(*weight, |added| added + *weight));
+            }
+        }
+        max[half] = greater;
+        sum[half] = added.map_or(sum[half], |added| sum[half].fma(repair, added));
+        for acc in &mut acc {
+            acc[2 * half] = acc[2 * half] * repair;
+            acc[2 * half + 1] = acc[2 * half + 1] * repair;
+        }
+    }
+    let pair = |n: usize, half: usize| weights[n][2 * half].to_bf16_pair(weights[n][2 * half + 1]);
+    let operand = |i: usize| [pair(2 * i, 0), pair(2 * i, 1), pair(2 * i + 1, 0), pair(2 * i + 1, 1)];
+    (std::array::from_fn(operand), (max, sum, acc))
+}
+
+/// The sums of whole rows in place of those of single lanes.
+pub(super) fn whole_rows(state: State<'_>) -> State<'_> {
+    let (max, sum, acc) = state;
+    let whole = sum.map(|sum| {
+        let sum = sum + sum.of_lane_xor(1);
+        sum + sum.of_lane_xor(2)
+    });
+    (max, whole, acc)
+}
+
+/// How two consecutive parts of the context become one.
+pub(super) struct Merger<'k> {
+    pub(super) max: [Float<'k>; 2],
+    pub(super) sum: [Float<'k>; 2],
+    factors: [[Float<'k>; 2]; 2],
+}
+
+impl<'k> Merger<'k> {
+    /// From the maxima and sums of both, the sums being those of whole rows.
+    pub(super) fn new(one: [[Float<'k>; 2]; 2], next: [[Float<'k>; 2]; 2]) -> Self {
+        let (mut max, mut sum, mut factors) = (one[0], one[1], one);
+        for half in 0..2 {
+            let greater = one[0][half].greatest(next[0][half]);
+            let [first, second] = [grown(one[0][half], greater), grown(next[0][half], greater)];
+            max[half] = greater;
+            sum[half] = one[1][half].fma(first, next[1][half] * second);
+            factors[half] = [first, second];
+        }
+        Merger { max, sum, factors }
+    }
+
+    /// A fragment of the weighted sums.
+    pub(super) fn fragment(&self, one: [Float<'k>; 4], next: [Float<'k>; 4]) -> [Float<'k>; 4] {
+        std::array::from_fn(|at| {
+            let [first, second] = self.factors[at / 2];
+            one[at].fma(first, next[at] * second)
+        })
+    }
+}
+
+/// Two consecutive parts of the context as one.
+pub(super) fn merged<'k>(one: &State<'k>, next: &State<'k>) -> State<'k> {
+    let merger = Merger::new([one.0, one.1], [next.0, next.1]);
+    let acc = one.2.iter().zip(&next.2).map(|(one, next)| merger.fragment(*one, *next)).collect();
+    (merger.max, merger.sum, acc)
+}
+
+/// What sums relative to a maximum are multiplied with when it grows: exactly 1 if it does not, 0 for −∞.
+pub(super) fn grown<'k>(from: Float<'k>, to: Float<'k>) -> Float<'k> {
+    ((from - finite(to)) * std::f32::consts::LOG2_E).exp2()
+}
+
+/// The number itself, and 0 for −∞: where nothing is visible, weights are 0 and no difference is taken of infinities.
+pub(super) fn finite(max: Float<'_>) -> Float<'_> {
+    let k = max.kernel();
+    max.equals(f32::NEG_INFINITY).select(k.float(0.0), max)
+}
+
+/// What weighted sums are multiplied with in the end: 1 over the sum of the weights, and 0 where nothing was visible.
+pub(super) fn share(sum: Float<'_>) -> Float<'_> {
+    let k = sum.kernel();
+    sum.equals(0.0).select(k.float(0.0), sum.recip())
+}
+
+/// Stores a fragment of the result, of which the first lane is `first`, in the rows that are to be stored.
+pub(super) fn store<'k>(
+    job: &Job<'_>,
+    rows: &[Row<'_, 'k>; 2],
+    stored: [Bit<'k>; 2],
+    (first, values): (Int<'k>, [Float<'k>; 4]),
+) {
+    let k = first.kernel();
+    let (lanes, whole) = (job.attend.sizes.lanes as i32, job.attend.sizes.lanes.is_multiple_of(8));
+    let lane = first + ((k.lane() & 3) << 1);
+    for (half, row) in rows.iter().enumerate() {
+        let pair = [values[2 * half], values[2 * half + 1]];
+        if whole {
+            k.when(stored[half] & lane.lt(lanes), || store_pair(job, row, lane, pair));
+            continue;
+        }
+        for (at, value) in pair.into_iter().enumerate() {
+            let lane = lane + at as i32;
+            k.when(stored[half] & lane.lt(lanes), || store_one(job, row, lane, value));
+        }
+    }
+}
+
+/// Stores the result at one iteration of the lanes.
+pub(super) fn store_one<'k>(job: &Job<'_>, row: &Row<'_, 'k>, lane: Int<'k>, value: Float<'k>) {
+    for stage in &job.attend.stores {
+        let sinter_ir::Stage::Store { param, index, value: stored, .. } = &job.tile.stages[stage.0 as usize]
+        else {
+            continue;
+        };
+        let scope = row.scope.with_axis(job.attend.lanes, lane).with_result(job.attend.online, value);
+        scope.store(*param, index, scope.value(*stored));
+    }
+}
+
+fn store_pair<'k>(job: &Job<'_>, row: &Row<'_, 'k>, lane: Int<'k>, values: [Float<'k>; 2]) {
+    for stage in &job.attend.stores {
+        let sinter_ir::Stage::Store { param, index, value: stored, .. } = &job.tile.stages[stage.0 as usize]
+        else {
+            continue;
+        };
+        let value = |at: usize| {
+            let scope = row.scope.with_axis(job.attend.lanes, lane + at as i32);
+            scope.with_result(job.attend.online, values[at]).value(*stored)
+        };
+        let values = [value(0), value(1)];
+        let scope = row.scope.with_axis(job.attend.lanes, lane);
+        scope.store_lanes(*param, index, job.attend.lanes, &values);
+    }
+}

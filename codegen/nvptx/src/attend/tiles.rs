@@ -1,0 +1,170 @@
+//! Attention of many tokens: a block has a tile of rows, each of its warps 16 of them, and goes through all of their
+//! context (T. Dao, FlashAttention-2, 2023). Scores and weights stay in registers; while a block of positions is worked
+//! on, the next one is copied.
+//!
+//! Tokens of several sequences in one tile are done one sequence after another.
+
+use super::Job;
+use super::fragment::{self, FRAGMENTS, Merger, State};
+use super::point::Point;
+use super::query::Query;
+use super::rows::{Range, Row, Tokens};
+use super::stage::Stages;
+use crate::emit::{Cache, F32, Float, Int, K, Shared};
+use sinter_codegen_schedule::attend::{FRAGMENT, POSITIONS, SPLIT};
+
+/// What all of a block's work has.
+struct Tile<'p, 'a, 'k> {
+    k: K<'k>,
+    job: &'p Job<'a>,
+    tokens: Tokens<'p, 'a, 'k>,
+    rows: [Row<'a, 'k>; 2],
+    query: Query<'k>,
+    stages: Stages<'a, 'k>,
+    count: u32,
+    merged: Shared<'k>,
+}
+
+pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, (warps, count): (u32, u32)) {
+    let point = Point::new(k, job);
+    let (heads, room) = super::room(job);
+    let first = k.warp() * FRAGMENT as i32 + (k.lane() >> 2);
+    let rows = [first, first + 8].map(|row| Row::new(job, &point, row, heads));
+    let stages = Stages::new(k, job, count);
+    let query = Query::load(k, job, &rows, Query::room(k, job));
+    let threads = warps * 32;
+    let merged = k.shared(threads * sinter_codegen_schedule::attend::merged_bytes(job.attend.sizes), 16);
+    let merged = merged.at(k.thread() << 4);
+    let tokens = Tokens { k, job, point: &point, room };
+    let tile = Tile { k, job, tokens, rows, query, stages, count, merged };
+    let all = tile.tokens.count();
+    if !tile.tokens.may_differ() {
+        return tile.sequence(k.int(0), all);
+    }
+    k.repeat(
+        (k.int(0),),
+        |(first,)| first.lt(all),
+        |(first,)| {
+            let end = tile.tokens.same_context(first);
+            tile.sequence(first, end);
+            // The next sequence's copies wait until all warps have read this one's.
+            k.barrier();
+            (end,)
+        },
+    );
+}
+
+impl<'k> Tile<'_, '_, 'k> {
+    /// The tokens from `first` to before `end`, which have one context.
+    fn sequence(&self, first: Int<'k>, end: Int<'k>) {
+        let k = self.k;
+        let range = self.tokens.range(first, end);
+        let scope = self.tokens.scope(first);
+        let fragments = (self.job.attend.sizes.padded_lanes() / 8) as usize;
+        self.keep(&fragment::nothing(k, fragments));
+        let (from, to) = (range.from.divided(POSITIONS as i32), super::point::ceil(range.to, POSITIONS));
+        if self.count > 1 {
+            k.when(from.lt(to), || self.stages.fill(self.job, &scope, range, from));
+        }
+        let in_split = (SPLIT / POSITIONS) as i32;
+        k.repeat(
+            (from,),
+            |(at,)| at.lt(to),
+            |(at,)| {
+                let last = ((at.divided(in_split) + 1) * in_split).least(to);
+                let state = fragment::nothing(k, fragments);
+                let state = k.rolled_range((at, last, 1), state, |at, state| {
+                    self.arrive(&scope, range, (at, to));
+                    self.block(range, at, state)
+                });
+                self.merge(&fragment::whole_rows(state));
+                (last,)
+            },
+        );
+        let stored = [0, 1].map(|half| {
+            let row: &Row<'_, 'k> = &self.rows[half];
+            row.exists & row.token.ge(first) & row.token.lt(end)
+        });
+        let [_, _, one, other] = self.kept(0);
+        let share = [fragment::share(one), fragment::share(other)];
+        for n in 0..fragments {
+            let [a, b, c, d] = self.kept(n + 1);
+            let values = [a * share[0], b * share[0], c * share[1], d * share[1]];
+            fragment::store(self.job, &self.rows, stored, (k.int(8 * n as i32), values));
+        }
+    }
+
+    /// Waits for a block of positions and begins to copy the next.
+    fn arrive(&self, scope: &crate::lower::Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) {
+        let k = self.k;
+        if self.count > 1 {
+            k.copy_wait(0);
+            k.barrier();
+            k.when((at + 1).lt(to), || self.stages.fill(self.job, scope, range, at + 1));
+        } else {
+            k.barrier();
+            self.stages.fill(self.job, scope, range, at);
+            k.copy_wait(0);
+            k.barrier();
+        }
+    }
+
+    /// A block of positions.
+    fn block(&self, range: Range<'k>, at: Int<'k>, state: State<'k>) -> State<'k> {
+        let k = self.k;
+        let (keys, values) = self.stages.of(at);
+        let (keys, values) = (self.stages.key_lane(keys, k.int(0)), self.stages.value_lane(values, k.int(0)));
+        let mut scores = [[k.float(0.0); 4]; FRAGMENTS];
+        for step in 0..self.job.attend.sizes.padded_depth() / 16 {
+            let query = self.query.operand(k, step);
+            for two in 0..FRAGMENTS / 2 {
+                let operands = self.stages.key_operands(keys, 16 * two as u32, step * 16);
+                for (n, operand) in operands.into_iter().enumerate() {
+                    let score = &mut scores[2 * two + n];
+                    *score = k.mma_bf16(query, operand, *score);
+                }
+            }
+        }
+        fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, &mut scores);
+        let (weights, (max, sum, mut acc)) = fragment::step(&scores, state);
+        for (step, weights) in weights.into_iter().enumerate() {
+            for two in 0..acc.len() / 2 {
+                let operands = self.stages.value_operands(values, 16 * step as u32, 16 * two as u32);
+                for (n, operand) in operands.into_iter().enumerate() {
+                    let acc = &mut acc[2 * two + n];
+                    *acc = k.mma_bf16(weights, operand, *acc);
+                }
+            }
+        }
+        (max, sum, acc)
+    }
+
+    /// Where the thread keeps its four numbers of a number.
+    fn place(&self, n: usize) -> Shared<'k> {
+        self.merged.at((n as u32 * self.job.schedule.threads() * 16) as i32)
+    }
+
+    /// Keeps the merged splits.
+    fn keep(&self, state: &State<'k>) {
+        let (max, sum, acc) = state;
+        self.k.store_vector(self.place(0), [max[0], max[1], sum[0], sum[1]]);
+        for (n, acc) in acc.iter().enumerate() {
+            self.k.store_vector(self.place(n + 1), *acc);
+        }
+    }
+
+    /// Number `n` of the four numbers that are kept.
+    fn kept(&self, n: usize) -> [Float<'k>; 4] {
+        self.k.load_vector::<F32, 4>(self.place(n), Cache::Any)
+    }
+
+    /// Merges the next split with what is kept, a fragment at a time: registers do not hold both.
+    fn merge(&self, (max, sum, acc): &State<'k>) {
+        let [a, b, c, d] = self.kept(0);
+        let merger = Merger::new([[a, b], [c, d]], [*max, *sum]);
+        self.k.store_vector(self.place(0), [merger.max[0], merger.max[1], merger.sum[0], merger.sum[1]]);
+        for (n, acc) in acc.iter().enumerate() {
+            self.k.store_vector(self.place(n + 1), merger.fragment(self.kept(n + 1), *acc));
+        }
+    }
+}
