@@ -57,7 +57,7 @@ impl<'k> Scope<'_, 'k> {
             }
             let mut at = self.index(index);
             if self.careful {
-                at = at.least(self.dim(*extent) - 1).greatest(0);
+                at = at.greatest(0).least(self.dim(*extent) - 1);
             }
             let bytes = self.scaled(at, stride);
             offset = Some(offset.map_or(bytes, |sum| sum + bytes));

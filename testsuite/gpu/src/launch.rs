@@ -1,0 +1,302 @@
+//! Runs a tile program on a device and on the naive evaluator, from the same tensors.
+
+use half::{bf16, f16};
+use sinter_codegen_nvptx::compile;
+use sinter_ir::*;
+use sinter_vgpu::VirtualGpu;
+use std::collections::BTreeMap;
+
+/// A deterministic stream of numbers (Knuth's MMIX generator).
+pub struct Stream(pub u64);
+
+impl Stream {
+    /// The next 31 bits.
+    pub fn next_bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 >> 33
+    }
+    /// A whole number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.next_bits() as usize % end
+    }
+    /// A number between −1 and 1.
+    pub fn number(&mut self) -> f32 {
+        self.next_bits() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+}
+
+/// The bytes of a tensor as a parameter lies in GPU memory.
+pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
+    let dtype = param.ty.dtype;
+    let each = |x: &f32| match dtype {
+        DType::F32 => x.to_le_bytes().to_vec(),
+        DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
+        DType::U32 => (*x as u32).to_le_bytes().to_vec(),
+        DType::Bool => vec![u8::from(*x != 0.0)],
+    };
+    if param.layout == Layout::Rows {
+        return tensor.data.iter().flat_map(each).collect();
+    }
+    let k = tensor.shape[1];
+    let pitch = weight_pitch(dtype, k as u64) as usize;
+    let row = |row: &[f32]| {
+        let mut bytes: Vec<u8> = row.iter().flat_map(each).collect();
+        bytes.resize(pitch, 0);
+        bytes
+    };
+    tensor.data.chunks(k).flat_map(row).collect()
+}
+
+/// The elements in bytes.
+pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let each = |b: &[u8]| match dtype {
+        DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+        DType::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        DType::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+        DType::U32 => u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32,
+        DType::Bool => f32::from(b[0]),
+    };
+    bytes.chunks_exact(dtype.bytes()).map(each).collect()
+}
+
+/// A plan of one step: the program on inputs, weights (whose packed layout says that they are), states and outputs.
+pub fn plan_of(tile: &TileProgram) -> Plan {
+    let mut plan = Plan { name: tile.name.clone(), ..Plan::default() };
+    let kernel = plan.kernels.push(tile.clone());
+    let mut args = Vec::new();
+    for param in tile.params.values() {
+        let value = ValueDef { name: param.name.clone(), ty: param.ty.clone() };
+        args.push(match (param.layout, param.access) {
+            (Layout::Panels, _) => {
+                let (ty, layout) = (param.ty.clone(), param.layout);
+                Arg::Weight(plan.weights.push(WeightDef { source: Graph::default(), ty, layout }))
+            }
+            (_, Access::Read) => {
+                plan.inputs.push(value);
+                Arg::Input(plan.inputs.len() - 1)
+            }
+            (_, Access::Write) => {
+                plan.outputs.push(value);
+                Arg::Output(plan.outputs.len() - 1)
+            }
+            (_, Access::ReadWrite) => {
+                plan.states.push(value);
+                Arg::State(plan.states.len() - 1)
+            }
+        });
+    }
+    plan.steps.push(Step { kernel, args });
+    plan
+}
+
+/// Does the launches of a program for a binding; `at` says where each argument lies.
+pub fn run(
+    device: &mut dyn GpuDevice,
+    program: &GpuProgram,
+    binding: &Binding,
+    at: &dyn Fn(Arg) -> DevicePtr,
+) -> Result<(), GpuError> {
+    let bucket = program.bucket(binding.get(Sym::T)).expect("a bucket for every size");
+    for launch in &bucket.launches {
+        let kernel = &program.kernels[launch.kernel];
+        let function = device.load(&kernel.ptx, &kernel.name, kernel.shared_bytes)?;
+        let scratch = device.alloc(kernel.scratch_bytes(binding).max(16))?;
+        device.clear(scratch, kernel.scratch_bytes(binding).max(16))?;
+        let mut args = Vec::new();
+        for param in &kernel.params {
+            match param {
+                GpuParam::Address(arg) => args.push(LaunchArg::Address(at(launch.args[*arg]))),
+                GpuParam::Symbols => {
+                    args.extend(binding.values.map(|value| LaunchArg::U32(value as u32)));
+                }
+                GpuParam::Scratch => args.push(LaunchArg::Address(scratch)),
+                GpuParam::TensorMap(map) => args.push(LaunchArg::TensorMap(TensorMap {
+                    base: at(launch.args[map.arg]),
+                    dtype: map.dtype,
+                    dims: map.dims.iter().map(|dim| dim.eval(binding)).collect(),
+                    strides: map.strides.clone(),
+                    box_dims: map.box_dims.clone(),
+                    swizzle: map.swizzle,
+                })),
+            }
+        }
+        let shape = LaunchShape {
+            blocks: kernel.blocks(binding, device.multiprocessors()) as u32,
+            threads: kernel.threads,
+            shared_bytes: kernel.shared_bytes,
+            cluster: kernel.cluster,
+            dependent: kernel.dependent_launch,
+        };
+        device.launch(function, shape, &args)?;
+    }
+    device.synchronize()
+}
+
+/// Compiles a program and runs it on the virtual GPU on copies of the tensors; returns them as it left them.
+pub fn on_virtual_gpu(
+    tile: &TileProgram,
+    target: Target,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+) -> Vec<Tensor<f32>> {
+    let program = compile(&plan_of(tile), target).unwrap_or_else(|error| panic!("{error}\n{tile}"));
+    let mut device = VirtualGpu::new(target);
+    let steps = &plan_of(tile).steps[0];
+    let mut places: BTreeMap<String, DevicePtr> = BTreeMap::new();
+    for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
+        let bytes = encode(param, tensor);
+        let at = device.alloc(bytes.len().max(1) as u64).expect("memory");
+        device.write(at, &bytes).expect("a write");
+        places.insert(format!("{arg:?}"), at);
+    }
+    let at = |arg: Arg| places[&format!("{arg:?}")];
+    if let Err(error) = run(&mut device, &program, binding, &at) {
+        panic!("{}: {error}\n{tile}\n{}", tile.name, program.kernels[0].ptx);
+    }
+    let mut out = Vec::new();
+    for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
+        if param.access == Access::Read {
+            out.push(tensor.clone());
+            continue;
+        }
+        let mut bytes = vec![0; tensor.data.len() * param.ty.dtype.bytes()];
+        device.read(at(*arg), &mut bytes).expect("all elements were written");
+        out.push(Tensor::new(tensor.shape.clone(), decode(param.ty.dtype, &bytes)));
+    }
+    out
+}
+
+/// Compares with the evaluator in double precision: `tolerance` is relative to the greater of 1 and the value, and one
+/// rounding of the stored type is allowed besides. Returns what the device left.
+pub fn check(
+    tile: &TileProgram,
+    target: Target,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+    tolerance: f64,
+) -> Vec<Tensor<f32>> {
+    assert_eq!(verify_tile(tile), vec![], "{tile}");
+    let found = on_virtual_gpu(tile, target, binding, params);
+    let double = |tensor: &Tensor<f32>| {
+        Tensor::new(tensor.shape.clone(), tensor.data.iter().map(|x| f64::from(*x)).collect())
+    };
+    let mut wanted: Vec<Tensor<f64>> = params.iter().map(double).collect();
+    evaluate_tile(tile, binding, &mut wanted);
+    for ((param, found), wanted) in tile.params.values().zip(&found).zip(&wanted) {
+        let rounding = match param.ty.dtype {
+            DType::Bf16 => 1.0 / 256.0,
+            DType::F16 => 1.0 / 2048.0,
+            DType::F32 => 1e-6,
+            DType::U32 | DType::Bool => 0.0,
+        };
+        for (at, (found, wanted)) in found.data.iter().zip(&wanted.data).enumerate() {
+            let found = f64::from(*found);
+            let bound = tolerance * wanted.abs().max(1.0) + rounding * wanted.abs();
+            let good =
+                found == *wanted || (found - wanted).abs() <= bound || found.is_nan() && wanted.is_nan();
+            assert!(
+                good,
+                "{} of {} for {target}, element {at}: {found}, wanted {wanted}\n{tile}",
+                param.name, tile.name
+            );
+        }
+    }
+    found
+}
+
+/// Whether two tensors have the same bits.
+pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// Tensors for a program: numbers between −1 and 1 as their types store them, and whole numbers small enough for every
+/// index they are part of.
+pub fn arguments(stream: &mut Stream, tile: &TileProgram, binding: &Binding) -> Vec<Tensor<f32>> {
+    let mut tensors = Vec::new();
+    for (id, param) in tile.params.iter() {
+        let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+        let distinct = is_store_index(tile, id);
+        let most = bound(tile, id, binding);
+        let mut taken = 0;
+        tensors.push(Tensor::from_fn(&shape, |_| match param.ty.dtype {
+            // No two tokens go to one slot.
+            DType::U32 if distinct => {
+                taken += 1;
+                ((taken * 5 + 2) % most) as f32
+            }
+            DType::U32 => stream.below(most) as f32,
+            DType::Bool => stream.below(2) as f32,
+            dtype => stream.number().stored(dtype),
+        }));
+    }
+    tensors
+}
+
+/// What [`each_index`] calls: an index, the extent that it must stay below, and whether it is a store's.
+type See<'s> = dyn FnMut(&Index, Dim, bool) + 's;
+
+/// Calls `see` with every index of a program.
+fn each_index(tile: &TileProgram, see: &mut See<'_>) {
+    for expr in tile.exprs.values() {
+        match expr {
+            Expr::Load(load) => each_of(tile, load.param, &load.index, false, see),
+            Expr::Index(index) => each_inside(tile, index, see),
+            Expr::Const(_) | Expr::Stage(_) | Expr::Apply(..) | Expr::Cast(..) => {}
+        }
+    }
+    for stage in &tile.stages {
+        match stage {
+            Stage::Mma { a, b, .. } => {
+                [a, b].iter().for_each(|load| each_of(tile, load.param, &load.index, false, see));
+            }
+            Stage::Online { value, .. } => each_of(tile, value.param, &value.index, false, see),
+            Stage::Store { param, index, .. } => each_of(tile, *param, index, true, see),
+            Stage::Reduce { .. } => {}
+        }
+    }
+}
+
+fn each_of(tile: &TileProgram, param: ParamId, index: &[Index], stores: bool, see: &mut See<'_>) {
+    for (extent, index) in tile.params[param].ty.shape.iter().zip(index) {
+        see(index, *extent, stores);
+        each_inside(tile, index, see);
+    }
+}
+
+/// The indices of what an index reads.
+fn each_inside(tile: &TileProgram, index: &Index, see: &mut See<'_>) {
+    for (atom, _) in &index.terms {
+        match atom {
+            Atom::Axis(_) => {}
+            Atom::Div(inner, _) | Atom::Mod(inner, _) => each_inside(tile, inner, see),
+            Atom::Load(load) => each_of(tile, load.param, &load.index, false, see),
+        }
+    }
+}
+
+/// The terms of an index that read a parameter, as factors.
+fn factors(index: &Index, param: ParamId) -> impl Iterator<Item = i64> {
+    let reads = move |(atom, factor): &(Atom, i64)| match atom {
+        Atom::Load(load) if load.param == param => Some(*factor),
+        _ => None,
+    };
+    index.terms.iter().filter_map(reads)
+}
+
+fn is_store_index(tile: &TileProgram, param: ParamId) -> bool {
+    let mut found = false;
+    each_index(tile, &mut |index, _, stores| found |= stores && factors(index, param).next().is_some());
+    found
+}
+
+/// A number that every element of a parameter must stay below; positions stay within the longest context.
+fn bound(tile: &TileProgram, param: ParamId, binding: &Binding) -> usize {
+    let mut most = binding.get(Sym::P) * PAGE;
+    each_index(tile, &mut |index, extent, _| {
+        for factor in factors(index, param) {
+            most = most.min(extent.eval(binding) / factor.unsigned_abs());
+        }
+    });
+    most.max(1) as usize
+}
