@@ -11,11 +11,12 @@
 mod attention;
 mod blocks;
 mod emit;
+mod experts;
 
 use sinter_ir::{DType, Dim, Graph, GraphError, Sym, ValueId};
 use thiserror::Error;
 
-use crate::spec::{LayerSpec, ModelKind, ModelSpec, Residual};
+use crate::spec::{FeedForward, LayerSpec, ModelKind, ModelSpec, Residual};
 use attention::{Caches, Context};
 use emit::Emit;
 
@@ -102,7 +103,10 @@ impl Branches<'_> {
             Residual::Parallel => self.emit.norm_opt(x, layer.mlp_norms.before.as_ref())?,
             Residual::ParallelOneNorm => input,
         };
-        let mlp = self.emit.mlp(&layer.mlp, input)?;
+        let mlp = match &layer.mlp {
+            FeedForward::Dense(mlp) => self.emit.mlp(mlp, input)?,
+            FeedForward::Experts(experts) => self.emit.experts(experts, input)?,
+        };
         let mlp = self.emit.norm_opt(mlp, layer.mlp_norms.after.as_ref())?;
         let mlp = self.emit.scaled(mlp, layer.residual_scale)?;
         let sum = self.emit.map2(sinter_ir::ScalarOp::Add, sum, mlp)?;

@@ -97,6 +97,8 @@ pub mod limits {
     pub const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
     /// Layers.
     pub const LAYERS: RangeInclusive<usize> = 1..=4096;
+    /// Experts of a layer.
+    pub const EXPERTS: RangeInclusive<usize> = 1..=1 << 12;
     /// Attention heads.
     pub const HEADS: RangeInclusive<usize> = 1..=1 << 14;
     /// Entries of the vocabulary.

@@ -3,7 +3,7 @@
 //! A row holds no code. Weight names are written without the checkpoint's prefix and without `.weight`; `{i}`
 //! stands for the layer.
 
-use crate::spec::{Activation, HeadNormScope, MatrixLayout, ModelKind, NormKind, Residual};
+use crate::spec::{Activation, HeadNormScope, MatrixLayout, ModelKind, NormKind, Residual, Scoring};
 
 /// One family of models.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct Family {
     pub attention: AttentionRow,
     /// The MLP.
     pub mlp: MlpRow,
+    /// The experts that stand in place of the MLP.
+    pub moe: Option<MoeRow>,
     /// From hidden states to logits.
     pub head: Option<HeadRow>,
 }
@@ -329,6 +331,68 @@ pub struct MlpRow {
     pub down: &'static str,
     /// Whether the projections have a bias.
     pub bias: Switch,
+}
+
+/// Which layers have an MLP and no experts.
+#[derive(Clone, Copy, Debug)]
+pub enum DenseLayers {
+    /// None.
+    Never,
+    /// The first ones, as many as the field says.
+    First(&'static str),
+    /// Those that the first field lists, and those whose number, from 1 on, the second field's value does not divide.
+    ListAndStep(&'static str, &'static str),
+}
+
+/// An MLP that every token goes through besides its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedRow {
+    /// The first half.
+    pub input: MlpInputRow,
+    /// The second half.
+    pub down: &'static str,
+    /// Its width.
+    pub width: SharedWidth,
+    /// The matrix of the gate on its output.
+    pub gate: Option<&'static str>,
+}
+
+/// The width of a shared MLP.
+#[derive(Clone, Copy, Debug)]
+pub enum SharedWidth {
+    /// The field's value.
+    Field(&'static str),
+    /// So many times that of an expert as the field says.
+    Experts(&'static str),
+}
+
+/// The experts of a family. In names `{e}` stands for the expert.
+#[derive(Clone, Copy, Debug)]
+pub struct MoeRow {
+    /// The field with the number of experts.
+    pub count: &'static str,
+    /// The field with the number that each token goes through.
+    pub chosen: &'static str,
+    /// The field with the width inside an expert.
+    pub inner: &'static str,
+    /// The router's matrix.
+    pub router: &'static str,
+    /// From its logits to scores.
+    pub scoring: Scoring,
+    /// The vector that is added to scores for the choice alone; its whole name.
+    pub correction: Option<&'static str>,
+    /// The fields with the number of groups and of groups to choose from.
+    pub groups: Option<(&'static str, &'static str)>,
+    /// Whether the scores of the chosen are divided by their sum.
+    pub normalise: Switch,
+    /// What the weights are multiplied by.
+    pub scale: Factor,
+    /// Gate, up and down of an expert.
+    pub experts: [&'static str; 3],
+    /// The MLP beside the experts.
+    pub shared: Option<SharedRow>,
+    /// Which layers have none of this.
+    pub dense: DenseLayers,
 }
 
 /// The head of a family. Its name stands without prefix.

@@ -1,5 +1,7 @@
 //! From a row of the table and the fields of `config.json` to a [`ModelSpec`].
 
+mod experts;
+
 use serde_json::Value;
 
 use crate::config::{ConfigError, RawConfig, Section, limits};
@@ -314,7 +316,7 @@ impl<'a> Resolver<'a> {
             attention_norms: self.branch_norms(norms.attention, i, norms.first_is_bare && i == 0),
             attention: self.attention(i, places)?,
             mlp_norms: self.branch_norms(norms.mlp, i, false),
-            mlp: self.mlp(i)?,
+            mlp: self.feed_forward(i)?,
         })
     }
 
@@ -365,26 +367,31 @@ impl<'a> Resolver<'a> {
         Ok(norms.filter(|_| present).map(|(q, k)| HeadNormSpec { q, k, scope, after_rope }))
     }
 
-    fn mlp(&self, i: usize) -> Result<MlpSpec, ConfigError> {
-        let (row, dims) = (&self.family.mlp, &self.dims);
+    /// The MLP of a layer, `inner` wide.
+    fn mlp(&self, row: &MlpRow, i: usize, inner: usize) -> Result<MlpSpec, ConfigError> {
+        let dims = &self.dims;
         let bias = self.switch(row.bias)?;
         let up = |template: &str, n_out| self.linear(self.name(template, i), bias, (dims.hidden, n_out));
         Ok(MlpSpec {
             input: match row.input {
                 MlpInputRow::Gated(gate, value) => {
-                    MlpInput::Gated { gate: up(gate, dims.inner), up: up(value, dims.inner) }
+                    MlpInput::Gated { gate: up(gate, inner), up: up(value, inner) }
                 }
-                MlpInputRow::GatedStacked(name) => MlpInput::GatedStacked(up(name, 2 * dims.inner)),
-                MlpInputRow::Plain(name) => MlpInput::Plain(up(name, dims.inner)),
+                MlpInputRow::GatedStacked(name) => MlpInput::GatedStacked(up(name, 2 * inner)),
+                MlpInputRow::Plain(name) => MlpInput::Plain(up(name, inner)),
             },
-            activation: match self.family.keys.activation {
-                ActivationRow::Fixed(activation) => activation,
-                ActivationRow::Field(key) => self.root.word(key, ACTIVATIONS)?,
-                ActivationRow::FieldOf(key, words) => self.root.word(key, words)?,
-            },
-            inner: dims.inner,
-            down: self.linear(self.name(row.down, i), bias, (dims.inner, dims.hidden)),
+            activation: self.activation()?,
+            inner,
+            down: self.linear(self.name(row.down, i), bias, (inner, dims.hidden)),
         })
+    }
+
+    fn activation(&self) -> Result<Activation, ConfigError> {
+        match self.family.keys.activation {
+            ActivationRow::Fixed(activation) => Ok(activation),
+            ActivationRow::Field(key) => self.root.word(key, ACTIVATIONS),
+            ActivationRow::FieldOf(key, words) => self.root.word(key, words),
+        }
     }
 
     fn head(&self) -> Result<Option<HeadSpec>, ConfigError> {

@@ -150,8 +150,8 @@ pub struct LayerSpec {
     pub attention: AttentionSpec,
     /// Norms around the MLP.
     pub mlp_norms: BranchNorms,
-    /// The MLP.
-    pub mlp: MlpSpec,
+    /// The MLP, or the experts in its place.
+    pub mlp: FeedForward,
 }
 
 /// Where queries, keys and values come from.
@@ -269,6 +269,91 @@ pub struct MlpSpec {
     pub inner: usize,
     /// The second half.
     pub down: LinearSpec,
+}
+
+/// The second branch of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedForward {
+    /// One MLP for every token.
+    Dense(Box<MlpSpec>),
+    /// Several MLPs of which each token goes through a few.
+    Experts(Box<MoeSpec>),
+}
+
+/// How logits of the router become scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// σ of each by itself.
+    Sigmoid,
+}
+
+/// Experts are chosen from few groups: those whose two best scores have the greatest sums (DeepSeek-V3, 2.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSpec {
+    /// Groups of equal size.
+    pub count: usize,
+    /// Groups from which experts may come.
+    pub chosen: usize,
+}
+
+/// Which experts a token goes through, and with which weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouterSpec {
+    /// From hidden states to a logit for each expert.
+    pub linear: LinearSpec,
+    /// From logits to scores.
+    pub scoring: Scoring,
+    /// The vector `[E]` that is added to the scores for the choice alone.
+    pub correction: Option<String>,
+    /// From which groups experts may come.
+    pub groups: Option<GroupSpec>,
+    /// Experts of a token, k.
+    pub chosen: usize,
+    /// Whether the scores of the chosen are divided by their sum.
+    pub normalise: bool,
+    /// What the weights are multiplied by; 1 means not at all.
+    pub scale: f64,
+}
+
+/// The same matrix of every expert, `[N, K]` each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StackSpec {
+    /// The tensors, `{e}` standing for the expert.
+    pub weight: String,
+    /// Experts, E.
+    pub count: usize,
+    /// Inputs, K.
+    pub n_in: usize,
+    /// Outputs, N.
+    pub n_out: usize,
+}
+
+/// A mixture of experts: the weighted sum of what the chosen ones give, act(gate) · up through down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoeSpec {
+    /// The choice.
+    pub router: RouterSpec,
+    /// Goes through the activation.
+    pub gate: StackSpec,
+    /// Multiplies.
+    pub up: StackSpec,
+    /// The second half.
+    pub down: StackSpec,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// What every token goes through besides.
+    pub shared: Option<SharedSpec>,
+}
+
+/// An MLP beside the experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedSpec {
+    /// The MLP.
+    pub mlp: MlpSpec,
+    /// One logit for each token, of which σ multiplies the MLP's output.
+    pub gate: Option<LinearSpec>,
 }
 
 /// From hidden states to logits.

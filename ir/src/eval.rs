@@ -340,7 +340,9 @@ fn top_k<R: Real>(k: usize, x: &Tensor<R>, shape: &[usize]) -> Tensor<R> {
     let mut data = Vec::new();
     for row in x.data.chunks(width) {
         let mut order: Vec<usize> = (0..width).collect();
-        order.sort_by(|i, j| row[*j].to_f64().total_cmp(&row[*i].to_f64()).then(i.cmp(j)));
+        // The two zeros are one number.
+        let number = |at: &usize| row[*at].to_f64() + 0.0;
+        order.sort_by(|i, j| number(j).total_cmp(&number(i)).then(i.cmp(j)));
         data.extend(order[..k].iter().map(|index| R::from_f64(*index as f64)));
     }
     Tensor::new(shape.into(), data)

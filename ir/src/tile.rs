@@ -47,7 +47,7 @@ pub enum Layout {
     /// Row-major.
     Rows,
     /// A weight `[N, K]` packed in panels of 32 output columns: f32 `[⌈N/32⌉][K][32]`, bf16 `[⌈N/32⌉][⌈K/2⌉][32][2]`,
-    /// padded with zeros.
+    /// padded with zeros. Of a stack `[E, N, K]`, each of the E weights so, one after the other.
     Panels,
 }
 
@@ -246,6 +246,13 @@ impl Index {
                 Atom::Load(load) => load.index.iter().for_each(|index| index.collect_axes(axes)),
             }
         }
+    }
+}
+
+impl Load {
+    /// All axes that the indices mention, at any depth.
+    pub fn axes(&self) -> Vec<AxisId> {
+        self.index.iter().flat_map(Index::axes).collect()
     }
 }
 

@@ -1,10 +1,11 @@
-//! The meaning of tile programs: every grid point in order, every stage anew wherever it is used. Slow and plain on
-//! purpose; the back ends are compared with it.
+//! The meaning of tile programs: every grid point in order, every stage anew wherever the axes stand that it depends on.
+//! Slow and plain on purpose; the back ends are compared with it.
 
 use crate::{
-    Atom, AxisId, Binding, Expr, ExprId, Index, Load, Monoid, ParamId, Real, ScalarOp, Stage, StageId,
-    Tensor, TileProgram,
+    Access, Atom, AxisId, Binding, Expr, ExprId, Index, Load, Monoid, ParamId, Real, ScalarOp, Stage,
+    StageId, Tensor, TileProgram,
 };
+use std::collections::BTreeSet;
 
 /// Runs a tile program on `params`, one tensor for each parameter in order; those that are written must be allocated.
 /// Panics if a tensor's shape is not the parameter's, or an index is outside.
@@ -15,7 +16,8 @@ pub fn evaluate_tile<R: Real>(tile: &TileProgram, binding: &Binding, params: &mu
         assert_eq!(shape, tensor.shape, "shape of {}", param.name);
     }
     let point = vec![0; extents.len()];
-    let mut machine = Machine { tile, extents, point, params };
+    let kept = tile.stages.iter().map(|_| None).collect();
+    let mut machine = Machine { tile, extents, point, params, free: free_axes(tile), kept };
     machine.each(&tile.grid, &mut |machine| {
         for stage in &machine.tile.stages {
             if let Stage::Store { axes, param, index, value } = stage {
@@ -23,17 +25,56 @@ pub fn evaluate_tile<R: Real>(tile: &TileProgram, binding: &Binding, params: &mu
                     let element = machine.value(*value).stored(machine.tile.params[*param].ty.dtype);
                     let at = machine.offset(*param, index);
                     machine.params[param.0 as usize].data[at] = element;
+                    if machine.tile.params[*param].access == Access::ReadWrite {
+                        machine.kept.fill(None);
+                    }
                 });
             }
         }
     });
 }
 
+/// The axes that each stage's result depends on.
+fn free_axes(tile: &TileProgram) -> Vec<BTreeSet<AxisId>> {
+    let mut free: Vec<BTreeSet<AxisId>> = Vec::with_capacity(tile.stages.len());
+    for stage in &tile.stages {
+        let mut axes = BTreeSet::new();
+        for id in stage.roots().into_iter().flat_map(|root| tile.cone(root)) {
+            match &tile.exprs[id] {
+                Expr::Index(index) => axes.extend(index.axes()),
+                Expr::Load(load) => axes.extend(load.axes()),
+                Expr::Stage(used) => axes.extend(free.get(used.0 as usize).into_iter().flatten()),
+                Expr::Const(_) | Expr::Apply(..) | Expr::Cast(..) => {}
+            }
+        }
+        let folded = match stage {
+            Stage::Mma { axis, a, b } => {
+                axes.extend(a.axes().into_iter().chain(b.axes()));
+                Some(axis)
+            }
+            Stage::Online { axis, value, .. } => {
+                axes.extend(value.axes());
+                Some(axis)
+            }
+            Stage::Reduce { axis, .. } => Some(axis),
+            Stage::Store { .. } => None,
+        };
+        folded.map(|axis| axes.remove(axis));
+        free.push(axes);
+    }
+    free
+}
+
+/// A stage's result and where the axes stood that it depends on.
+type Kept<R> = Option<(Vec<usize>, R)>;
+
 struct Machine<'a, R> {
     tile: &'a TileProgram,
     extents: Vec<usize>,
     point: Vec<usize>,
     params: &'a mut [Tensor<R>],
+    free: Vec<BTreeSet<AxisId>>,
+    kept: Vec<Kept<R>>,
 }
 
 impl<R: Real> Machine<'_, R> {
@@ -95,6 +136,17 @@ impl<R: Real> Machine<'_, R> {
     }
 
     fn stage(&mut self, stage: StageId) -> R {
+        let number = stage.0 as usize;
+        let point: Vec<usize> = self.free[number].iter().map(|axis| self.point[axis.0 as usize]).collect();
+        if let Some((_, result)) = self.kept[number].as_ref().filter(|(kept, _)| *kept == point) {
+            return *result;
+        }
+        let result = self.compute(stage);
+        self.kept[number] = Some((point, result));
+        result
+    }
+
+    fn compute(&mut self, stage: StageId) -> R {
         let tile = self.tile;
         match &tile.stages[stage.0 as usize] {
             Stage::Reduce { axis, monoid, value } => {

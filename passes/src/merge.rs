@@ -26,6 +26,26 @@ pub fn is_linear(graph: &Graph, weights: &IdVec<ValueId, bool>, value: ValueId) 
         && !weights[node.args[0]]
 }
 
+/// The stack of weights `[E, N, K]` of which a product reads one matrix for each row, and the value that says which: the
+/// grouped contraction. None for any other product.
+pub fn stack_of(graph: &Graph, weights: &IdVec<ValueId, bool>, value: ValueId) -> Option<(ValueId, ValueId)> {
+    let node = graph.node(value);
+    let Op::Contract { spec } = &node.op else { return None };
+    let gather = graph.node(node.args[1]);
+    let [stack, choice] = gather.args[..] else { return None };
+    let grouped = matches!(gather.op, Op::Gather {})
+        && weights[stack]
+        && !weights[choice]
+        && !weights[node.args[0]]
+        && graph.ty(stack).rank() == 3
+        && graph.ty(stack).shape.iter().all(|dim| dim.as_const().is_some())
+        && spec.b.ends_with(&spec.summed())
+        && spec.summed().len() == 1
+        // The labels of the choice are kept, so that a row of the result belongs to one matrix.
+        && spec.b.chars().take(graph.ty(choice).rank() + 1).all(|label| spec.out.contains(label));
+    grouped.then_some((stack, choice))
+}
+
 /// The graph with siblings merged, and how many sets were.
 pub fn merge_siblings(graph: &Graph) -> Result<(Graph, usize), GraphError> {
     let weights = weights_only(graph);

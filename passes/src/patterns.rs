@@ -4,7 +4,7 @@
 use crate::egraph::{EGraph, Facts, Node, to_expr};
 use crate::lower::Group;
 use egg::{Pattern, Searcher};
-use sinter_ir::{Graph, Op, Stage, ValueId};
+use sinter_ir::{Atom, Graph, Index, Layout, Load, Op, Stage, ValueId};
 use std::collections::BTreeSet;
 
 /// A name and the expressions that it stands for.
@@ -32,6 +32,8 @@ const PATTERNS: &[(&str, &[&str])] = &[
     ),
     ("RoPE", &["(add (mul ?x (reshape ?s ?c)) (mul ?y (reshape ?t ?d)))"]),
     ("mask", &["(select ?c ?x (const -inf f32))"]),
+    ("choice of experts", &["(topk ?k ?x)"]),
+    ("weighted sum of experts", &["(contract tj,tjn->tn ?w (contract tjk,tjnk->tjn ?x (gather ?s ?i)))"]),
 ];
 
 /// The names that apply to a group.
@@ -68,15 +70,23 @@ pub fn patterns(graph: &Graph, groups: &[Group]) -> Vec<Vec<String>> {
     names
 }
 
+/// Whether a load reads the one of several packed weights that an index in memory names.
+fn is_stack(group: &Group, load: &Load) -> bool {
+    let names = |index: &Index| index.terms.iter().any(|(atom, _)| matches!(atom, Atom::Load(_)));
+    group.tile.params[load.param].layout == Layout::Panels && load.index.len() == 3 && names(&load.index[0])
+}
+
 /// What the structure itself says.
 fn structural(graph: &Graph, group: &Group) -> Vec<String> {
     let stages = &group.tile.stages;
     let products = stages.iter().filter(|stage| matches!(stage, Stage::Mma { .. })).count();
+    let grouped = stages.iter().any(|stage| matches!(stage, Stage::Mma { b, .. } if is_stack(group, b)));
     let mut names = Vec::new();
     if stages.iter().any(|stage| matches!(stage, Stage::Online { .. })) {
         names.push("attention".into());
     } else if products > 0 {
-        names.push(if products == 1 { "product".into() } else { format!("{products} products") });
+        let product = if grouped { "grouped product" } else { "product" };
+        names.push(if products == 1 { product.into() } else { format!("{products} {product}s") });
     }
     match &graph.node(group.root).op {
         Op::Scatter {} => names.push("KV write".into()),

@@ -238,7 +238,7 @@ impl<'a> Planner<'a> {
     ) -> (Arg, Layout) {
         let ty = prepared.block.graph.ty(value);
         let weight = &mut self.weights[at];
-        let layout = if ty.rank() == 2 && weight.panels { Layout::Panels } else { layout };
+        let layout = if matches!(ty.rank(), 2 | 3) && weight.panels { Layout::Panels } else { layout };
         if let Some((_, known)) = weight.kept.iter().find(|(kept, _)| *kept == layout) {
             return (Arg::Weight(*known), layout);
         }

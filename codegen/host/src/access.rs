@@ -24,7 +24,7 @@ pub(crate) type Flat = BTreeMap<Vec<Sym>, Index>;
 /// The offset of an element of `param`.
 pub(crate) fn flatten(param: &TileParam, index: &[Index]) -> Flat {
     match param.layout {
-        Layout::Panels => BTreeMap::from([(Vec::new(), panels(param, &index[0], &index[1]))]),
+        Layout::Panels => BTreeMap::from([(Vec::new(), panels(param, index))]),
         Layout::Rows => {
             let (mut flat, mut stride, mut syms) = (Flat::new(), 1, Vec::new());
             for (index, dim) in index.iter().zip(&param.ty.shape).rev() {
@@ -41,18 +41,28 @@ pub(crate) fn flatten(param: &TileParam, index: &[Index]) -> Flat {
     }
 }
 
-/// The offset of element (row, depth) of a packed weight.
-fn panels(param: &TileParam, row: &Index, depth: &Index) -> Index {
-    let k = param.ty.shape[1].coeff as i64;
+/// The elements of one matrix in panels, padding included.
+pub(crate) fn panel_elements(param: &TileParam) -> i64 {
+    let extent = |from_last: usize| param.ty.shape[param.ty.rank() - from_last].coeff as i64;
+    let k = if param.ty.dtype == DType::Bf16 { (extent(1) + 1) / 2 * 2 } else { extent(1) };
+    (extent(2) + 31) / 32 * 32 * k
+}
+
+/// The offset of an element of a packed weight: (row, depth), of a stack (matrix, row, depth).
+fn panels(param: &TileParam, index: &[Index]) -> Index {
+    let [stack @ .., row, depth] = index else { return Index::default() };
+    let k = param.ty.shape[index.len() - 1].coeff as i64;
     let part = |atom: fn(Box<Index>, u64) -> Atom, index: &Index, by: u64, factor: i64| {
         Index::atom(atom(Box::new(index.clone()), by)).times(factor)
     };
-    if param.ty.dtype == DType::Bf16 {
+    let within = if param.ty.dtype == DType::Bf16 {
         let panel = part(Atom::Div, row, 32, (k + 1) / 2 * 64).plus(&part(Atom::Mod, row, 32, 2));
         panel.plus(&part(Atom::Div, depth, 2, 64)).plus(&part(Atom::Mod, depth, 2, 1))
     } else {
         part(Atom::Div, row, 32, k * 32).plus(&part(Atom::Mod, row, 32, 1)).plus(&depth.times(32))
-    }
+    };
+    let stride = panel_elements(param);
+    stack.iter().fold(within, |sum, matrix| sum.plus(&matrix.times(stride)))
 }
 
 /// The same sum with `d ⌊x / d⌋ + x mod d` written as x: how a flattened axis that was split comes back together.

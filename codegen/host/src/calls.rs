@@ -1,6 +1,6 @@
 //! The micro-kernels as callees of generated code: their names, signatures and addresses.
 
-use crate::micro::Kernels;
+use crate::micro::{Kernels, sort_by_group};
 use cranelift_codegen::ir::{self, AbiParam, FuncRef, Signature, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_jit::JITModule;
@@ -22,10 +22,11 @@ pub(crate) enum Callee {
     Log4,
     Sin4,
     Cos4,
+    SortByGroup,
 }
 
 impl Callee {
-    const ALL: [Callee; 12] = [
+    const ALL: [Callee; 13] = [
         Self::GemmF32,
         Self::GemmBf16,
         Self::ScoresF32,
@@ -38,6 +39,7 @@ impl Callee {
         Self::Log4,
         Self::Sin4,
         Self::Cos4,
+        Self::SortByGroup,
     ];
 
     fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Callee {
             Self::Log4 => "log4",
             Self::Sin4 => "sin4",
             Self::Cos4 => "cos4",
+            Self::SortByGroup => "sort_by_group",
         }
     }
 
@@ -71,6 +74,7 @@ impl Callee {
             Self::Log4 => kernels.log4 as *const u8,
             Self::Sin4 => kernels.sin4 as *const u8,
             Self::Cos4 => kernels.cos4 as *const u8,
+            Self::SortByGroup => sort_by_group as *const u8,
         }
     }
 
@@ -79,6 +83,7 @@ impl Callee {
         let words = match self {
             Self::GemmF32 | Self::GemmBf16 | Self::OnlineF32 | Self::OnlineBf16 => 8,
             Self::ScoresF32 | Self::ScoresBf16 => 7,
+            Self::SortByGroup => 5,
             _ => {
                 signature.params.push(AbiParam::new(types::F32X4));
                 signature.returns.push(AbiParam::new(types::F32X4));

@@ -232,8 +232,10 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     for (id, param) in tile.params.iter().filter(|(_, param)| param.layout == Layout::Panels) {
         let constant = param.ty.shape.iter().all(|dim| dim.as_const().is_some());
         let packed = matches!(param.ty.dtype, DType::F32 | DType::Bf16) && param.access == Access::Read;
-        if param.ty.rank() != 2 || !constant || !packed {
-            broken.push(format!("{id}: panels are read-only matrices of f32 or bf16 of constant shape"));
+        if !matches!(param.ty.rank(), 2 | 3) || !constant || !packed {
+            broken.push(format!(
+                "{id}: panels are read-only matrices, or a stack of them, of f32 or bf16 of constant shape"
+            ));
         }
     }
     if broken.is_empty() {

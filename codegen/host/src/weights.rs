@@ -21,8 +21,15 @@ pub fn packed_bytes(def: &WeightDef) -> Option<usize> {
         (Layout::Rows, dtype, _) => Some(shape.iter().product::<usize>() * dtype.bytes()),
         (Layout::Panels, DType::F32, [n, k]) => Some(panel_bytes_f32(*n, *k)),
         (Layout::Panels, DType::Bf16, [n, k]) => Some(panel_bytes_bf16(*n, *k)),
+        (Layout::Panels, DType::F32, [e, n, k]) => Some(e * panel_bytes_f32(*n, *k)),
+        (Layout::Panels, DType::Bf16, [e, n, k]) => Some(e * panel_bytes_bf16(*n, *k)),
         (Layout::Panels, ..) => None,
     }
+}
+
+/// The matrices that a weight in panels holds one after the other.
+fn stacked(def: &WeightDef) -> usize {
+    if let [stack, _, _] = def.ty.shape[..] { stack.coeff as usize } else { 1 }
 }
 
 /// Packs a weight.
@@ -36,7 +43,12 @@ pub fn pack<'a>(def: &WeightDef, source: Source<'_, 'a>) -> Result<Packed, PackE
         return Ok(Packed { bytes: pack_rows(def, source)? });
     }
     let mut bytes = AlignedBytes::zeroed(size);
-    each_piece(def, source, |view, raw, row| fill(&mut bytes, def.ty.dtype, view, (raw, row)))?;
+    let matrix = size / stacked(def).max(1);
+    let mut panels = Panels { bytes: &mut bytes, ty: def.ty.dtype, matrix };
+    each_piece(def, source, |view, raw, row| match view.shape[..] {
+        [count, _, _] => (0..count).for_each(|at| panels.fill(&view.matrix(at), raw, (row + at, 0))),
+        _ => panels.fill(view, raw, (0, row)),
+    })?;
     Ok(Packed { bytes })
 }
 
@@ -50,45 +62,58 @@ pub fn rows_of_packed(def: &WeightDef, packed: &[u8]) -> Option<AlignedBytes> {
         rows.copy_from_slice(packed);
         return Some(rows);
     }
-    let (k, size) = (def.ty.shape.get(1)?.as_const()? as usize, def.ty.dtype.bytes());
+    let (k, size) = (def.ty.shape.last()?.as_const()? as usize, def.ty.dtype.bytes());
     let (pitch, panel) = (weight_pitch(def.ty.dtype, k as u64) as usize, k.div_ceil(4 / size) * 4 * PANEL);
     if k == 0 {
         return Some(rows);
     }
+    let stack = stacked(def).max(1);
+    let (in_matrix, matrix) = (rows.len() / pitch / stack, packed.len() / stack);
     // Four bytes of a column's depth lie together; the next four are a panel's width away.
-    for (n, row) in rows.chunks_exact_mut(pitch).enumerate() {
-        let column = &packed[n / PANEL * panel + n % PANEL * 4..];
+    for (at, row) in rows.chunks_exact_mut(pitch).enumerate() {
+        let n = at % in_matrix;
+        let column = &packed[at / in_matrix * matrix + n / PANEL * panel + n % PANEL * 4..];
         let steps = column.chunks(PANEL * 4).zip(row[..k * size].chunks_mut(4));
         steps.for_each(|(from, to)| to.copy_from_slice(&from[..to.len()]));
     }
     Some(rows)
 }
 
-/// Puts a view into the columns of the panels from `row` on.
-fn fill(panels: &mut AlignedBytes, ty: DType, view: &View, (raw, row): (&RawTensor<'_>, usize)) {
-    let (n, k) = (view.shape[0], view.shape[1]);
-    let transposed = view.strides == [1, n];
-    if raw.dtype == ty && (view.is_contiguous() || transposed) {
-        let size = ty.bytes();
-        let source = &raw.bytes[view.offset * size..(view.offset + view.len()) * size];
-        if let (DType::F32, Some(source)) = (ty, as_f32(source)) {
-            let pack = if view.is_contiguous() { pack_f32 } else { pack_f32_t };
-            return pack(source, n, k, row, panels.as_f32());
+/// A weight in the making: its matrices, so many bytes each.
+struct Panels<'a> {
+    bytes: &'a mut AlignedBytes,
+    ty: DType,
+    matrix: usize,
+}
+
+impl Panels<'_> {
+    /// Puts a matrix into the columns from row `at.1` on of matrix `at.0`.
+    fn fill(&mut self, view: &View, raw: &RawTensor<'_>, at: (usize, usize)) {
+        let (n, k, row) = (view.shape[0], view.shape[1], at.1);
+        let size = self.ty.bytes();
+        let elements = at.0 * self.matrix / size..(at.0 + 1) * self.matrix / size;
+        let transposed = view.strides == [1, n];
+        if raw.dtype == self.ty && (view.is_contiguous() || transposed) {
+            let source = &raw.bytes[view.offset * size..(view.offset + view.len()) * size];
+            if let (DType::F32, Some(source)) = (self.ty, as_f32(source)) {
+                let pack = if view.is_contiguous() { pack_f32 } else { pack_f32_t };
+                return pack(source, n, k, row, &mut self.bytes.as_f32()[elements]);
+            }
+            if let (DType::Bf16, Some(source)) = (self.ty, as_u16(source)) {
+                let pack = if view.is_contiguous() { pack_bf16 } else { pack_bf16_t };
+                return pack(source, n, k, row, &mut self.bytes.as_u16()[elements]);
+            }
         }
-        if let (DType::Bf16, Some(source)) = (ty, as_u16(source)) {
-            let pack = if view.is_contiguous() { pack_bf16 } else { pack_bf16_t };
-            return pack(source, n, k, row, panels.as_u16());
-        }
-    }
-    for (part, at) in chunks(view) {
-        let data = gathered(&part, raw);
-        let rows = part.shape[0];
-        if ty == DType::Bf16 {
-            let mut halves = vec![0; data.len()];
-            f32_to_bf16(&data, &mut halves);
-            pack_bf16(&halves, rows, k, row + at, panels.as_u16());
-        } else {
-            pack_f32(&data, rows, k, row + at, panels.as_f32());
+        for (part, at) in chunks(view) {
+            let data = gathered(&part, raw);
+            let (rows, elements) = (part.shape[0], elements.clone());
+            if self.ty == DType::Bf16 {
+                let mut halves = vec![0; data.len()];
+                f32_to_bf16(&data, &mut halves);
+                pack_bf16(&halves, rows, k, row + at, &mut self.bytes.as_u16()[elements]);
+            } else {
+                pack_f32(&data, rows, k, row + at, &mut self.bytes.as_f32()[elements]);
+            }
         }
     }
 }

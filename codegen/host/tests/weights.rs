@@ -33,16 +33,19 @@ impl Checkpoint {
     }
 }
 
-/// Element (row, depth) of a packed weight, by the layout's definition.
-fn at(bytes: &[u8], def: &WeightDef, (n, k): (usize, usize)) -> f32 {
-    let depth = def.ty.shape[1].coeff as usize;
+/// The element of a packed weight at a row-major position, by the layout's definition.
+fn at(bytes: &[u8], def: &WeightDef, position: usize) -> f32 {
+    let extent = |from_last: usize| def.ty.shape[def.ty.rank() - from_last].coeff as usize;
+    let (rows, depth) = (extent(2), extent(1));
+    let (matrix, n, k) = (position / (rows * depth), position / depth % rows, position % depth);
     let half = |at: usize| bf16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).to_f32();
     let whole = |at: usize| f32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[4 * at + byte]));
+    let panel = matrix * rows.div_ceil(32) + n / 32;
     match (def.layout, def.ty.dtype) {
-        (Layout::Rows, DType::Bf16) => half(n * depth + k),
-        (Layout::Rows, _) => whole(n * depth + k),
-        (Layout::Panels, DType::Bf16) => half((n / 32 * depth.div_ceil(2) + k / 2) * 64 + n % 32 * 2 + k % 2),
-        (Layout::Panels, _) => whole((n / 32 * depth + k) * 32 + n % 32),
+        (Layout::Rows, DType::Bf16) => half(position),
+        (Layout::Rows, _) => whole(position),
+        (Layout::Panels, DType::Bf16) => half((panel * depth.div_ceil(2) + k / 2) * 64 + n % 32 * 2 + k % 2),
+        (Layout::Panels, _) => whole((panel * depth + k) * 32 + n % 32),
     }
 }
 
@@ -86,6 +89,20 @@ fn sources() -> Vec<(&'static str, Graph)> {
         let h = g.cast(h, DType::F32).unwrap();
         g.concat(0, &[a, b, h, a, a, a]).unwrap()
     });
+    add("stack", &|g| {
+        let parts = ["a", "h", "o"].map(|name| {
+            let dtype = if name == "a" { DType::F32 } else { DType::Bf16 };
+            let matrix = param(g, name, dtype, [6, 40]);
+            let matrix = g.cast(matrix, DType::F32).unwrap();
+            g.reshape(matrix, &[Dim::ONE, Dim::of(6), Dim::of(40)]).unwrap()
+        });
+        g.concat(0, &parts).unwrap()
+    });
+    add("stack, transposed", &|g| {
+        let b = param(g, "b", DType::F32, [40, 6]);
+        let b = g.reshape(b, &[Dim::of(4), Dim::of(10), Dim::of(6)]).unwrap();
+        g.transpose(b, &[0, 2, 1]).unwrap()
+    });
     add("computed", &|g| {
         let a = param(g, "a", DType::F32, [6, 40]);
         let two = g.constant(2.0, DType::F32).unwrap();
@@ -111,12 +128,8 @@ fn every_source_in_every_layout() {
                 assert_eq!(packed.bytes.len(), packed_bytes(&def).unwrap());
                 assert_eq!(packed.bytes.as_ptr() as usize % 64, 0);
                 for (position, wanted) in wanted.data.iter().enumerate() {
-                    let place = (position / wanted_width(&shape), position % wanted_width(&shape));
-                    assert_eq!(
-                        at(&packed.bytes, &def, place),
-                        *wanted,
-                        "{name} {dtype} {layout:?} {place:?}"
-                    );
+                    let found = at(&packed.bytes, &def, position);
+                    assert_eq!(found, *wanted, "{name} {dtype} {layout:?} at {position}");
                 }
                 let sum: f64 = wanted.data.iter().map(|x| f64::from(*x)).sum();
                 let total: f64 = match dtype {
@@ -133,13 +146,10 @@ fn every_source_in_every_layout() {
     }
 }
 
-fn wanted_width(shape: &[Dim]) -> usize {
-    shape[1].coeff as usize
-}
-
-/// Element (row, depth) of a weight in GPU memory.
-fn in_row(bytes: &[u8], def: &WeightDef, (n, k): (usize, usize)) -> f32 {
-    let (size, depth) = (def.ty.dtype.bytes(), def.ty.shape[1].coeff as usize);
+/// The element of a weight in GPU memory at a row-major position.
+fn in_row(bytes: &[u8], def: &WeightDef, position: usize) -> f32 {
+    let (size, depth) = (def.ty.dtype.bytes(), def.ty.shape[def.ty.rank() - 1].coeff as usize);
+    let (n, k) = (position / depth, position % depth);
     let pitch = match def.layout {
         Layout::Panels => (depth * size).div_ceil(16) * 16,
         Layout::Rows => depth * size,
@@ -165,10 +175,9 @@ fn every_source_in_the_rows_of_a_gpu() {
             let packed = pack(&def, &|name| checkpoint.get(name)).unwrap();
             let rows = sinter_codegen_weights::pack_rows(&def, &|name| checkpoint.get(name)).unwrap();
             assert_eq!(Some(rows.len() as u64), gpu_weight_bytes(&def.ty, layout));
-            let (height, width) = (shape[0].coeff as usize, wanted_width(&shape));
-            for place in (0..height).flat_map(|n| (0..width).map(move |k| (n, k))) {
-                let (a, b) = (in_row(&rows, &def, place), at(&packed.bytes, &def, place));
-                assert_eq!(a, b, "{name} {dtype} {layout:?} {place:?}");
+            for position in 0..shape.iter().map(|dim| dim.coeff as usize).product() {
+                let (a, b) = (in_row(&rows, &def, position), at(&packed.bytes, &def, position));
+                assert_eq!(a, b, "{name} {dtype} {layout:?} at {position}");
             }
             let again = rows_of_packed(&def, &packed.bytes).unwrap();
             assert!(again[..] == rows[..], "{name} {dtype} {layout:?}");

@@ -16,16 +16,26 @@ struct Rows {
     ty: DType,
     width: usize,
     pitch: usize,
+    /// Rows for each step along the first axis: more than one in a stack of matrices.
+    each: usize,
 }
 
 /// The bytes from one row of a weight to the next in GPU memory; the weights of contractions are padded.
 pub fn pitch(def: &WeightDef) -> Option<u64> {
-    let width =
-        def.ty.shape.iter().skip(1).try_fold(1u64, |width, dim| width.checked_mul(dim.as_const()?))?;
+    let width = width(def)?;
     Some(match def.layout {
         Layout::Panels => weight_pitch(def.ty.dtype, width),
         Layout::Rows => width.checked_mul(def.ty.dtype.bytes() as u64)?,
     })
+}
+
+/// The elements of a row: all but the first axis, and of a contraction's weight the last.
+fn width(def: &WeightDef) -> Option<u64> {
+    let outer = match def.layout {
+        Layout::Panels => def.ty.rank().checked_sub(1)?,
+        Layout::Rows => 1,
+    };
+    def.ty.shape.iter().skip(outer).try_fold(1u64, |width, dim| width.checked_mul(dim.as_const()?))
 }
 
 /// Whether a weight has the same bytes in GPU memory as in plain rows.
@@ -40,9 +50,10 @@ pub fn unpitched(def: &WeightDef) -> bool {
 pub fn pack_rows<'a>(def: &WeightDef, source: Source<'_, 'a>) -> Result<AlignedBytes, PackError> {
     let sizes = gpu_weight_bytes(&def.ty, def.layout).zip(pitch(def));
     let (bytes, pitch) = sizes.ok_or_else(|| PackError::refused(def, "its layout does not fit its type"))?;
-    let width = def.ty.shape.iter().skip(1).map(|dim| dim.coeff as usize).product();
-    let bytes = AlignedBytes::zeroed(bytes as usize);
-    let mut rows = Rows { bytes, ty: def.ty.dtype, width, pitch: pitch as usize };
+    let width = width(def).unwrap_or(0) as usize;
+    let inner: usize = def.ty.shape.iter().skip(1).map(|dim| dim.coeff as usize).product();
+    let (bytes, each) = (AlignedBytes::zeroed(bytes as usize), inner / width.max(1));
+    let mut rows = Rows { bytes, ty: def.ty.dtype, width, pitch: pitch as usize, each };
     each_piece(def, source, |view, raw, row| rows.fill(view, raw, row))?;
     Ok(rows.bytes)
 }
@@ -65,7 +76,7 @@ impl Rows {
 
     /// Puts dense rows at a row and those after it.
     fn put(&mut self, dense: &[u8], row: usize) {
-        let (width, to) = (self.width * self.ty.bytes(), row * self.pitch);
+        let (width, to) = (self.width * self.ty.bytes(), row * self.each * self.pitch);
         if width == self.pitch || width == 0 {
             self.bytes[to..to + dense.len()].copy_from_slice(dense);
             return;

@@ -48,6 +48,13 @@ impl View {
         part.shape[0] = count;
         part
     }
+    /// One matrix of a stack.
+    pub fn matrix(&self, at: usize) -> Self {
+        let mut matrix = self.rows(at, 1);
+        matrix.shape.remove(0);
+        matrix.strides.remove(0);
+        matrix
+    }
     fn reshaped(mut self, shape: Vec<usize>) -> Option<Self> {
         if !self.is_contiguous() {
             return None;

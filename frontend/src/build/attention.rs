@@ -1,6 +1,6 @@
 //! Attention: projections, rotation, the KV cache, masks and the softmax, written out.
 
-use sinter_ir::{DType, Dim, GraphError, Monoid, Op, PAGE, ScalarOp, Sym, ValueId};
+use sinter_ir::{DType, Dim, GraphError, Op, PAGE, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
@@ -207,7 +207,7 @@ impl Emit {
                 let (k, v) = (self.graph.cast(k, dtype)?, self.graph.cast(v, dtype)?);
                 let (k, v) = (self.repeat_heads(k, spec)?, self.repeat_heads(v, spec)?);
                 let scores = self.graph.contract("thd,chd->thc", q, k)?;
-                let p = self.softmax(scores, spec, score)?;
+                let p = self.weights(scores, spec, score)?;
                 (self.graph.contract("thc,chd->thd", p, v)?, None)
             }
             Some(paging) => {
@@ -216,7 +216,7 @@ impl Emit {
                 let k = self.graph.gather(k_cache, paging.context)?;
                 let k = self.repeat_heads(k, spec)?;
                 let scores = self.graph.contract("thd,tchd->thc", q, k)?;
-                let p = self.softmax(scores, spec, score)?;
+                let p = self.weights(scores, spec, score)?;
                 let v = self.graph.gather(v_cache, paging.context)?;
                 let v = self.repeat_heads(v, spec)?;
                 let attended = self.graph.contract("thc,tchd->thd", p, v)?;
@@ -359,7 +359,7 @@ impl Emit {
     }
 
     /// Scaled scores `[T, H, C]` to weights that sum to 1 along C.
-    fn softmax(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
+    fn weights(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
         let mut s = self.softcap(scores, spec.softcap)?;
         if let Some(bias) = score.bias {
             s = self.map2(ScalarOp::Add, s, bias)?;
@@ -368,10 +368,6 @@ impl Emit {
             let never = self.number(f64::NEG_INFINITY)?;
             s = self.graph.map(ScalarOp::Select, &[mask, s, never])?;
         }
-        let max = self.graph.reduce(Monoid::Max, 2, s)?;
-        let e = self.map2(ScalarOp::Sub, s, max)?;
-        let e = self.map1(ScalarOp::Exp, e)?;
-        let sum = self.graph.reduce(Monoid::Sum, 2, e)?;
-        self.map2(ScalarOp::Div, e, sum)
+        self.softmax(s, 2)
     }
 }

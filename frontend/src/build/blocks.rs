@@ -138,7 +138,7 @@ impl Emit {
         self.linear(inner, &spec.down)
     }
 
-    fn activation(&mut self, activation: Activation, x: ValueId) -> Emitted {
+    pub(super) fn activation(&mut self, activation: Activation, x: ValueId) -> Emitted {
         use ScalarOp::{Add, Div, Erf, Exp, Max, Mul, Neg, Tanh};
         match activation {
             Activation::Silu => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
 use super::BuildOptions;
+use crate::spec::StackSpec;
 
 /// A value, or the rule that it breaks.
 pub(super) type Emitted = Result<ValueId, GraphError>;
@@ -41,6 +42,18 @@ impl Emit {
     /// A matrix or a table, in the type of the build.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Emitted {
         self.param(name, self.options.weight_dtype, &[rows, columns])
+    }
+
+    /// The matrices of a pattern of names, one for each expert, as one `[E, N, K]`.
+    pub(super) fn stack(&mut self, spec: &StackSpec) -> Emitted {
+        let each = [Dim::ONE, Dim::of(spec.n_out), Dim::of(spec.n_in)];
+        let mut parts = Vec::with_capacity(spec.count);
+        for expert in 0..spec.count {
+            let name = spec.weight.replace("{e}", &expert.to_string());
+            let matrix = self.matrix(&name, spec.n_out, spec.n_in)?;
+            parts.push(self.graph.reshape(matrix, &each)?);
+        }
+        self.graph.concat(0, &parts)
     }
 
     /// A vector in f32, with `rank − 1` axes of extent 1 before it.
@@ -86,6 +99,23 @@ impl Emit {
         let inner = self.with(ScalarOp::Div, x, cap)?;
         let inner = self.map1(ScalarOp::Tanh, inner)?;
         self.with(ScalarOp::Mul, inner, cap)
+    }
+
+    /// e^(x − max) / Σ e^(x − max) along an axis.
+    pub(super) fn softmax(&mut self, x: ValueId, axis: usize) -> Emitted {
+        let max = self.graph.reduce(Monoid::Max, axis, x)?;
+        let e = self.map2(ScalarOp::Sub, x, max)?;
+        let e = self.map1(ScalarOp::Exp, e)?;
+        let sum = self.graph.reduce(Monoid::Sum, axis, e)?;
+        self.map2(ScalarOp::Div, e, sum)
+    }
+
+    /// 1 / (1 + e^−x).
+    pub(super) fn sigmoid(&mut self, x: ValueId) -> Emitted {
+        let e = self.map1(ScalarOp::Neg, x)?;
+        let e = self.map1(ScalarOp::Exp, e)?;
+        let e = self.with(ScalarOp::Add, e, 1.0)?;
+        self.map1(ScalarOp::Recip, e)
     }
 
     /// The mean along the last axis, which stays with extent 1.

@@ -63,6 +63,7 @@ pub(super) const BERT: Family = Family {
         down: "encoder.layer.{i}.output.dense",
         bias: YES,
     },
+    moe: None,
     head: None,
 };
 

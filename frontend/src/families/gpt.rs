@@ -51,6 +51,7 @@ pub(super) const GPT2: Family = Family {
         ..LLAMA.attention
     },
     mlp: MlpRow { input: MlpInputRow::Plain("h.{i}.mlp.c_fc"), down: "h.{i}.mlp.c_proj", bias: YES },
+    moe: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: true, scale: ONE, softcap: None }),
 };
 

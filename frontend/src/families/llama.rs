@@ -51,6 +51,7 @@ pub(super) const LLAMA: Family = Family {
         down: "layers.{i}.mlp.down_proj",
         bias: Switch::Field("mlp_bias", false),
     },
+    moe: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: false, scale: ONE, softcap: None }),
 };
 

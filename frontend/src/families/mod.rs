@@ -1,6 +1,7 @@
 //! The table of families. A new family is a new row, most often an old row with the differences.
 
 mod encoders;
+mod experts;
 mod gemma;
 mod gpt;
 mod llama;
@@ -9,6 +10,7 @@ mod parallel;
 use crate::family::*;
 use crate::spec::Residual;
 use encoders::*;
+use experts::*;
 use gemma::*;
 use gpt::*;
 use llama::*;
@@ -58,6 +60,7 @@ pub const FAMILIES: &[&Family] = &[
     &DISTILBERT,
     &MODERNBERT,
     &NOMIC_BERT,
+    &MIXTRAL,
 ];
 
 const LLAMA_KEYS: Keys = Keys {

@@ -40,6 +40,7 @@ pub(super) const GPT_NEOX: Family = Family {
         down: "layers.{i}.mlp.dense_4h_to_h",
         bias: YES,
     },
+    moe: None,
     head: Some(HeadRow { name: "embed_out", bias: NO, tied: false, scale: ONE, softcap: None }),
 };
 

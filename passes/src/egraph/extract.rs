@@ -25,7 +25,8 @@ pub fn node_cost(egraph: &EGraph, node: &Node) -> f64 {
         _ if (op.is_view() || matches!(op, Op::Concat { .. })) && weights_only => 0.01,
         _ if op.is_view() || matches!(op, Op::Concat { .. }) => 0.02,
         _ if weights_only && out > 1.0 => 4.0 * out,
-        Op::Gather {} => 0.1 * out,
+        // What is read twice is read once.
+        Op::Gather {} => 0.1 * out.min(elements(operands[0])),
         // A product with a weight reads the weight once, in panels if it is stored by output column; one of two
         // activations also writes what it multiplies.
         Op::Contract { ref spec } if egraph[operands[1]].data.weights_only => {

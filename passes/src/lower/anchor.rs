@@ -18,7 +18,7 @@ impl Lowering<'_> {
             }
             match &node.op {
                 Op::Contract { .. } | Op::Attend { .. } => anchors.push(value),
-                Op::Reduce { .. } => {
+                Op::Reduce { .. } | Op::TopK { .. } => {
                     reduces = true;
                     stack.extend(&node.args);
                 }

@@ -8,6 +8,7 @@
 
 mod anchor;
 mod bounds;
+mod choice;
 mod index;
 mod rows;
 mod value;
@@ -121,7 +122,7 @@ fn shared_anchor(graph: &Graph, groups: &[Group]) -> Option<ValueId> {
     let costly = |value: ValueId| {
         let node = graph.node(value);
         match node.op {
-            Op::Contract { .. } | Op::Attend { .. } | Op::Reduce { .. } => true,
+            Op::Contract { .. } | Op::Attend { .. } | Op::Reduce { .. } | Op::TopK { .. } => true,
             Op::Map(scalar) => {
                 hidden[value] || matches!(scalar, sinter_ir::ScalarOp::Sin | sinter_ir::ScalarOp::Cos)
             }
@@ -142,6 +143,9 @@ pub(crate) struct Lowering<'g> {
     sources: Vec<Source>,
     members: BTreeSet<ValueId>,
     memo: BTreeMap<(ValueId, Vec<Index>), sinter_ir::ExprId>,
+    picks: choice::Picks,
+    /// The limits of parameters whose elements are indices.
+    below: BTreeMap<ParamId, u64>,
     mode: Mode,
 }
 
@@ -171,6 +175,8 @@ fn lower_root(
         sources: Vec::new(),
         members: BTreeSet::from([root]),
         memo: BTreeMap::new(),
+        picks: choice::Picks::new(),
+        below: BTreeMap::new(),
         mode: Mode::Rows,
     };
     match lowering.find_anchor()? {
@@ -219,7 +225,14 @@ impl Lowering<'_> {
             None => format!("v{}", value.0),
         };
         self.sources.push(source);
-        self.tile.params.push(TileParam { name, ty, access, layout })
+        let id = self.tile.params.push(TileParam { name, ty, access, layout });
+        self.below.extend(self.limit(value).map(|limit| (id, limit)));
+        id
+    }
+
+    /// What is known about the indices that the program builds.
+    pub(crate) fn space(&self) -> index::Space<'_> {
+        index::Space { tile: &self.tile, below: &self.below }
     }
 
     /// Where the root is stored: a state for a scatter, else a buffer of its own, seen under the given shape.
@@ -230,7 +243,7 @@ impl Lowering<'_> {
             let (slots, rows) = (node.args[1], node.args[2]);
             let rows_shape = &self.graph.ty(rows).shape;
             let index =
-                index::reshape(&self.tile, at, shape, rows_shape).ok_or(self.refuse(self.root, RESHAPE))?;
+                index::reshape(self.space(), at, shape, rows_shape).ok_or(self.refuse(self.root, RESHAPE))?;
             let value = self.value(rows, &index)?;
             let rank = self.graph.ty(slots).rank();
             let mut target = vec![self.index_of(slots, &index[..rank])?];
@@ -240,7 +253,7 @@ impl Lowering<'_> {
             return Ok(());
         }
         let index =
-            index::reshape(&self.tile, at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
+            index::reshape(self.space(), at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
         let value = self.value(self.root, &index)?;
         let param = self.param(source, shape, Access::Write);
         self.tile.stages.push(Stage::Store { axes, param, index: at.to_vec(), value });

@@ -28,6 +28,12 @@ impl Lowering<'_> {
         self.borders(rows, 0, &mut borders);
         let borders: Vec<usize> = borders.into_iter().collect();
         for pair in borders.windows(2) {
+            if pair[1] - pair[0] == 1 {
+                at.push(Index::constant(pair[0] as i64));
+                self.store(vec![], &at, &shape)?;
+                at.pop();
+                continue;
+            }
             let lane = self.axis("d", Dim::of(pair[1] - pair[0]));
             at.push(Index::axis(lane).plus(&Index::constant(pair[0] as i64)));
             self.store(vec![lane], &at, &shape)?;
@@ -51,6 +57,8 @@ impl Lowering<'_> {
                     start += self.graph.ty(*arg).shape[*axis].as_const().unwrap_or(0) as usize;
                 }
             }
+            // Each place of the choice has reductions of its own.
+            Op::TopK { k } => borders.extend((0..*k).map(|place| offset + place)),
             Op::Map(_) | Op::Cast { .. } => {
                 let same = |arg: &&ValueId| self.graph.ty(**arg).shape.last() == node.ty.shape.last();
                 node.args.iter().filter(same).for_each(|arg| self.borders(*arg, offset, borders));
@@ -62,6 +70,19 @@ impl Lowering<'_> {
         }
     }
 
+    /// Refuses a reduction at indices that depend on more than the grid point, and one in a product's epilogue.
+    pub(crate) fn once_a_point<'i>(
+        &self,
+        value: ValueId,
+        fixed: impl Iterator<Item = &'i Index>,
+    ) -> Result<(), Refusal> {
+        let mut axes = fixed.flat_map(Index::axes);
+        if self.mode == Mode::Rows && axes.all(|axis| self.tile.grid.contains(&axis)) {
+            return Ok(());
+        }
+        Err(self.refuse(value, "a reduction's result is used across its rows"))
+    }
+
     /// The stage that folds an operand along an axis. It runs once for each grid point, so its other indices must not
     /// depend on the lanes of a store.
     pub(crate) fn reduce(
@@ -71,11 +92,8 @@ impl Lowering<'_> {
         monoid: Monoid,
         axis: usize,
     ) -> Result<Expr, Refusal> {
-        let fixed = index.iter().enumerate().filter(|(at, _)| *at != axis);
-        let per_point = fixed.flat_map(|(_, index)| index.axes()).all(|axis| self.tile.grid.contains(&axis));
-        if self.mode != Mode::Rows || !per_point {
-            return Err(self.refuse(value, "a reduction's result is used across its rows"));
-        }
+        let fixed = index.iter().enumerate().filter(|(at, _)| *at != axis).map(|(_, index)| index);
+        self.once_a_point(value, fixed)?;
         let operand = self.graph.node(value).args[0];
         let fold = self.axis("r", self.graph.ty(operand).shape[axis]);
         let mut at = index.to_vec();

@@ -24,7 +24,7 @@ impl Lowering<'_> {
         if self.is_stored(value) {
             return Ok(Expr::Load(self.load(value, index)?));
         }
-        if node.ty.dtype == DType::U32 && !matches!(node.op, Op::Cast { .. }) {
+        if node.ty.dtype == DType::U32 && !matches!(node.op, Op::Cast { .. } | Op::TopK { .. }) {
             return Ok(Expr::Index(self.index_of(value, index)?));
         }
         self.members.insert(value);
@@ -44,6 +44,7 @@ impl Lowering<'_> {
                 Ok(if widens { self.tile.exprs[arg].clone() } else { Expr::Cast(*dtype, arg) })
             }
             Op::Reduce { monoid, axis } => self.reduce(value, index, *monoid, *axis),
+            Op::TopK { .. } => self.choice(value, index),
             Op::Contract { .. } => self.contract(value, index),
             Op::Attend { .. } => match &self.mode {
                 Mode::Epilogue(at) if at == index => self.attend_result(),
@@ -86,7 +87,7 @@ impl Lowering<'_> {
         let mut at = index.to_vec();
         match &node.op {
             Op::Reshape { shape } => {
-                at = reshape(&self.tile, index, shape, from).ok_or(self.refuse(operand, RESHAPE))?;
+                at = reshape(self.space(), index, shape, from).ok_or(self.refuse(operand, RESHAPE))?;
             }
             Op::Transpose { perm } => {
                 perm.iter().zip(index).for_each(|(axis, index)| at[*axis] = index.clone())
@@ -112,7 +113,7 @@ impl Lowering<'_> {
         axis: usize,
     ) -> Result<(ValueId, Vec<Index>), Refusal> {
         let node = self.graph.node(value);
-        let range = super::index::range(&self.tile, &index[axis]);
+        let range = super::index::range(self.space(), &index[axis]);
         let mut start = 0;
         for arg in &node.args {
             let len = self.graph.ty(*arg).shape[axis].as_const().unwrap_or(0) as i64;
@@ -184,8 +185,8 @@ impl Lowering<'_> {
                     (ScalarOp::Add, ..) => Ok(args[0].plus(&args[1])),
                     (ScalarOp::Mul, _, Some(factor)) => Ok(args[0].times(factor)),
                     (ScalarOp::Mul, Some(factor), _) => Ok(args[1].times(factor)),
-                    (ScalarOp::Idiv, _, Some(by)) if by > 0 => Ok(div(&self.tile, &args[0], by as u64)),
-                    (ScalarOp::Mod, _, Some(by)) if by > 0 => Ok(rem(&self.tile, &args[0], by as u64)),
+                    (ScalarOp::Idiv, _, Some(by)) if by > 0 => Ok(div(self.space(), &args[0], by as u64)),
+                    (ScalarOp::Mod, _, Some(by)) if by > 0 => Ok(rem(self.space(), &args[0], by as u64)),
                     _ => Err(self.refuse(value, "it is not index arithmetic")),
                 }
             }
@@ -193,6 +194,7 @@ impl Lowering<'_> {
                 let (source, at) = self.step(value, index)?;
                 self.index_of(source, &at)
             }
+            Op::TopK { .. } => Err(self.refuse(value, MEMORY)),
             _ => Err(self.refuse(value, "no tile program computes it")),
         }
     }
@@ -206,7 +208,42 @@ impl Lowering<'_> {
         if !allowed {
             return Err(self.refuse(value, "a product's result is read in another order than it is computed"));
         }
-        self.mma(value, index)
+        match self.few_products(value) {
+            Some(few) if self.mode != Mode::Score => self.unrolled(value, index, few),
+            _ => self.mma(value, index),
+        }
+    }
+
+    /// The number of products that each result of a contraction of activations adds up, if it is small.
+    fn few_products(&self, value: ValueId) -> Option<u64> {
+        let node = self.graph.node(value);
+        let Op::Contract { spec } = &node.op else { return None };
+        let summed = spec.summed();
+        let extent = self.graph.ty(node.args[0]).shape[spec.a.find(&summed)?].as_const()?;
+        let activations = node.args.iter().all(|arg| !self.weights[*arg]);
+        let grouped = crate::merge::stack_of(self.graph, self.weights, value).is_some();
+        (summed.len() == 1 && activations && !grouped && (1..=FEW).contains(&extent)).then_some(extent)
+    }
+
+    /// A sum of few products as an expression: the weighted sum of a token's experts.
+    fn unrolled(&mut self, value: ValueId, index: &[Index], count: u64) -> Result<Expr, Refusal> {
+        let node = self.graph.node(value);
+        let Op::Contract { spec } = &node.op else { return Err(self.refuse(value, "it is no product")) };
+        let mut sum = None;
+        for at in 0..count {
+            let mut product = Vec::with_capacity(2);
+            for (arg, labels) in node.args.iter().zip([&spec.a, &spec.b]) {
+                let summed = Index::constant(at as i64);
+                let load = self.as_load(*arg, &labelled(labels, &spec.out, index, &summed))?;
+                product.push(self.tile.expr(Expr::Load(load)));
+            }
+            let product = self.tile.expr(Expr::Apply(ScalarOp::Mul, product));
+            sum = Some(match sum {
+                None => product,
+                Some(sum) => self.tile.expr(Expr::Apply(ScalarOp::Add, vec![sum, product])),
+            });
+        }
+        sum.map(|sum| self.tile.exprs[sum].clone()).ok_or(self.refuse(value, "an empty product"))
     }
 
     /// The stage that contracts two loads.
@@ -219,23 +256,39 @@ impl Lowering<'_> {
         }
         let at = spec.a.find(&summed).unwrap_or(0);
         let axis = self.axis("k", self.graph.ty(node.args[0]).shape[at]);
-        let labelled = |labels: &str| -> Vec<Index> {
-            labels
-                .chars()
-                .map(|label| spec.out.find(label).map_or(Index::axis(axis), |at| index[at].clone()))
-                .collect()
-        };
+        let labelled = |labels: &str| labelled(labels, &spec.out, index, &Index::axis(axis));
         let a = self.as_load(node.args[0], &labelled(&spec.a))?;
-        let b = if crate::merge::is_linear(self.graph, self.weights, value) {
-            let shape = self.graph.ty(node.args[1]).shape.clone();
-            let param = self.param(Source::Weight(node.args[1], Layout::Panels), &shape, Access::Read);
-            Load { param, index: labelled(&spec.b) }
+        let mut at = labelled(&spec.b);
+        let stack = crate::merge::stack_of(self.graph, self.weights, value);
+        let b = if let Some((weight, choice)) = stack {
+            // The gathered weights never lie in memory: which matrix of the stack is read is an index.
+            let rank = self.graph.ty(choice).rank();
+            let matrix = self.index_of(choice, &at[..rank])?;
+            self.members.insert(node.args[1]);
+            self.panels(weight, std::iter::once(matrix).chain(at.drain(rank..)).collect())
+        } else if crate::merge::is_linear(self.graph, self.weights, value) {
+            self.panels(node.args[1], at)
         } else {
-            self.as_load(node.args[1], &labelled(&spec.b))?
+            self.as_load(node.args[1], &at)?
         };
         self.tile.stages.push(Stage::Mma { axis, a, b });
         Ok(Expr::Stage(StageId(self.tile.stages.len() as u32 - 1)))
     }
+
+    /// The load of a weight that a product reads in panels.
+    fn panels(&mut self, weight: ValueId, index: Vec<Index>) -> Load {
+        let shape = self.graph.ty(weight).shape.clone();
+        let param = self.param(Source::Weight(weight, Layout::Panels), &shape, Access::Read);
+        Load { param, index }
+    }
+}
+
+/// A sum of so many products is unrolled.
+const FEW: u64 = 16;
+
+/// The indices of an operand's labels: those of the result where it has them, else the summed one.
+fn labelled(labels: &str, out: &str, index: &[Index], summed: &Index) -> Vec<Index> {
+    labels.chars().map(|label| out.find(label).map_or(summed, |at| &index[at]).clone()).collect()
 }
 
 /// The indices into an operand that repeats along axes of extent 1; a rank-0 operand has none.

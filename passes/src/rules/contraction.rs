@@ -78,6 +78,10 @@ fn cascade(site: &mut Site<'_>) -> Built {
     if summed.len() != 1 || spec.a.find(&summed) != Some(axis) {
         return Err(format!("the softmax runs along axis {axis}, but the product sums over {summed:?}"));
     }
+    if spec.out.len() != 3 {
+        // The few weights of a token's experts are such a softmax; one pass over them would save nothing.
+        return Err(format!("{spec} is no attention of tokens, heads, lanes"));
+    }
     let (x, v) = (site.id("?x"), site.id("?v"));
     Ok(site.add(Op::Attend { spec }, &[x, v]))
 }

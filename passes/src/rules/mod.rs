@@ -4,6 +4,7 @@
 //! of nodes. Merging of siblings is one n-ary step of its own ([`crate::merge`]).
 
 mod arithmetic;
+mod choice;
 mod contraction;
 mod gather;
 mod views;
@@ -52,10 +53,11 @@ pub struct Rule {
 
 /// All rules in the order of the phases.
 pub fn all() -> Vec<Rule> {
-    let mut rules = [views::rules(), arithmetic::rules(), contraction::rules(), gather::rules()]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>();
+    let mut rules =
+        [views::rules(), arithmetic::rules(), contraction::rules(), gather::rules(), choice::rules()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
     rules.sort_by_key(|rule| rule.phase);
     rules
 }

@@ -9,11 +9,12 @@ use sinter_ir::{Access, Arg, BufferId, DType, HostKernel, Layout, Plan, Step, Ty
 pub fn packed_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     let shape: Vec<u64> = ty.shape.iter().map(|dim| dim.as_const()).collect::<Option<_>>()?;
     let wide = 32u64;
+    let product = |shape: &[u64]| shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
     let elements = match (layout, ty.dtype, shape.as_slice()) {
-        (Layout::Rows, _, shape) => shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?,
-        (Layout::Panels, DType::F32, [n, k]) => n.div_ceil(wide).checked_mul(wide)?.checked_mul(*k)?,
-        (Layout::Panels, DType::Bf16, [n, k]) => {
-            n.div_ceil(wide).checked_mul(wide)?.checked_mul(k.checked_add(1)? / 2 * 2)?
+        (Layout::Rows, _, shape) => product(shape)?,
+        (Layout::Panels, DType::F32 | DType::Bf16, [stack @ .., n, k]) if stack.len() < 2 => {
+            let k = if ty.dtype == DType::Bf16 { k.checked_add(1)? / 2 * 2 } else { *k };
+            n.div_ceil(wide).checked_mul(wide)?.checked_mul(k)?.checked_mul(product(stack)?)?
         }
         (Layout::Panels, ..) => return None,
     };

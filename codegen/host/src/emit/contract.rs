@@ -6,7 +6,7 @@ use crate::calls::Callee;
 use crate::micro::PANEL;
 use crate::schedule::{COLUMNS, Contract, Product, Rows};
 use cranelift_codegen::ir::{self, InstBuilder};
-use sinter_ir::{DType, Index, Load, Stage};
+use sinter_ir::{AxisId, DType, Index, Load, Stage};
 
 /// Where a block stands.
 #[derive(Clone, Copy)]
@@ -14,29 +14,36 @@ struct Block {
     /// The first row, and how many.
     row: ir::Value,
     rows: ir::Value,
-    /// The first column, the end of the columns, and the panels between them.
-    column: ir::Value,
+    columns: Columns,
+}
+
+/// The columns of a unit: the first, their end, and the panels between them.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    pub(super) first: ir::Value,
     end: ir::Value,
     panels: ir::Value,
 }
 
+/// Rows that a product multiplies: where they lie, how many elements apart, and how many.
+#[derive(Clone, Copy)]
+pub(super) struct Multiplied {
+    pub(super) start: ir::Value,
+    pub(super) apart: usize,
+    pub(super) count: ir::Value,
+}
+
 impl<'a> Emitter<'a> {
     pub(super) fn contract(&mut self, plan: &Contract, units: Units) {
-        let columns = self.extent(plan.columns);
         let rows = self.extent(plan.rows);
         let zero = self.int(0);
         self.repeat((units.begin, units.end), 1, &[], &mut |emitter, unit, _| {
-            let column = emitter.times(unit, COLUMNS as i64);
-            let end = emitter.plus(column, COLUMNS as i64);
-            let end = emitter.b.ins().smin(end, columns);
-            let width = emitter.b.ins().isub(end, column);
-            let panels = emitter.plus(width, PANEL as i64 - 1);
-            let panels = emitter.b.ins().ushr_imm_u(panels, i64::from(PANEL.trailing_zeros()));
+            let columns = emitter.columns(plan.columns, unit);
             emitter.repeat((zero, rows), plan.block as i64, &[], &mut |emitter, row, _| {
                 let left = emitter.b.ins().isub(rows, row);
                 let most = emitter.int(plan.block as i64);
                 let rows = emitter.b.ins().smin(left, most);
-                let block = Block { row, rows, column, end, panels };
+                let block = Block { row, rows, columns };
                 plan.products.iter().for_each(|product| emitter.product(plan, product, block));
                 emitter.epilogue(plan, block);
                 Vec::new()
@@ -45,10 +52,21 @@ impl<'a> Emitter<'a> {
         });
     }
 
+    /// The columns of a unit.
+    pub(super) fn columns(&mut self, axis: AxisId, unit: ir::Value) -> Columns {
+        let all = self.extent(axis);
+        let first = self.times(unit, COLUMNS as i64);
+        let end = self.plus(first, COLUMNS as i64);
+        let end = self.b.ins().smin(end, all);
+        let width = self.b.ins().isub(end, first);
+        let panels = self.plus(width, PANEL as i64 - 1);
+        let panels = self.b.ins().ushr_imm_u(panels, i64::from(PANEL.trailing_zeros()));
+        Columns { first, end, panels }
+    }
+
     /// Multiplies a block of rows by the unit's panels.
     fn product(&mut self, plan: &Contract, product: &Product, block: Block) {
-        let size = product.dtype.bytes();
-        let (a, apart) = match product.rows {
+        let (start, apart) = match product.rows {
             Rows::Apart(apart) => {
                 let start = self.load_start(plan, product, block.row);
                 (start, apart)
@@ -59,17 +77,30 @@ impl<'a> Emitter<'a> {
                 (to, product.depth)
             }
         };
+        let weight = self.bases[product.weight.param.0 as usize];
+        self.multiply(product, Multiplied { start, apart, count: block.rows }, weight, block.columns);
+    }
+
+    /// Multiplies rows by the unit's panels of the matrix at `weight`.
+    pub(super) fn multiply(
+        &mut self,
+        product: &Product,
+        rows: Multiplied,
+        weight: ir::Value,
+        columns: Columns,
+    ) {
+        let size = product.dtype.bytes();
         let depth = product.depth.next_multiple_of(if product.dtype == DType::Bf16 { 2 } else { 1 });
         let panel_bytes = (depth * PANEL * size) as i64;
-        let base = self.bases[product.weight.param.0 as usize];
-        let first = self.b.ins().ushr_imm_u(block.column, i64::from(PANEL.trailing_zeros()));
+        let first = self.b.ins().ushr_imm_u(columns.first, i64::from(PANEL.trailing_zeros()));
         let first = self.plus(first, product.panel as i64);
         let offset = self.times(first, panel_bytes);
-        let weight = self.b.ins().iadd(base, offset);
+        let weight = self.b.ins().iadd(weight, offset);
         let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
-        let (apart, depth) = (self.int(apart as i64), self.int(product.depth as i64));
-        let (result, columns) = (self.scratch(product.result), self.int(COLUMNS as i64));
-        self.call_for(callee, &[a, apart, block.rows, weight, block.panels, depth, result, columns]);
+        let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
+        let (result, width) = (self.scratch(product.result), self.int(COLUMNS as i64));
+        let args = [rows.start, apart, rows.count, weight, columns.panels, depth, result, width];
+        self.call_for(callee, &args);
     }
 
     /// The address of the first element of a row.
@@ -82,31 +113,25 @@ impl<'a> Emitter<'a> {
 
     fn copy_rows(&mut self, plan: &Contract, product: &Product, block: Block, to: ir::Value) {
         let zero = self.int(0);
-        let Load { param, index } = &product.a;
-        let row_bytes = (product.depth * product.dtype.bytes()) as i64;
         self.repeat((zero, block.rows), 1, &[], &mut |emitter, r, _| {
             let row = emitter.b.ins().iadd(block.row, r);
-            let offset = emitter.times(r, row_bytes);
-            let to = emitter.b.ins().iadd(to, offset);
-            emitter.at(plan.rows, row, |emitter| {
-                let inner = crate::facts::AxisSet::of(&[product.axis]);
-                index.iter().for_each(|index: &Index| emitter.hoist_index(index, inner, false));
-                let range = emitter.whole_axis(product.axis);
-                let load = Load { param: *param, index: index.clone() };
-                emitter.copy(product.axis, range, &load, (product.dtype, to));
-            });
+            emitter.at(plan.rows, row, |emitter| emitter.copy_row(product, r, to));
             Vec::new()
         });
     }
 
+    /// Copies the row of a product's activations at this point to place `r` of those at an address.
+    pub(super) fn copy_row(&mut self, product: &Product, r: ir::Value, to: ir::Value) {
+        let offset = self.times(r, (product.depth * product.dtype.bytes()) as i64);
+        let to = self.b.ins().iadd(to, offset);
+        let inner = crate::facts::AxisSet::of(&[product.axis]);
+        product.a.index.iter().for_each(|index: &Index| self.hoist_index(index, inner, false));
+        let range = self.whole_axis(product.axis);
+        self.copy(product.axis, range, &product.a, (product.dtype, to));
+    }
+
     /// Copies the run of a load along an axis to memory, in vectors where its elements lie side by side.
-    pub(super) fn copy(
-        &mut self,
-        axis: sinter_ir::AxisId,
-        range: Range,
-        load: &Load,
-        to: (DType, ir::Value),
-    ) {
+    pub(super) fn copy(&mut self, axis: AxisId, range: Range, load: &Load, to: (DType, ir::Value)) {
         let mut step = |emitter: &mut Self| {
             let val = emitter.load(load, false);
             let val = if emitter.lane.is_some() { emitter.widen(val) } else { val };
@@ -123,28 +148,35 @@ impl<'a> Emitter<'a> {
 
     /// The stores of a block.
     fn epilogue(&mut self, plan: &Contract, block: Block) {
-        let tile = self.tile;
         let zero = self.int(0);
-        let whole = tile.axes[plan.columns].extent.as_const().is_some_and(|n| n % LANES as u64 == 0);
         self.repeat((zero, block.rows), 1, &[], &mut |emitter, r, _| {
             let row = emitter.b.ins().iadd(block.row, r);
-            let offset = emitter.times(r, 4 * COLUMNS as i64);
-            for product in &plan.products {
-                let result = emitter.scratch(product.result);
-                let address = emitter.b.ins().iadd(result, offset);
-                let results = Row { address, axis: plan.columns, origin: block.column };
-                emitter.rows.insert(product.stage.0, results);
-            }
-            // Not known beforehand, but a multiple of four where the number of columns is.
-            let length = whole.then_some(COLUMNS as u64);
-            let range = Range { from: block.column, to: block.end, length };
-            emitter.at(plan.rows, row, |emitter| {
-                for stage in tile.stages.iter().filter(|stage| matches!(stage, Stage::Store { .. })) {
-                    emitter.store(stage, &[(plan.columns, range)]);
-                }
-            });
-            emitter.rows.clear();
+            let place = (r, plan.columns, block.columns);
+            emitter.at(plan.rows, row, |emitter| emitter.store_row(&plan.products, place));
             Vec::new()
         });
+    }
+
+    /// The stores of this point's row of results, which stands at a place of the block, over columns of an axis.
+    pub(super) fn store_row(
+        &mut self,
+        products: &[Product],
+        (r, axis, columns): (ir::Value, AxisId, Columns),
+    ) {
+        let tile = self.tile;
+        let offset = self.times(r, 4 * COLUMNS as i64);
+        for product in products {
+            let result = self.scratch(product.result);
+            let address = self.b.ins().iadd(result, offset);
+            self.rows.insert(product.stage.0, Row { address, axis, origin: columns.first });
+        }
+        // Not known beforehand, but a multiple of four where the number of columns is.
+        let whole = tile.axes[axis].extent.as_const().is_some_and(|n| n % LANES as u64 == 0);
+        let length = whole.then_some(COLUMNS as u64);
+        let range = Range { from: columns.first, to: columns.end, length };
+        for stage in tile.stages.iter().filter(|stage| matches!(stage, Stage::Store { .. })) {
+            self.store(stage, &[(axis, range)]);
+        }
+        self.rows.clear();
     }
 }

@@ -106,26 +106,32 @@ impl<'a> Emitter<'a> {
         extents: &[Dim],
         body: &mut dyn FnMut(&mut Self, &[ir::Value]),
     ) {
-        let values: Vec<ir::Value> = extents.iter().map(|dim| self.dim(*dim)).collect();
         self.repeat((units.begin, units.end), 1, &[], &mut |emitter, unit, _| {
-            let (mut rest, mut parts) = (unit, Vec::new());
-            for (at, extent) in values.iter().enumerate().skip(1).rev() {
-                if extents[at].as_const() == Some(1) {
-                    parts.push(emitter.int(0));
-                    continue;
-                }
-                let quotient = emitter.b.ins().udiv(rest, *extent);
-                let whole = emitter.b.ins().imul(quotient, *extent);
-                parts.push(emitter.b.ins().isub(rest, whole));
-                rest = quotient;
-            }
-            if !values.is_empty() {
-                parts.push(rest);
-            }
-            parts.reverse();
+            let parts = emitter.split(unit, extents);
             body(emitter, &parts);
             Vec::new()
         });
+    }
+
+    /// The position in a grid of these extents that has this number in row-major order.
+    pub(super) fn split(&mut self, number: ir::Value, extents: &[Dim]) -> Vec<ir::Value> {
+        let (mut rest, mut parts) = (number, Vec::new());
+        for dim in extents.iter().skip(1).rev() {
+            if dim.as_const() == Some(1) {
+                parts.push(self.int(0));
+                continue;
+            }
+            let extent = self.dim(*dim);
+            let quotient = self.b.ins().udiv(rest, extent);
+            let whole = self.b.ins().imul(quotient, extent);
+            parts.push(self.b.ins().isub(rest, whole));
+            rest = quotient;
+        }
+        if !extents.is_empty() {
+            parts.push(rest);
+        }
+        parts.reverse();
+        parts
     }
 
     /// Emits a store over `ranges` of axes, outermost first.

@@ -117,7 +117,7 @@ impl Emitter<'_> {
             inside.push(self.b.ins().smax(value, zero));
         }
         if self.tile.params[param].layout == Layout::Panels {
-            return self.panel_offset(param, inside[0], inside[1]);
+            return self.panel_offset(param, &inside);
         }
         let mut offset = self.int(0);
         for (value, dim) in inside.into_iter().zip(shape) {
@@ -129,9 +129,11 @@ impl Emitter<'_> {
     }
 
     /// As `access::flatten` has it, of numbers that are at hand.
-    fn panel_offset(&mut self, param: ParamId, row: ir::Value, depth: ir::Value) -> ir::Value {
-        let ty = &self.tile.params[param].ty;
-        let (k, pair) = (ty.shape[1].coeff as i64, if ty.dtype == DType::Bf16 { 2 } else { 1 });
+    fn panel_offset(&mut self, param: ParamId, index: &[ir::Value]) -> ir::Value {
+        let [stack @ .., row, depth] = index else { return self.int(0) };
+        let (row, depth, param) = (*row, *depth, &self.tile.params[param]);
+        let k = param.ty.shape[index.len() - 1].coeff as i64;
+        let pair = if param.ty.dtype == DType::Bf16 { 2 } else { 1 };
         let panel = self.floor_div(row, 32, true);
         let panel = self.times(panel, (k + pair - 1) / pair * 32 * pair);
         let column = self.floor_mod(row, 32, true);
@@ -141,7 +143,11 @@ impl Emitter<'_> {
         let rest = self.floor_mod(depth, pair as u64, true);
         let sum = self.b.ins().iadd(panel, column);
         let sum = self.b.ins().iadd(sum, step);
-        self.b.ins().iadd(sum, rest)
+        let sum = self.b.ins().iadd(sum, rest);
+        stack.iter().fold(sum, |sum, matrix| {
+            let start = self.times(*matrix, access::panel_elements(param));
+            self.b.ins().iadd(sum, start)
+        })
     }
 
     /// The element or the four elements that a load gives at this point.

@@ -1,8 +1,8 @@
 //! From a schedule to Cranelift's intermediate form.
 //!
 //! One [`Emitter`] walks a tile program and appends instructions: it knows where each axis stands, which values are at
-//! hand, and where the results of stages lie. Three skeletons drive it: [`points`] goes from grid point to grid point,
-//! [`contract`] and [`attend`] hand blocks to the micro-kernels. What the expressions mean is the same in all three.
+//! hand, and where the results of stages lie. Four skeletons drive it: [`points`] goes from grid point to grid point,
+//! [`contract`], [`grouped`] and [`attend`] hand blocks to the micro-kernels. What the expressions mean is the same in all.
 //!
 //! Values are at hand in *frames*, one for each open loop. What does not depend on a loop is computed before it
 //! ([`Emitter::hoist`]); a value of an outer frame serves the inner ones, unless an inner loop runs one of its axes anew.
@@ -20,6 +20,7 @@ mod loops;
 
 mod attend;
 mod contract;
+mod grouped;
 mod points;
 
 use crate::calls::{Callee, Calls};
@@ -39,6 +40,7 @@ pub(crate) fn emit(program: Program<'_>, calls: Calls<'_>, func: &mut ir::Functi
     match &program.schedule.skeleton {
         Skeleton::Points => emitter.points(range),
         Skeleton::Contract(plan) => emitter.contract(plan, range),
+        Skeleton::Grouped(plan) => emitter.grouped(plan, range),
         Skeleton::Attend(plan) => emitter.attend(plan, range),
     }
     emitter.finish();

@@ -37,6 +37,7 @@ mod pack;
 mod attention;
 mod formats;
 mod gemm;
+mod group;
 mod lanes;
 mod math;
 mod table;
@@ -44,6 +45,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use group::sort_by_group;
 pub use isa::{Isa, IsaError};
 pub use pack::{pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16, panel_bytes_f32};
 pub use sinter_codegen_weights::{bf16_to_f32, f16_to_f32, f32_to_bf16};

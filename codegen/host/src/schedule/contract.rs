@@ -10,7 +10,7 @@ use std::fmt;
 /// Columns of a unit: two panels.
 pub(crate) const COLUMNS: usize = 2 * PANEL;
 /// Rows of a block: its results, 48 × 64 × 4 bytes a product, stay in the first cache.
-const BLOCK: usize = 48;
+pub(super) const BLOCK: usize = 48;
 
 /// How a contraction is run.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,9 +5,11 @@
 
 mod attend;
 mod contract;
+mod grouped;
 
 pub(crate) use attend::Attend;
 pub(crate) use contract::{COLUMNS, Contract, Product, Rows};
+pub(crate) use grouped::{Grouped, SORTED};
 
 use crate::facts::Facts;
 use sinter_ir::{AxisId, Dim, Stage, TileProgram};
@@ -31,6 +33,9 @@ pub(crate) enum Skeleton {
     /// Products with packed weights by the micro-kernel, block by block, and an epilogue over each block. A unit is 64
     /// columns, all rows.
     Contract(Contract),
+    /// The same where each row has the one of several weights that an index names: rows are sorted by it, so that each
+    /// weight is read once for many rows.
+    Grouped(Grouped),
     /// The online softmax by the micro-kernels, 64 positions at a time. A unit is a grid point, or a group of points
     /// that share keys and values.
     Attend(Attend),
@@ -39,6 +44,9 @@ pub(crate) enum Skeleton {
 /// The schedule of a program.
 pub(crate) fn choose(tile: &TileProgram, facts: &Facts) -> Schedule {
     if let Some(schedule) = contract::plan(tile, facts) {
+        return schedule;
+    }
+    if let Some(schedule) = grouped::plan(tile, facts) {
         return schedule;
     }
     if let Some(schedule) = attend::plan(tile, facts) {
@@ -92,6 +100,7 @@ impl fmt::Display for Schedule {
         match &self.skeleton {
             Skeleton::Points => f.write_str("points"),
             Skeleton::Contract(plan) => write!(f, "{plan}"),
+            Skeleton::Grouped(plan) => write!(f, "{plan}"),
             Skeleton::Attend(plan) => write!(f, "{plan}"),
         }
     }

@@ -80,6 +80,10 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 }
 
 fn packed(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
+    if let [e, n, k] = tensor.shape[..] {
+        let matrix = |at: usize| Tensor::new(vec![n, k], tensor.data[at * n * k..(at + 1) * n * k].to_vec());
+        return (0..e).flat_map(|at| packed(param, &matrix(at))).collect();
+    }
     let (n, k) = (tensor.shape[0], tensor.shape[1]);
     if param.ty.dtype == DType::Bf16 {
         let source: Vec<u16> = tensor.data.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
@@ -232,6 +236,11 @@ impl Build {
         let ty = Type::new(dtype, [n.into(), k.into()]);
         let (access, layout) = (Access::Read, Layout::Panels);
         self.tile.params.push(TileParam { name: name.into(), ty, access, layout })
+    }
+    pub fn stack(&mut self, name: &str, dtype: DType, e: usize, n: usize, k: usize) -> ParamId {
+        let id = self.panels(name, dtype, n, k);
+        self.tile.params[id].ty = Type::new(dtype, [e.into(), n.into(), k.into()]);
+        id
     }
     pub fn number(&mut self, value: f64) -> ExprId {
         self.tile.expr(Expr::Const(Float::new(value)))

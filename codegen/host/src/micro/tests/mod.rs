@@ -5,6 +5,7 @@
 
 mod attention;
 mod gemm;
+mod group;
 mod math;
 mod pack;
 

@@ -1,0 +1,110 @@
+//! Which layers have experts, and what these are.
+
+use serde_json::Value;
+
+use super::Resolver;
+use crate::config::{ConfigError, limits};
+use crate::family::*;
+use crate::spec::*;
+
+/// Experts of all layers together: beyond this a config is no model but an attack on memory.
+const ALL_EXPERTS: usize = 1 << 16;
+
+impl Resolver<'_> {
+    /// The second branch of a layer.
+    pub(super) fn feed_forward(&self, i: usize) -> Result<FeedForward, ConfigError> {
+        match &self.family.moe {
+            Some(row) if !self.is_dense(row.dense, i)? => {
+                Ok(FeedForward::Experts(Box::new(self.experts(row, i)?)))
+            }
+            _ => Ok(FeedForward::Dense(Box::new(self.mlp(&self.family.mlp, i, self.dims.inner)?))),
+        }
+    }
+
+    fn is_dense(&self, row: DenseLayers, i: usize) -> Result<bool, ConfigError> {
+        match row {
+            DenseLayers::Never => Ok(false),
+            DenseLayers::First(key) => {
+                Ok(i < self.root.opt_usize(key, 0..=*limits::LAYERS.end())?.unwrap_or(0))
+            }
+            DenseLayers::ListAndStep(list, step) => {
+                let step = self.root.opt_usize(step, limits::LAYERS)?.unwrap_or(1);
+                let listed = match self.root.value(list) {
+                    None => false,
+                    Some(value) => value
+                        .as_array()
+                        .and_then(|layers| layers.iter().map(Value::as_u64).collect::<Option<Vec<_>>>())
+                        .ok_or_else(|| self.root.wrong(list, "a list of layers"))?
+                        .contains(&(i as u64)),
+                };
+                Ok(listed || !(i + 1).is_multiple_of(step))
+            }
+        }
+    }
+
+    fn experts(&self, row: &MoeRow, i: usize) -> Result<MoeSpec, ConfigError> {
+        let (root, hidden) = (self.root, self.dims.hidden);
+        let count = root.usize(row.count, limits::EXPERTS)?;
+        if count * self.dims.layers > ALL_EXPERTS {
+            return Err(root.wrong(row.count, format!("at most {ALL_EXPERTS} in all layers together")));
+        }
+        let inner = root.usize(row.inner, limits::WIDTH)?;
+        let stack = |template: &str, n_in, n_out| StackSpec {
+            weight: format!("{}.weight", self.name(template, i)),
+            count,
+            n_in,
+            n_out,
+        };
+        let [gate, up, down] = row.experts;
+        Ok(MoeSpec {
+            router: self.router(row, i, count)?,
+            gate: stack(gate, hidden, inner),
+            up: stack(up, hidden, inner),
+            down: stack(down, inner, hidden),
+            activation: self.activation()?,
+            shared: row.shared.as_ref().map(|shared| self.shared(shared, i, inner)).transpose()?,
+        })
+    }
+
+    fn router(&self, row: &MoeRow, i: usize, count: usize) -> Result<RouterSpec, ConfigError> {
+        let groups = match row.groups {
+            None => None,
+            Some((all, some)) => {
+                let groups = self.root.opt_usize(all, 1..=count)?.unwrap_or(1);
+                let chosen = self.root.opt_usize(some, 1..=groups)?.unwrap_or(groups);
+                if !count.is_multiple_of(groups) || (groups > 1 && count / groups < 2) {
+                    return Err(self
+                        .root
+                        .wrong(all, format!("a divisor of {count} with two or more in a group")));
+                }
+                // Where every group is chosen there is nothing to choose.
+                (chosen < groups).then_some(GroupSpec { count: groups, chosen })
+            }
+        };
+        let open = groups.map_or(count, |groups| count / groups.count * groups.chosen);
+        Ok(RouterSpec {
+            linear: LinearSpec {
+                layout: MatrixLayout::OutIn,
+                ..self.linear(self.name(row.router, i), false, (self.dims.hidden, count))
+            },
+            scoring: row.scoring,
+            correction: row.correction.map(|name| self.name(name, i)),
+            groups,
+            chosen: self.root.usize(row.chosen, 1..=open)?,
+            normalise: self.switch(row.normalise)?,
+            scale: self.factor(row.scale)?,
+        })
+    }
+
+    fn shared(&self, row: &SharedRow, i: usize, inner: usize) -> Result<SharedSpec, ConfigError> {
+        let width = match row.width {
+            SharedWidth::Field(key) => self.root.usize(key, limits::WIDTH)?,
+            SharedWidth::Experts(key) => inner * self.root.usize(key, limits::EXPERTS)?,
+        };
+        let mlp = MlpRow { input: row.input, down: row.down, bias: Switch::Fixed(false) };
+        Ok(SharedSpec {
+            mlp: self.mlp(&mlp, i, width)?,
+            gate: row.gate.map(|gate| self.linear(self.name(gate, i), false, (self.dims.hidden, 1))),
+        })
+    }
+}
