@@ -1,4 +1,4 @@
-//! The compile cache: plans by what they were made from.
+//! The compile cache: plans and GPU programs by what they were made from.
 //!
 //! An entry is a file whose first line is the SHA-256 of the rest. An entry that cannot be read or does not match is a
 //! miss with the reason on stderr; a cache that cannot be written is a note. Neither ever changes a result.
@@ -6,39 +6,42 @@
 use crate::atomic_file::{private_directory, replace, sha256};
 use crate::output::Output;
 use anyhow::{Context, Result, ensure};
-use sinter_ir::Plan;
+use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// Plans under one directory.
+/// Things of one kind, below one directory.
 #[derive(Debug)]
-pub struct PlanCache {
+pub struct Cache {
     folder: Option<PathBuf>,
 }
 
-impl PlanCache {
-    /// The plans below a cache directory; without one, nothing is kept.
-    pub fn new(cache: Option<&Path>) -> Self {
-        Self { folder: cache.map(|cache| cache.join("plans")) }
+impl Cache {
+    /// What is kept of a kind below a cache directory; without one, nothing is kept.
+    pub fn new(cache: Option<&Path>, kind: &str) -> Self {
+        Self { folder: cache.map(|cache| cache.join(kind)) }
     }
 
-    /// The plan of this key, or what `make` makes, which is then kept.
-    pub fn get_or(&self, key: &str, output: &Output, make: impl FnOnce() -> Result<Plan>) -> Result<Plan> {
+    /// The thing of this key, if it passes `check`, or what `make` makes, which is then kept.
+    pub fn get_or<T: Serialize + DeserializeOwned>(
+        &self,
+        (key, output): (&str, &Output),
+        check: impl Fn(&T) -> Result<()>,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let Some(folder) = &self.folder else { return make() };
-        let path = folder.join(format!("{key}.plan"));
+        let path = folder.join(format!("{key}.json"));
         if path.exists() {
-            match read(&path) {
-                Ok(plan) => return Ok(plan),
-                Err(reason) => {
-                    output.note(format!("the cached plan {} is not used: {reason:#}", path.display()))
-                }
+            match read(&path).and_then(|kept| check(&kept).map(|()| kept)) {
+                Ok(kept) => return Ok(kept),
+                Err(reason) => output.note(format!("the cached {} is not used: {reason:#}", path.display())),
             }
         }
-        let plan = make()?;
-        if let Err(reason) = keep(folder, &path, &plan) {
-            output.note(format!("the plan is not kept: {reason:#}"));
+        let made = make()?;
+        if let Err(reason) = keep(folder, &path, &made) {
+            output.note(format!("{} is not kept: {reason:#}", path.display()));
         }
-        Ok(plan)
+        Ok(made)
     }
 }
 
@@ -54,29 +57,28 @@ pub fn key(model: &str, options: &str) -> String {
     sha256(format!("{version}\n{}\n{model}\n{options}", stamp.unwrap_or_default()).as_bytes())
 }
 
-fn read(path: &Path) -> Result<Plan> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).context("it cannot be read")?;
     let (hash, body) = text.split_once('\n').context("it has no hash")?;
     ensure!(sha256(body.as_bytes()) == hash, "its hash is wrong");
-    let plan: Plan = serde_json::from_str(body).context("it is no plan of this version")?;
-    plan.verify()?;
-    Ok(plan)
+    serde_json::from_str(body).context("it was written by another version")
 }
 
-fn keep(folder: &Path, path: &Path, plan: &Plan) -> Result<()> {
+fn keep(folder: &Path, path: &Path, made: &impl Serialize) -> Result<()> {
     private_directory(folder)?;
-    let body = serde_json::to_string(plan)?;
+    let body = serde_json::to_string(made)?;
     replace(path, format!("{}\n{body}", sha256(body.as_bytes())).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sinter_ir::Plan;
 
     #[test]
     fn a_plan_is_made_once_and_again_when_its_entry_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = PlanCache::new(Some(folder.path()));
+        let cache = Cache::new(Some(folder.path()), "plans");
         let output = Output::new(false);
         let made = std::cell::Cell::new(0);
         let get = || {
@@ -84,11 +86,11 @@ mod tests {
                 made.set(made.get() + 1);
                 Ok(Plan { name: "p".into(), ..Plan::default() })
             };
-            assert_eq!(cache.get_or("k", &output, make).unwrap().name, "p");
+            assert_eq!(cache.get_or(("k", &output), |_| Ok(()), make).unwrap().name, "p");
             made.get()
         };
         assert_eq!((get(), get()), (1, 1));
-        let file = folder.path().join("plans/k.plan");
+        let file = folder.path().join("plans/k.json");
         let text = std::fs::read_to_string(&file).unwrap();
         for damaged in [text.replace("\"p\"", "\"q\""), text[..text.len() - 1].into(), String::new()] {
             std::fs::write(&file, damaged).unwrap();

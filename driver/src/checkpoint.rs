@@ -1,15 +1,16 @@
 //! A model directory on its way to a program: its facts, its graph, its plan, its packed weights.
 
 use crate::atomic_file::sha256;
-use crate::bundle::{Identity, Packed};
-use crate::cache::{self, PlanCache};
+use crate::bundle::{Identity, Packed, WeightLayout};
+use crate::cache::{self, Cache};
 use crate::cli::{BuildArgs, DTypeArg};
+use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::info::ModelInfo;
 use crate::output::Output;
 use anyhow::{Context, Result};
 use sinter_codegen_host::micro::Isa;
-use sinter_codegen_host::{AlignedBytes, RawTensor};
+use sinter_codegen_weights::{AlignedBytes, RawTensor};
 use sinter_frontend::build::BuildOptions;
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, FileKind};
@@ -40,14 +41,13 @@ impl Checkpoint {
         Ok(Self { info, model, name: plain_name(name) })
     }
 
-    /// The element type to compile for: as asked for, or bf16 where checkpoint and processor have it.
-    pub fn dtype(&self, build: &BuildArgs) -> DType {
+    /// The element type to compile for: as asked for, or bf16 where the checkpoint and all targets have it. GPUs have it.
+    pub fn dtype(&self, build: &BuildArgs, targets: &[BuildTarget]) -> DType {
+        let fast = || !targets.contains(&BuildTarget::Host) || Isa::detect() >= Isa::Avx512Bf16;
         match build.dtype {
             DTypeArg::F32 => DType::F32,
             DTypeArg::Bf16 => DType::Bf16,
-            DTypeArg::Auto if self.info.stored != DType::F32 && Isa::detect() >= Isa::Avx512Bf16 => {
-                DType::Bf16
-            }
+            DTypeArg::Auto if self.info.stored != DType::F32 && fast() => DType::Bf16,
             DTypeArg::Auto => DType::F32,
         }
     }
@@ -63,11 +63,15 @@ impl Checkpoint {
         let key = cache::key(&format!("{config} {}", self.model.weights.content_hash()), dtype.name());
         let make =
             || Ok(sinter_passes::compile(&self.graph(dtype)?, &sinter_passes::Options::default())?.plan);
-        PlanCache::new(env.cache.as_deref()).get_or(&key, output, make)
+        Cache::new(env.cache.as_deref(), "plans").get_or(
+            (&key, output),
+            |plan: &Plan| Ok(plan.verify()?),
+            make,
+        )
     }
 
     /// One weight, packed as the kernels want it.
-    pub fn pack(&self, weight: &WeightDef) -> Result<Packed> {
+    pub fn pack(&self, weight: &WeightDef, layout: WeightLayout) -> Result<Packed> {
         let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
         let tensors: BTreeMap<_, _> =
             leaves.filter_map(|name| Some((name, self.model.tensor(name)?))).collect();
@@ -75,7 +79,10 @@ impl Checkpoint {
             let (dtype, shape, bytes) = tensors.get(name)?;
             Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
         };
-        Ok(Arc::new(Aligned(sinter_codegen_host::pack(weight, &raw)?.bytes)))
+        Ok(Arc::new(Aligned(match layout {
+            WeightLayout::Panels => sinter_codegen_host::pack(weight, &raw)?.bytes,
+            WeightLayout::Rows => sinter_codegen_weights::pack_rows(weight, &raw)?,
+        })))
     }
 
     /// Which model this is: reads every byte of the weights.
@@ -126,7 +133,7 @@ impl Checkpoint {
 }
 
 /// Packed bytes as the runtime borrows them.
-struct Aligned(AlignedBytes);
+pub(crate) struct Aligned(pub(crate) AlignedBytes);
 
 impl AsRef<[u8]> for Aligned {
     fn as_ref(&self) -> &[u8] {

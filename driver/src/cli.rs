@@ -1,5 +1,6 @@
 //! The grammar of the command line.
 
+use crate::device::{BuildTarget, DeviceArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -102,9 +103,10 @@ pub struct BuildArgs {
     /// The quantisation of the weights.
     #[arg(long, value_enum, default_value = "none")]
     pub quant: QuantArg,
-    /// The device: auto, host, vgpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto", value_parser = device)]
-    pub device: String,
+    /// The device: auto, host, cuda or cuda:N; vgpu or vgpu:TARGET is the virtual GPU, which executes the code of a GPU
+    /// target on the CPU, checks every step and is slow.
+    #[arg(long, default_value = "auto", value_parser = DeviceArg::parse)]
+    pub device: DeviceArg,
     /// Threads; all cores if left out.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -147,9 +149,9 @@ pub struct CompileArgs {
     /// The bundle's directory; the compile cache if left out.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// What the kernels are for.
-    #[arg(long, default_value = "host")]
-    pub target: Vec<String>,
+    /// What the kernels are for: host, sm_80, sm_89 or sm_90a; may be given several times.
+    #[arg(long, default_value = "host", value_parser = BuildTarget::parse)]
+    pub target: Vec<BuildTarget>,
     /// Print a stage instead of writing a bundle; with --output, do both.
     #[arg(long, value_enum, value_name = "STAGE")]
     pub emit: Option<EmitArg>,
@@ -301,6 +303,9 @@ pub struct ExplainArgs {
 pub struct InspectArgs {
     /// The model or bundle.
     pub model: String,
+    /// The assembler of CUDA, to see the registers of GPU kernels.
+    #[arg(long, value_name = "FILE")]
+    pub ptxas: Option<PathBuf>,
 }
 
 /// `sinter verify`
@@ -308,12 +313,6 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     /// The bundle.
     pub bundle: PathBuf,
-}
-
-fn device(text: &str) -> Result<String, String> {
-    let known = matches!(text, "auto" | "host" | "vgpu" | "cuda")
-        || text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u32>().is_ok());
-    if known { Ok(text.into()) } else { Err("wanted auto, host, vgpu, cuda or cuda:N".into()) }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -1,5 +1,6 @@
 //! What the commands need to know of a model besides its plan: a few facts that a bundle keeps in its manifest.
 
+use crate::bundle::WeightLayout;
 use serde::{Deserialize, Serialize};
 use sinter_ir::{Binding, DType, Layout, Plan};
 
@@ -31,13 +32,13 @@ pub fn kv_bytes_per_token(plan: &Plan) -> u64 {
 }
 
 /// Bytes of all packed weights.
-pub fn weight_bytes(plan: &Plan) -> u64 {
-    plan.weights.values().filter_map(|weight| sinter_runtime::packed_bytes(&weight.ty, weight.layout)).sum()
+pub fn weight_bytes(plan: &Plan, layout: WeightLayout) -> u64 {
+    plan.weights.values().filter_map(|weight| layout.bytes(weight)).sum()
 }
 
 /// Bytes of weights that every step reads whole. Tables that are gathered from lie in rows and are not read whole; the
 /// other weights in rows, biases and norms, are too small to matter.
-pub fn streamed_bytes(plan: &Plan) -> u64 {
+pub fn streamed_bytes(plan: &Plan, layout: WeightLayout) -> u64 {
     let panels = plan.weights.values().filter(|weight| weight.layout == Layout::Panels);
-    panels.filter_map(|weight| sinter_runtime::packed_bytes(&weight.ty, weight.layout)).sum()
+    panels.filter_map(|weight| layout.bytes(weight)).sum()
 }

@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! MODEL  → frontend → Graph → passes → Plan ─┬→ codegen → kernels ─┐
-//!                        (cache) ────────────┤                     ├→ Program → HostModel → a command
+//!                        (cache) ────────────┤                     ├→ Program → DeviceModel → a command
 //! BUNDLE → manifest, hashes ─────────────────┴→ mapped weights ────┘
 //! ```
 //!
 //! - [`cli`] is the grammar of the command line; each command is one file under [`commands`].
 //! - [`output`] keeps the promise that results go to stdout, everything else to stderr, and that `--json` works
 //!   everywhere.
-//! - [`bundle`] writes and reads bundles, [`cache`] keeps plans; both refuse what does not match, with the reason.
+//! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them.
+//! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU programs; both refuse what does not match, with the reason.
 //!
 //! The exit code is 0 when the command did what was asked, 2 for bad usage, and 1 with a reason otherwise:
 //!
@@ -31,8 +32,12 @@ pub mod bundle;
 pub mod cache;
 
 pub mod checkpoint;
+pub mod device;
+pub mod gpu;
 pub mod info;
 pub mod pipeline;
+pub mod ptx;
+pub mod roofline;
 pub mod text;
 
 pub mod commands;

@@ -1,16 +1,20 @@
 //! The way from what the user named to something that runs.
 
-use crate::bundle::{self, Bundle};
+use crate::bundle::{self, Bundle, WeightLayout};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{BuildArgs, DTypeArg, QuantArg};
+use crate::device::{self, BuildTarget, Kernels, Place};
 use crate::environment::Environment;
+use crate::gpu;
 use crate::info::{ModelInfo, kv_bytes_per_token};
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use sinter_codegen_host::micro::Isa;
 use sinter_frontend::source::ModelDir;
-use sinter_ir::{DType, HostKernel, PAGE, Plan};
-use sinter_runtime::{HostConfig, HostModel, Limits, WeightBytes};
+use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan};
+use sinter_runtime::{
+    DeviceModel, GpuConfig, GpuModel, HostConfig, HostModel, Limits, RuntimeError, WeightBytes,
+};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,33 +28,58 @@ pub struct Program {
     pub dtype: DType,
     /// The plan.
     pub plan: Arc<Plan>,
-    /// The plan's kernels.
-    pub kernels: Vec<HostKernel>,
-    /// The plan's weights.
-    pub weights: Vec<WeightBytes>,
+    /// What runs where.
+    pub ready: Ready,
+    /// The plan's weights, and how they lie.
+    pub weights: (Vec<WeightBytes>, WeightLayout),
     /// Where tokenizer and template lie.
     pub dir: ModelDir,
     /// Threads to run with.
     pub threads: usize,
+    output: Output,
+}
+
+/// Kernels and the place that they are for.
+#[derive(Debug)]
+pub enum Ready {
+    /// The plan's kernels as machine code.
+    Host(Vec<HostKernel>),
+    /// A program, and the GPU.
+    Gpu(Arc<GpuProgram>, Place),
 }
 
 /// Turns a model or a bundle into a program.
 pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Output) -> Result<Program> {
-    check_device(build)?;
+    check_quant(build)?;
     if bundle::is_bundle(Path::new(model)) {
-        return open_bundle(Path::new(model), build);
+        return open_bundle(Path::new(model), build, output);
     }
     let checkpoint = Checkpoint::open(model, env, output)?;
-    let dtype = checkpoint.dtype(build);
+    let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
+    let targets = [place.target()];
+    let dtype = checkpoint.dtype(build, &targets);
     let plan = checkpoint.plan(dtype, env, output)?;
-    let kernels = compile_kernels(&plan)?;
-    let weights = pack_all(&plan, &checkpoint, threads(build), output)?;
+    let ready = match place.target() {
+        BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
+        BuildTarget::Gpu(target) => Ready::Gpu(Arc::new(gpu::program(&plan, target, env, output)?), place),
+    };
+    let layout = WeightLayout::of(&targets);
+    let weights = (pack_all(&plan, (&checkpoint, layout), threads(build), output)?, layout);
     let (info, dir) = (checkpoint.info, checkpoint.model.dir);
-    Ok(Program { info, dtype, plan: Arc::new(plan), kernels, weights, dir, threads: threads(build) })
+    Ok(Program {
+        info,
+        dtype,
+        plan: Arc::new(plan),
+        ready,
+        weights,
+        dir,
+        threads: threads(build),
+        output: *output,
+    })
 }
 
-fn open_bundle(path: &Path, build: &BuildArgs) -> Result<Program> {
-    let Bundle { manifest, plan, weights, model } = bundle::open(path)?;
+fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Program> {
+    let Bundle { manifest, plan, targets, programs, weights, model } = bundle::open(path)?;
     let wanted = match build.dtype {
         DTypeArg::Auto => manifest.dtype,
         DTypeArg::F32 => DType::F32,
@@ -59,15 +88,39 @@ fn open_bundle(path: &Path, build: &BuildArgs) -> Result<Program> {
     if wanted != manifest.dtype {
         bail!("the bundle was compiled for {}; leave out --dtype or compile it again", manifest.dtype);
     }
-    let kernels = compile_kernels(&plan)?;
-    let (dtype, info) = (manifest.dtype, manifest.info);
+    let place = place(build, &Kernels::There(&targets), output)?;
+    let ready = match place.target() {
+        BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
+        BuildTarget::Gpu(target) => {
+            let program = programs.into_iter().find(|program| program.target == target);
+            Ready::Gpu(Arc::new(program.with_context(|| format!("no kernels for {target}"))?), place)
+        }
+    };
+    let (dtype, info, weights) = (manifest.dtype, manifest.info, (weights, manifest.weights));
     let dir = ModelDir::open(&model)?;
-    Ok(Program { info, dtype, plan: Arc::new(plan), kernels, weights, dir, threads: threads(build) })
+    Ok(Program {
+        info,
+        dtype,
+        plan: Arc::new(plan),
+        ready,
+        weights,
+        dir,
+        threads: threads(build),
+        output: *output,
+    })
+}
+
+/// Where to run, as asked for; what the user should know of it goes to stderr.
+fn place(build: &BuildArgs, kernels: &Kernels<'_>, output: &Output) -> Result<Place> {
+    let chosen = device::choose(build.device, kernels, &sinter_runtime::cuda_report);
+    let (place, note) = chosen.map_err(anyhow::Error::msg)?;
+    note.iter().for_each(|note| output.note(note));
+    Ok(place)
 }
 
 impl Program {
     /// Loads the program for one sequence of at most `context` tokens, fed `chunk` at once.
-    pub fn load(&self, context: usize, chunk: usize, profile: bool) -> Result<HostModel> {
+    pub fn load(&self, context: usize, chunk: usize, profile: bool) -> Result<Box<dyn DeviceModel>> {
         let context = context.min(self.info.context).max(1);
         let pages = if self.info.decoder { context.div_ceil(PAGE as usize) } else { 0 };
         let max_tokens = chunk.min(context).max(1);
@@ -77,22 +130,47 @@ impl Program {
     }
 
     /// Loads the program for steps of these sizes.
-    pub fn load_with(&self, limits: Limits, profile: bool) -> Result<HostModel> {
+    pub fn load_with(&self, limits: Limits, profile: bool) -> Result<Box<dyn DeviceModel>> {
+        match &self.ready {
+            Ready::Host(kernels) => self.on_host(kernels, limits, profile),
+            Ready::Gpu(program, place) => self.on_gpu(program, place, (limits, profile)),
+        }
+    }
+
+    fn on_host(&self, kernels: &[HostKernel], limits: Limits, profile: bool) -> Result<Box<dyn DeviceModel>> {
         let config = HostConfig { threads: self.threads, limits, profile };
-        let loaded = HostModel::new(self.plan.clone(), self.kernels.clone(), self.weights.clone(), config);
-        loaded.with_context(|| {
+        let loaded = HostModel::new(self.plan.clone(), kernels.to_vec(), self.weights.0.clone(), config);
+        let model = loaded.with_context(|| {
             let tokens = limits.pages as u64 * PAGE;
             let kv = crate::output::bytes(tokens.saturating_mul(kv_bytes_per_token(&self.plan)));
             format!("cannot load the model with a KV cache of {kv}")
-        })
+        })?;
+        Ok(Box::new(model))
+    }
+
+    fn on_gpu(
+        &self,
+        program: &Arc<GpuProgram>,
+        place: &Place,
+        (limits, profile): (Limits, bool),
+    ) -> Result<Box<dyn DeviceModel>> {
+        let device = gpu::open(place)?.context("the host is no GPU")?;
+        let memory = GpuModel::memory(&self.plan, program, &limits);
+        self.output.note(format!("{}: {memory}", device.name()));
+        let (weights, layout) = &self.weights;
+        let defs: Vec<_> = self.plan.weights.values().collect();
+        let weight = |at: usize| {
+            let rows = bundle::rows_of(*layout, defs[at], &weights[at]);
+            rows.map_err(|error| RuntimeError::Load(error.to_string()))
+        };
+        let config = GpuConfig { limits, profile };
+        let model = GpuModel::new(self.plan.clone(), program.clone(), &weight, device, config);
+        Ok(Box::new(model.with_context(|| format!("cannot load the model, which wants {memory}"))?))
     }
 }
 
-/// Refuses devices and quantisations that this version does not have.
-pub fn check_device(build: &BuildArgs) -> Result<()> {
-    if !matches!(build.device.as_str(), "auto" | "host") {
-        bail!("the device {} is not built into this version; use --device host", build.device);
-    }
+/// Refuses quantisations that this version does not have.
+pub fn check_quant(build: &BuildArgs) -> Result<()> {
     match build.quant {
         QuantArg::None => Ok(()),
         QuantArg::Int8 | QuantArg::Int4 => {
@@ -126,7 +204,7 @@ pub fn compile_kernels(plan: &Plan) -> Result<Vec<HostKernel>> {
 /// Packs all weights of a plan, several at a time.
 fn pack_all(
     plan: &Plan,
-    checkpoint: &Checkpoint,
+    (checkpoint, layout): (&Checkpoint, WeightLayout),
     threads: usize,
     output: &Output,
 ) -> Result<Vec<WeightBytes>> {
@@ -135,7 +213,7 @@ fn pack_all(
     let next = AtomicUsize::new(0);
     let packed: Vec<Mutex<Option<Result<WeightBytes>>>> = defs.iter().map(|_| Mutex::new(None)).collect();
     let one = |at: usize| -> Result<WeightBytes> {
-        let packed = checkpoint.pack(defs[at]).with_context(|| format!("packing weight {at}"))?;
+        let packed = checkpoint.pack(defs[at], layout).with_context(|| format!("packing weight {at}"))?;
         Ok(WeightBytes::new(packed))
     };
     std::thread::scope(|scope| {

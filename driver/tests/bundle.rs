@@ -1,9 +1,12 @@
 //! Bundles: what is written can be opened, is the same every time, and nothing damaged is ever loaded.
 
-use sinter_driver::bundle::{self, Contents, Destination, Identity, Manifest, Packed};
+use sinter_driver::bundle::{self, Contents, Destination, Identity, Manifest, Packed, WeightLayout};
+use sinter_driver::device::BuildTarget;
 use sinter_driver::info::ModelInfo;
 use sinter_driver::output::Output;
-use sinter_ir::{DType, Dim, Graph, Layout, Plan, TileProgram, Type, WeightDef};
+use sinter_ir::{
+    DType, Dim, GpuBucket, GpuKernel, GpuProgram, Graph, Layout, Plan, Target, TileProgram, Type, WeightDef,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,13 +42,42 @@ fn info() -> ModelInfo {
 }
 
 fn write(destination: Destination<'_>) -> anyhow::Result<(PathBuf, Manifest)> {
+    write_for(&[BuildTarget::Gpu(Target::Sm80), BuildTarget::Host], destination)
+}
+
+/// A program of one kernel.
+fn program(target: Target) -> GpuProgram {
+    let kernel = GpuKernel {
+        name: "rows_0".into(),
+        ptx: format!(
+            ".version 8.0\n.target {target}\n.address_size 64\n.visible .entry rows_0()\n{{\n\tret;\n}}\n"
+        ),
+        params: vec![],
+        grid: vec![],
+        persistent: None,
+        threads: 32,
+        shared_bytes: 0,
+        cluster: 1,
+        dependent_launch: false,
+        scratch: vec![],
+    };
+    GpuProgram {
+        target,
+        kernels: vec![kernel],
+        buckets: vec![GpuBucket { max_tokens: None, launches: vec![] }],
+    }
+}
+
+fn write_for(targets: &[BuildTarget], destination: Destination<'_>) -> anyhow::Result<(PathBuf, Manifest)> {
     let (plan, info) = (plan(), info());
-    let pack = |weight: &WeightDef| -> anyhow::Result<Packed> {
+    let pack = |weight: &WeightDef, _: WeightLayout| -> anyhow::Result<Packed> {
         let count = weight.ty.shape[0].coeff as u8 * 4;
         Ok(Arc::new((0..count).collect::<Vec<u8>>()))
     };
     let contents = Contents {
         plan: &plan,
+        targets,
+        programs: &Target::ALL.map(program),
         dtype: DType::F32,
         model: Identity { name: "org/name".into(), content: "00".into() },
         info: &info,
@@ -158,13 +190,69 @@ fn forged(change: impl Fn(&mut Manifest)) -> String {
 
 #[test]
 fn what_is_made_for_something_else_is_refused_with_the_reason() {
-    assert!(forged(|m| m.format_version = 2).contains("format_version is 2, wanted 1"));
+    assert!(forged(|m| m.format_version = 1).contains("format_version is 1, wanted 2"));
     assert!(forged(|m| m.sinter = "9.9.9".into()).contains("sinter is \"9.9.9\""));
-    assert!(forged(|m| m.target = "sm_90a".into()).contains("target is \"sm_90a\", wanted \"host\""));
+    assert!(
+        forged(|m| m.targets = vec!["sm_70".into()])
+            .contains("the target sm_70, which this version does not know")
+    );
+    assert!(forged(|m| m.targets.reverse()).contains("wanted them sorted"));
+    assert!(forged(|m| m.targets.clear()).contains("wanted them sorted and some"));
+    assert!(forged(|m| m.targets[1] = "sm_90a".into()).contains("compatibility"));
     assert!(forged(|m| m.format = "zip".into()).contains("is it a bundle?"));
     assert!(forged(|m| m.compatibility.push('0')).contains("compatibility"));
     assert!(forged(|m| m.sections[0].path = "../x".into()).contains("outside the bundle"));
     assert!(forged(|m| m.sections.retain(|s| s.path != "plan.json")).contains("names no plan.json"));
+}
+
+/// A bundle whose files were changed and whose manifest was made to fit.
+fn refitted(change: impl Fn(&Path), file: &str) -> String {
+    let (_folder, path) = fresh();
+    let mut manifest = bundle::open(&path).unwrap().manifest;
+    change(&path);
+    let bytes = fs::read(path.join(file)).unwrap();
+    let section = manifest.sections.iter_mut().find(|section| section.path == file).unwrap();
+    use sha2::Digest;
+    let hash = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    (section.bytes, section.sha256) = (bytes.len() as u64, hash);
+    manifest.seal().unwrap();
+    fs::write(path.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    refusal(&path)
+}
+
+#[test]
+fn a_program_of_another_target_is_refused_even_if_every_hash_fits() {
+    let file = "kernels/sm_80/program.json";
+    let other = |path: &Path| {
+        let text = fs::read_to_string(path.join(file)).unwrap();
+        fs::write(path.join(file), text.replace("Sm80", "Sm90a")).unwrap();
+    };
+    assert!(refitted(other, file).contains("is for sm_90a, its folder for sm_80"));
+    let empty = |path: &Path| fs::write(path.join(file), "{}").unwrap();
+    assert!(refitted(empty, file).contains("no program of this version"));
+    let renamed = |path: &Path| {
+        let text = fs::read_to_string(path.join(file)).unwrap();
+        fs::write(path.join(file), text.replace("rows_0", "rows_9")).unwrap();
+    };
+    assert!(refitted(renamed, file).contains("names no kernels/sm_80/000-rows_9.ptx"));
+}
+
+#[test]
+fn gpu_kernels_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let gpus = [BuildTarget::Gpu(Target::Sm90a), BuildTarget::Gpu(Target::Sm80)];
+    let (path, manifest) = write_for(&gpus, Destination::At(&folder.path().join("b"))).unwrap();
+    assert_eq!(
+        (manifest.targets, manifest.weights),
+        (vec!["sm_80".into(), "sm_90a".into()], WeightLayout::Rows)
+    );
+    let bundle = bundle::open(&path).unwrap();
+    assert_eq!(bundle.programs, [program(Target::Sm80), program(Target::Sm90a)]);
+    let ptx = fs::read_to_string(path.join("kernels/sm_90a/000-rows_0.ptx")).unwrap();
+    assert_eq!(ptx, program(Target::Sm90a).kernels[0].ptx);
+    assert!(!path.join("kernels/host").exists());
+    let (_folder, both) = fresh();
+    assert_eq!(bundle::open(&both).unwrap().manifest.weights, WeightLayout::Panels);
 }
 
 #[test]
@@ -215,6 +303,8 @@ fn a_bundle_can_be_inspected() {
     };
     let value: serde_json::Value = serde_json::from_str(&sinter(&["--json", "inspect"])).unwrap();
     assert_eq!((&value["kind"], &value["weights"]), (&"bundle".into(), &2.into()));
+    assert_eq!(value["gpu"][0]["kernels"][0]["instructions"]["branch"], 1);
     assert!(sinter(&["inspect"]).contains("org/name"));
+    assert!(sinter(&["inspect"]).contains("32 threads, 0 bytes of shared memory"));
     assert!(sinter(&["verify"]).starts_with("good: "));
 }

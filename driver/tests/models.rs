@@ -169,7 +169,7 @@ fn plans_are_cached_and_a_damaged_one_is_made_anew() {
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sinter"));
         let out = folder.path().join("out");
-        command.args(["logits", &golden("gpt2"), "--tokens", "1,2", "--out"]).arg(out);
+        command.args(["logits", &golden("gpt2"), "--tokens", "1,2", "--device", "host", "--out"]).arg(out);
         let output = command.env("SINTER_CACHE", folder.path().join("cache")).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         String::from_utf8(output.stderr).unwrap()

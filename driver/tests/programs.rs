@@ -4,7 +4,7 @@ use sinter_driver::cli::{Cli, Command as Parsed};
 use sinter_driver::environment::Environment;
 use sinter_driver::output::Output;
 use sinter_driver::pipeline;
-use sinter_runtime::{Batch, BatchBuilder, Chunk, DeviceModel, Limits, Rows, encode};
+use sinter_runtime::{Batch, BatchBuilder, Chunk, Limits, Rows, encode};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,7 +45,7 @@ fn sinter(args: &[&str]) -> serde_json::Value {
 
 /// The program of a golden model in f32.
 fn program(model: &Path) -> pipeline::Program {
-    let line = ["sinter", "bench", "m", "--dtype", "f32", "--threads", "2"];
+    let line = ["sinter", "bench", "m", "--dtype", "f32", "--threads", "2", "--device", "host"];
     let Parsed::Bench(args) = <Cli as clap::Parser>::parse_from(line).command else {
         panic!("another command")
     };
@@ -65,7 +65,7 @@ fn vectors_are_normalised_means_also_from_a_bundle() {
     let program = program(&model);
     let mut loaded = program.load(8, 8, false).unwrap();
     for (at, ids) in [&[2, 1, 4][..], &[3], &[1, 2, 3, 4, 1]].iter().enumerate() {
-        let hidden = encode(&mut loaded, ids).unwrap();
+        let hidden = encode(&mut *loaded, ids).unwrap();
         let mut mean = [0.0f64; 30];
         hidden.chunks(30).for_each(|row| mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x)));
         let length = mean.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -56,7 +56,7 @@ pub use cuda::{CudaDevice, CudaInfo, CudaReport, cuda_report};
 pub use device::{DeviceModel, KernelTime, Limits};
 pub use error::RuntimeError;
 pub use generate::{Finish, GenerateParams, Generation, generate};
-pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel};
+pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};
 pub use host::{HostConfig, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};

@@ -1,6 +1,6 @@
 //! From a plan to a GPU program.
 
-use crate::emit::Assembler;
+use crate::emit::{Assembler, Stages};
 use crate::{Error, attend, rows};
 use sinter_codegen_schedule::{FEW_TOKENS, Schedule, group};
 use sinter_ir::{
@@ -18,16 +18,27 @@ pub struct Piece<'a> {
 
 /// Compiles a plan for a target.
 pub fn compile(plan: &Plan, target: Target) -> Result<GpuProgram, Error> {
+    Ok(with(Assembler::new(target)?, plan)?.0)
+}
+
+/// The stages of all kernels that [`compile`] makes, by name, for dumps.
+pub fn stages(plan: &Plan, target: Target) -> Result<Vec<(String, Stages)>, Error> {
+    Ok(with(Assembler::new(target)?.keeping_stages(), plan)?.1.kept_stages())
+}
+
+/// The pipeline.
+fn with(assembler: Assembler, plan: &Plan) -> Result<(GpuProgram, Assembler), Error> {
+    let target = assembler.target();
     let few = group::launches(plan, target, Some(FEW_TOKENS));
     let many = group::launches(plan, target, None);
-    let mut kernels = Kernels::new(plan, target)?;
+    let mut kernels = Kernels::new(plan, assembler);
     let few = few.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
     let many = many.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
     let buckets = vec![
         GpuBucket { max_tokens: Some(FEW_TOKENS), launches: few },
         GpuBucket { max_tokens: None, launches: many },
     ];
-    Ok(GpuProgram { target, kernels: kernels.made, buckets })
+    Ok((GpuProgram { target, kernels: kernels.made, buckets }, kernels.assembler))
 }
 
 /// What makes two kernels the same: the programs up to names, what they may assume, and the schedules.
@@ -44,12 +55,11 @@ struct Kernels<'a> {
 }
 
 impl<'a> Kernels<'a> {
-    fn new(plan: &'a Plan, target: Target) -> Result<Self, Error> {
+    fn new(plan: &'a Plan, assembler: Assembler) -> Self {
         let nameless: Vec<TileProgram> = plan.kernels.values().map(without_names).collect();
         let first = |tile: &TileProgram| nameless.iter().position(|other| other == tile).unwrap_or(0);
         let first_equal = nameless.iter().map(|tile| KernelId(first(tile) as u32)).collect();
-        let assembler = Assembler::new(target)?;
-        Ok(Self { plan, assembler, first_equal, keys: Vec::new(), made: Vec::new() })
+        Self { plan, assembler, first_equal, keys: Vec::new(), made: Vec::new() }
     }
 
     fn launch(&mut self, group: &group::Group) -> Result<GpuLaunch, Error> {

@@ -10,5 +10,5 @@ pub mod rows;
 mod compile;
 mod error;
 
-pub use compile::{Piece, compile};
+pub use compile::{Piece, compile, stages};
 pub use error::Error;

@@ -5,7 +5,7 @@ use crate::atomic_file::hex;
 use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use sinter_ir::Plan;
+use sinter_ir::{GpuProgram, Plan, Target};
 use sinter_runtime::{MappedFile, WeightBytes};
 use std::fs::File;
 use std::io::Read;
@@ -24,7 +24,11 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// The plan.
     pub plan: Plan,
-    /// The weights in the plan's order, mapped.
+    /// What it has kernels for.
+    pub targets: Vec<BuildTarget>,
+    /// The programs of its GPU targets.
+    pub programs: Vec<GpuProgram>,
+    /// The weights in the plan's order, mapped, in the manifest's layout.
     pub weights: Vec<WeightBytes>,
     /// The directory with the model's own small files.
     pub model: PathBuf,
@@ -80,8 +84,11 @@ fn manifest(path: &Path) -> Result<Manifest> {
     is("format", &format!("{FORMAT:?}"), "is it a bundle?")?;
     is("format_version", &FORMAT_VERSION.to_string(), "compile the model again with this version")?;
     is("sinter", &format!("{:?}", env!("CARGO_PKG_VERSION")), "compile the model again with this version")?;
-    is("target", "\"host\"", "this version has no other target; compile the model for this machine")?;
-    is("compatibility", &format!("{:?}", compatibility("host")), "compile the model again")?;
+    let named =
+        head.get("targets").and_then(|targets| serde_json::from_value::<Vec<String>>(targets.clone()).ok());
+    let named = named.with_context(|| format!("{MANIFEST} says not what the bundle is for"))?;
+    targets(&named)?;
+    is("compatibility", &format!("{:?}", compatibility(&named)), "compile the model again")?;
     let manifest: Manifest = serde_json::from_value(head)
         .with_context(|| format!("{MANIFEST} has not the fields of a manifest"))?;
     let id = manifest.computed_id()?;
@@ -95,6 +102,54 @@ fn manifest(path: &Path) -> Result<Manifest> {
         );
     }
     Ok(manifest)
+}
+
+/// The targets by their names: at least one, sorted, all known to this version.
+fn targets(names: &[String]) -> Result<Vec<BuildTarget>> {
+    let parse = |name: &String| {
+        let found = BuildTarget::parse(name);
+        found.map_err(|wanted| {
+            anyhow::anyhow!("{MANIFEST} names the target {name}, which this version does not know: {wanted}")
+        })
+    };
+    let targets: Vec<BuildTarget> = names.iter().map(parse).collect::<Result<_>>()?;
+    let sorted = targets.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure!(
+        sorted && !targets.is_empty(),
+        "{MANIFEST} names the targets {names:?}, wanted them sorted and some"
+    );
+    Ok(targets)
+}
+
+/// The program of a GPU target, with the PTX of its kernels.
+fn program(path: &Path, manifest: &Manifest, target: Target) -> Result<GpuProgram> {
+    let name = program_file(target);
+    let mut program: GpuProgram = serde_json::from_slice(&read(path, section(manifest, &name)?)?)
+        .with_context(|| format!("{name} is no program of this version"))?;
+    ensure!(program.target == target, "{name} is for {}, its folder for {target}", program.target);
+    for (number, kernel) in program.kernels.iter_mut().enumerate() {
+        let name = ptx_file(target, number, &kernel.name);
+        let ptx = String::from_utf8(read(path, section(manifest, &name)?)?);
+        kernel.ptx = ptx.with_context(|| format!("{name} is no text"))?;
+    }
+    Ok(program)
+}
+
+/// A weight of a bundle as it lies in GPU memory.
+pub(crate) fn rows_of(
+    layout: WeightLayout,
+    weight: &sinter_ir::WeightDef,
+    bytes: &WeightBytes,
+) -> Result<WeightBytes> {
+    match layout {
+        WeightLayout::Rows => Ok(bytes.clone()),
+        WeightLayout::Panels => {
+            let rows = sinter_codegen_host::rows_of_packed(weight, bytes.bytes());
+            let rows =
+                rows.with_context(|| format!("a weight of {} has other bytes than its type", weight.ty))?;
+            Ok(WeightBytes::new(Arc::new(crate::checkpoint::Aligned(rows))))
+        }
+    }
 }
 
 fn load(path: &Path, manifest: Manifest) -> Result<Bundle> {
@@ -118,7 +173,12 @@ fn load(path: &Path, manifest: Manifest) -> Result<Bundle> {
         weights.len(),
         plan.weights.len()
     );
-    Ok(Bundle { manifest, plan, weights, model: path.join(MODEL) })
+    let targets = targets(&manifest.targets)?;
+    let gpus = targets
+        .iter()
+        .filter_map(|target| if let BuildTarget::Gpu(gpu) = target { Some(*gpu) } else { None });
+    let programs = gpus.map(|gpu| program(path, &manifest, gpu)).collect::<Result<_>>()?;
+    Ok(Bundle { manifest, plan, targets, programs, weights, model: path.join(MODEL) })
 }
 
 fn map_weights(path: &Path, manifest: &Manifest, index: &[Place]) -> Result<Vec<WeightBytes>> {

@@ -5,7 +5,7 @@ use crate::atomic_file::{self, hex, parent, private_directory, sync_directory, t
 use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use sinter_ir::{Plan, WeightDef};
+use sinter_ir::{GpuProgram, Plan, WeightDef, gpu_twins};
 use std::fs::{self, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,10 @@ pub type Packed = std::sync::Arc<dyn AsRef<[u8]> + Send + Sync>;
 pub struct Contents<'a> {
     /// The plan.
     pub plan: &'a Plan,
+    /// What it is for.
+    pub targets: &'a [BuildTarget],
+    /// The programs of its GPU targets.
+    pub programs: &'a [GpuProgram],
     /// The element type.
     pub dtype: DType,
     /// Where the model came from.
@@ -26,7 +30,7 @@ pub struct Contents<'a> {
     /// The model's small files: path inside the model's directory, and bytes.
     pub files: &'a [(String, Vec<u8>)],
     /// Packs one weight.
-    pub pack: &'a dyn Fn(&WeightDef) -> Result<Packed>,
+    pub pack: &'a dyn Fn(&WeightDef, WeightLayout) -> Result<Packed>,
 }
 
 /// Writes a bundle and returns its directory and id: `place`, or a directory named by the id below `cache`.
@@ -115,14 +119,30 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
         Ok(())
     };
     add(PLAN.into(), &serde_json::to_vec(contents.plan)?)?;
-    for (id, tile) in contents.plan.kernels.iter() {
-        let name: String = tile.name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        add(format!("{KERNELS}/{id}-{name}.tile"), tile.to_string().as_bytes())?;
+    let mut targets = contents.targets.to_vec();
+    targets.sort_unstable();
+    targets.dedup();
+    if targets.contains(&BuildTarget::Host) {
+        for (id, tile) in contents.plan.kernels.iter() {
+            let path = format!("{}/{id}-{}.tile", kernel_folder(BuildTarget::Host), file_name(&tile.name));
+            add(path, tile.to_string().as_bytes())?;
+        }
     }
+    for target in &targets {
+        let BuildTarget::Gpu(target) = *target else { continue };
+        let program = contents.programs.iter().find(|program| program.target == target);
+        let mut program = program.with_context(|| format!("there are no kernels for {target}"))?.clone();
+        for (number, kernel) in program.kernels.iter_mut().enumerate() {
+            add(ptx_file(target, number, &kernel.name), std::mem::take(&mut kernel.ptx).as_bytes())?;
+        }
+        add(program_file(target), &serde_json::to_vec(&program)?)?;
+    }
+    let layout = WeightLayout::of(&targets);
+    let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
     for (path, bytes) in contents.files {
         add(format!("{MODEL}/{path}"), bytes)?;
     }
-    let (weights, index) = write_weights(&folder.join(WEIGHTS), contents, output)?;
+    let (weights, index) = write_weights(&folder.join(WEIGHTS), contents, (layout, output))?;
     add(INDEX.into(), &serde_json::to_vec(&index)?)?;
     sections.push(weights);
     sections.sort_by(|a, b| a.path.cmp(&b.path));
@@ -130,9 +150,10 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
         format: FORMAT.into(),
         format_version: FORMAT_VERSION,
         sinter: env!("CARGO_PKG_VERSION").into(),
-        target: "host".into(),
+        compatibility: compatibility(&targets),
+        targets,
+        weights: layout,
         dtype: contents.dtype,
-        compatibility: compatibility("host"),
         model: contents.model.clone(),
         info: contents.info.clone(),
         sections,
@@ -142,24 +163,35 @@ fn fill(folder: &Path, contents: &Contents<'_>, output: &Output) -> Result<Manif
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
     write_synced(&folder.join(MANIFEST), &text)?;
-    for inner in [KERNELS, MODEL].map(|inner| folder.join(inner)).iter().filter(|inner| inner.is_dir()) {
-        sync_directory(inner)?;
-    }
+    let below = manifest.targets.iter().map(|target| folder.join(KERNELS).join(target));
+    let inner = [KERNELS, MODEL].map(|inner| folder.join(inner)).into_iter().chain(below);
+    inner.filter(|inner| inner.is_dir()).try_for_each(|inner| sync_directory(&inner))?;
     sync_directory(folder)?;
     Ok(manifest)
 }
 
 /// Packs the weights one by one into one file, each at its boundary.
-fn write_weights(path: &Path, contents: &Contents<'_>, output: &Output) -> Result<(Section, Vec<Place>)> {
+fn write_weights(
+    path: &Path,
+    contents: &Contents<'_>,
+    (layout, output): (WeightLayout, &Output),
+) -> Result<(Section, Vec<Place>)> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
-    let (mut hash, mut index, mut offset) = (Sha256::new(), Vec::new(), 0u64);
+    let (mut hash, mut index, mut offset) = (Sha256::new(), Vec::<Place>::new(), 0u64);
+    let twins = gpu_twins(contents.plan);
     let bar = output.progress("packing", contents.plan.weights.len() as u64);
-    for (id, weight) in contents.plan.weights.iter() {
-        let packed = (contents.pack)(weight).with_context(|| format!("packing {id}"))?;
+    for (at, (id, weight)) in contents.plan.weights.iter().enumerate() {
+        // In rows, what two weights have in common is there once.
+        if layout == WeightLayout::Rows && twins[at] < at {
+            index.push(index[twins[at]]);
+            bar.inc(1);
+            continue;
+        }
+        let packed = (contents.pack)(weight, layout).with_context(|| format!("packing {id}"))?;
         let bytes = (*packed).as_ref();
-        let wanted = sinter_runtime::packed_bytes(&weight.ty, weight.layout);
+        let wanted = layout.bytes(weight);
         ensure!(
             wanted == Some(bytes.len() as u64),
             "{id} was packed to {} bytes, wanted {wanted:?}",

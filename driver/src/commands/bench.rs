@@ -5,14 +5,15 @@
 
 use super::bandwidth::read_bandwidth;
 use crate::cli::{BenchArg, BenchArgs};
+use crate::device::Place;
 use crate::environment::Environment;
 use crate::info::streamed_bytes;
 use crate::output::Output;
-use crate::pipeline::{self, Program};
+use crate::pipeline::{self, Program, Ready};
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sinter_runtime::{DeviceModel, HostModel, KernelTime, Rows, Session, uniform};
+use sinter_runtime::{DeviceModel, KernelTime, Rows, Session, uniform};
 use std::time::Instant;
 
 /// Tokens of the check.
@@ -40,10 +41,11 @@ pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Resul
         Some(BenchArg::Kernels) => kernels(args, &program)?,
         _ => speed(args, &program, output)?,
     };
+    let (device, isa) = place(&program);
     let mut value = json!({
         "model": program.info,
-        "device": format!("host, {} threads", program.threads),
-        "isa": sinter_codegen_host::micro::Isa::detect().to_string(),
+        "device": device,
+        "isa": isa,
         "dtype": program.dtype,
         "chunked_equals_whole": check,
     });
@@ -55,13 +57,27 @@ pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Resul
     Ok(())
 }
 
+/// Where it is measured, and with which instructions.
+fn place(program: &Program) -> (String, String) {
+    match &program.ready {
+        Ready::Host(_) => {
+            let isa = sinter_codegen_host::micro::Isa::detect();
+            (format!("host, {} threads", program.threads), isa.to_string())
+        }
+        Ready::Gpu(kernels, Place::Cuda { ordinal, .. }) => {
+            (format!("cuda:{ordinal}"), kernels.target.to_string())
+        }
+        Ready::Gpu(kernels, _) => ("virtual GPU".into(), kernels.target.to_string()),
+    }
+}
+
 /// Whether a prompt at once, in chunks and one by one gives the same bits.
 fn check(program: &Program) -> Result<bool> {
     let count = CHECK.min(program.info.context);
     let tokens = random_tokens(program, count);
     let mut model = program.load(count, count, false)?;
     let mut feed = |chunk: usize| -> Result<Vec<u32>> {
-        let mut session = Session::new(&mut model);
+        let mut session = Session::new(&mut *model);
         let mut bits = Vec::new();
         for piece in tokens.chunks(chunk) {
             bits.extend(session.feed(piece, Rows::All)?.iter().map(|logit| logit.to_bits()));
@@ -83,17 +99,20 @@ fn speed(args: &BenchArgs, program: &Program, output: &Output) -> Result<Value> 
     let mut value = json!({});
     if args.what != Some(BenchArg::Decode) {
         let tokens = random_tokens(program, prompt);
-        let measure = repeat(args.repetitions, prompt, &bar, || prefill(&mut model, program, &tokens))?;
+        let measure = repeat(args.repetitions, prompt, &bar, || prefill(&mut *model, program, &tokens))?;
         value["prefill"] = json!(measure);
     }
     if program.info.decoder && args.what != Some(BenchArg::Prefill) {
         let tokens = random_tokens(program, decode + 1);
-        let measure = repeat(args.repetitions, decode, &bar, || decode_once(&mut model, &tokens))?;
-        let bandwidth = read_bandwidth(program.threads)?;
-        let streamed = streamed_bytes(&program.plan) as f64 * measure.tokens_per_second;
+        let measure = repeat(args.repetitions, decode, &bar, || decode_once(&mut *model, &tokens))?;
+        let streamed = streamed_bytes(&program.plan, program.weights.1) as f64 * measure.tokens_per_second;
         value["decode"] = json!(measure);
-        value["read_bandwidth_bytes_per_second"] = json!(bandwidth);
-        value["decode_share_of_bandwidth"] = json!(streamed / bandwidth);
+        value["decode_bytes_per_second"] = json!(streamed);
+        if matches!(program.ready, Ready::Host(_)) {
+            let bandwidth = read_bandwidth(program.threads)?;
+            value["read_bandwidth_bytes_per_second"] = json!(bandwidth);
+            value["decode_share_of_bandwidth"] = json!(streamed / bandwidth);
+        }
     }
     bar.finish_and_clear();
     Ok(value)
@@ -124,7 +143,7 @@ fn repeat(
     Ok(Measure { tokens, tokens_per_second: tokens as f64 / median, median_seconds: median, seconds, spread })
 }
 
-fn prefill(model: &mut HostModel, program: &Program, tokens: &[u32]) -> Result<f64> {
+fn prefill(model: &mut dyn DeviceModel, program: &Program, tokens: &[u32]) -> Result<f64> {
     let started = Instant::now();
     if program.info.decoder {
         Session::new(model).feed(tokens, Rows::Last)?;
@@ -134,7 +153,7 @@ fn prefill(model: &mut HostModel, program: &Program, tokens: &[u32]) -> Result<f
     Ok(started.elapsed().as_secs_f64())
 }
 
-fn decode_once(model: &mut HostModel, tokens: &[u32]) -> Result<f64> {
+fn decode_once(model: &mut dyn DeviceModel, tokens: &[u32]) -> Result<f64> {
     let mut session = Session::new(model);
     session.feed(&tokens[..1], Rows::Last)?;
     let started = Instant::now();
@@ -150,14 +169,17 @@ fn kernels(args: &BenchArgs, program: &Program) -> Result<Value> {
     let mut value = json!({});
     let mut model = program.load(prompt.max(decode + 1), prompt, true)?;
     let tokens = random_tokens(program, prompt);
-    prefill(&mut model, program, &tokens)?;
+    prefill(&mut *model, program, &tokens)?;
+    if model.times().is_empty() {
+        bail!("{} has no clock that tells the time in a kernel", model.device());
+    }
     let before = model.times();
-    (0..args.repetitions).try_for_each(|_| prefill(&mut model, program, &tokens).map(drop))?;
+    (0..args.repetitions).try_for_each(|_| prefill(&mut *model, program, &tokens).map(drop))?;
     value["prefill_kernels"] = table(&before, &model.times());
     if program.info.decoder {
         let tokens = random_tokens(program, decode + 1);
         let before = model.times();
-        (0..args.repetitions).try_for_each(|_| decode_once(&mut model, &tokens).map(drop))?;
+        (0..args.repetitions).try_for_each(|_| decode_once(&mut *model, &tokens).map(drop))?;
         value["decode_kernels"] = table(&before, &model.times());
     }
     Ok(value)
@@ -206,6 +228,11 @@ fn text(value: &Value) -> String {
                 100.0 * number(&row["share"]),
             );
         }
+    }
+    if let (Some(rate), None) =
+        (value["decode_bytes_per_second"].as_f64(), value["read_bandwidth_bytes_per_second"].as_f64())
+    {
+        text += &format!("decode reads weights at {:.1} GB/s\n", rate / 1e9);
     }
     if let Some(bandwidth) = value["read_bandwidth_bytes_per_second"].as_f64() {
         let share = 100.0 * number(&value["decode_share_of_bandwidth"]);

@@ -25,7 +25,7 @@ pub(super) fn run(args: &ChatArgs, env: &Environment, output: &Output) -> Result
     let mut sampler = Sampler::new(text.sampling(&args.sample)?)?;
     let mut model = program.load(args.context.unwrap_or(CONTEXT), params.chunk, false)?;
     let system: Vec<Value> = args.system.iter().map(|system| message("system", system)).collect();
-    let mut chat = Chat { session: Session::new(&mut model), text: &text, messages: system.clone(), params };
+    let mut chat = Chat { session: Session::new(&mut *model), text: &text, messages: system.clone(), params };
     // A model without a template is refused before the first question.
     text.conversation(&[message("user", "")])?;
     let by_hand = io::stdin().is_terminal();

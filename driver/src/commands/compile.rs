@@ -1,39 +1,60 @@
 //! `sinter compile`: a model becomes a bundle, or a stage is printed.
 
+use crate::UsageError;
 use crate::bundle::{self, Contents, Destination};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{CompileArgs, EmitArg};
+use crate::device::BuildTarget;
 use crate::environment::Environment;
+use crate::gpu;
 use crate::output::{Output, bytes};
 use crate::pipeline;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use sinter_ir::{Plan, Target};
 use std::time::Instant;
 
 pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Result<()> {
-    pipeline::check_device(&args.build)?;
-    if let Some(target) = args.target.iter().find(|target| *target != "host") {
-        bail!("the target {target} is not built into this version; use --target host");
+    pipeline::check_quant(&args.build)?;
+    let gpus: Vec<Target> = args
+        .target
+        .iter()
+        .filter_map(|target| if let BuildTarget::Gpu(gpu) = target { Some(*gpu) } else { None })
+        .collect();
+    if !gpus.is_empty() && !gpu::CAN_COMPILE {
+        bail!("{}", gpu::HOW_TO_COMPILE);
     }
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let dtype = checkpoint.dtype(&args.build);
+    let dtype = checkpoint.dtype(&args.build, &args.target);
     if let Some(stage) = args.emit {
-        emit(stage, &checkpoint, dtype, output)?;
+        match stage {
+            EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => {
+                let plan = checkpoint.plan(dtype, env, output)?;
+                emit_gpu(stage, &plan, &gpus, output)?;
+            }
+            _ => emit(stage, &checkpoint, dtype, output)?,
+        }
         if args.output.is_none() {
             return Ok(());
         }
     }
     let plan = checkpoint.plan(dtype, env, output)?;
     // A plan that the back end cannot compile makes no bundle.
-    pipeline::compile_kernels(&plan)?;
+    if args.target.contains(&BuildTarget::Host) {
+        pipeline::compile_kernels(&plan)?;
+    }
+    let programs =
+        gpus.iter().map(|target| gpu::program(&plan, *target, env, output)).collect::<Result<Vec<_>>>()?;
     let contents = Contents {
         plan: &plan,
+        targets: &args.target,
+        programs: &programs,
         dtype,
         model: checkpoint.identity()?,
         info: &checkpoint.info,
         files: &checkpoint.small_files()?,
-        pack: &|weight| checkpoint.pack(weight),
+        pack: &|weight, layout| checkpoint.pack(weight, layout),
     };
     let cache = env.cache.as_ref().map(|cache| cache.join("bundles"));
     let destination = match (&args.output, &cache) {
@@ -47,7 +68,7 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     let seconds = started.elapsed().as_secs_f64();
     let size: u64 = manifest.sections.iter().map(|section| section.bytes).sum();
     let value = json!({
-        "bundle": path, "id": manifest.id, "target": manifest.target, "dtype": manifest.dtype,
+        "bundle": path, "id": manifest.id, "targets": manifest.targets, "dtype": manifest.dtype,
         "kernels": plan.kernels.len(), "launches": plan.steps.len(), "bytes": size, "seconds": seconds,
     });
     output.result(&value, || {
@@ -58,6 +79,25 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
             bytes(size)
         )
     })
+}
+
+/// A stage of the GPU back end, kernel by kernel.
+fn emit_gpu(stage: EmitArg, plan: &Plan, targets: &[Target], output: &Output) -> Result<()> {
+    let [target] = targets else {
+        let found = targets.len();
+        return Err(UsageError(
+            format!("--emit {stage:?} wants one GPU target, found {found}; use --target sm_80")
+                .to_lowercase(),
+        )
+        .into());
+    };
+    let (name, stage) = match stage {
+        EmitArg::Mlir => ("mlir", gpu::Stage::Mlir),
+        EmitArg::Llvm => ("llvm", gpu::Stage::Llvm),
+        _ => ("ptx", gpu::Stage::Ptx),
+    };
+    let text = gpu::emit(plan, *target, stage)?;
+    output.result(&json!({ name: text }), || text.clone()).context("printing the stage")
 }
 
 fn emit(stage: EmitArg, checkpoint: &Checkpoint, dtype: sinter_ir::DType, output: &Output) -> Result<()> {
@@ -75,9 +115,7 @@ fn emit(stage: EmitArg, checkpoint: &Checkpoint, dtype: sinter_ir::DType, output
             let tiles: Vec<_> = compiled()?.plan.kernels.values().map(ToString::to_string).collect();
             ("tile", tiles.join("\n"))
         }
-        EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => {
-            bail!("the GPU back end is not built into this version; --emit takes graph, fused, plan or tile")
-        }
+        EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => bail!("a stage of the GPU back end has no such text"),
     };
     output.result(&json!({ name: text }), || text.clone()).context("printing the stage")
 }

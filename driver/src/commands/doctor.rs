@@ -1,21 +1,13 @@
 //! `sinter doctor`: what this machine offers, and what could be better.
 
 use crate::environment::Environment;
+use crate::gpu;
 use crate::output::{Output, bytes, rows};
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use sinter_codegen_host::micro::Isa;
+use sinter_runtime::CudaInfo;
 use std::path::Path;
-
-/// Where systems keep the library of the CUDA driver.
-const CUDA: [&str; 6] = [
-    "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
-    "/usr/lib64/libcuda.so.1",
-    "/usr/lib/libcuda.so.1",
-    "/usr/lib/wsl/lib/libcuda.so.1",
-    "/usr/local/nvidia/lib64/libcuda.so.1",
-    "/usr/local/cuda/compat/libcuda.so.1",
-];
 
 pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
     let isa = Isa::detect();
@@ -25,7 +17,7 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
     let (total, free) = (memory("MemTotal"), memory("MemAvailable"));
     let hub = env.hub_cache.as_ref().map(|hub| hub.root.clone());
     let models = hub.as_deref().map_or(0, cached_models);
-    let cuda = CUDA.iter().find(|path| Path::new(path).exists());
+    let cuda = sinter_runtime::cuda_report();
     let cache = env.cache.clone();
     let writable = cache.as_deref().is_some_and(writable);
     let mut advice = Vec::new();
@@ -42,8 +34,13 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
     if free.zip(total).is_some_and(|(free, total)| free < total / 10) {
         advice.push("less than a tenth of the memory is free".into());
     }
-    if cuda.is_some() {
-        advice.push("a CUDA driver is there, but this version does not use it yet".into());
+    if cuda.driver.is_some()
+        && let Some(problem) = &cuda.problem
+    {
+        advice.push(format!("the CUDA driver cannot be used: {problem}"));
+    }
+    if !cuda.devices.is_empty() && !gpu::CAN_COMPILE {
+        advice.push(gpu::HOW_TO_COMPILE.into());
     }
     let value = json!({
         "sinter": env!("CARGO_PKG_VERSION"),
@@ -55,7 +52,10 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
         "cache_writable": writable,
         "hub_cache": hub,
         "hub_models": models,
-        "cuda_driver": cuda,
+        "cuda_driver": cuda.driver.map(|(major, minor)| format!("{major}.{minor}")),
+        "cuda_devices": cuda.devices.iter().map(device).collect::<Vec<_>>(),
+        "cuda_problem": cuda.problem,
+        "ptx_compiler": gpu::CAN_COMPILE,
         "advice": advice,
     });
     output.result(&value, || {
@@ -68,11 +68,42 @@ pub(super) fn run(env: &Environment, output: &Output) -> Result<()> {
             ("memory", format!("{}, {} free", size(total), size(free))),
             ("cache", format!("{}{}", place(cache.as_ref()), if writable { "" } else { " (not writable)" })),
             ("hub cache", format!("{}, {models} models", place(hub.as_ref()))),
-            ("CUDA driver", cuda.map_or("none".into(), |path| format!("{path} (not used yet)"))),
+            (
+                "CUDA driver",
+                match cuda.driver {
+                    Some((major, minor)) => format!("for CUDA {major}.{minor}"),
+                    None => cuda.problem.clone().unwrap_or("none".into()),
+                },
+            ),
+            ("PTX compiler", if gpu::CAN_COMPILE { "built in" } else { "not built in" }.into()),
         ]);
+        let devices: String = cuda
+            .devices
+            .iter()
+            .enumerate()
+            .map(|(at, info)| format!("cuda:{at}  {}\n", in_words(info)))
+            .collect();
         let advice: String = advice.iter().map(|line| format!("advice: {line}\n")).collect();
-        table + &advice
+        table + &devices + &advice
     })
+}
+
+fn device(info: &CudaInfo) -> Value {
+    let (major, minor) = info.capability;
+    json!({
+        "name": info.name,
+        "capability": format!("{major}.{minor}"),
+        "multiprocessors": info.multiprocessors,
+        "memory_bytes": info.memory,
+    })
+}
+
+fn in_words(info: &CudaInfo) -> String {
+    let ((major, minor), memory) = (info.capability, bytes(info.memory));
+    format!(
+        "{}, compute capability {major}.{minor}, {} multiprocessors, {memory}",
+        info.name, info.multiprocessors
+    )
 }
 
 /// A field of /proc/meminfo in bytes.

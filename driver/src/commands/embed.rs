@@ -27,8 +27,8 @@ pub(super) fn run(args: &EmbedArgs, env: &Environment, output: &Output) -> Resul
     let bar = output.progress("embedding", rows.len() as u64);
     for (ids, text) in rows.iter().zip(&texts) {
         ensure!(!ids.is_empty(), "the text {text:?} has no tokens");
-        let width = sinter_runtime::DeviceModel::width(&model);
-        vectors.push(pool(sinter_runtime::encode(&mut model, ids)?, width, &pooling));
+        let width = model.width();
+        vectors.push(pool(sinter_runtime::encode(&mut *model, ids)?, width, &pooling));
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::ExplainArgs;
+use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::output::Output;
 use crate::pipeline;
@@ -10,9 +11,9 @@ use sinter_passes::{Options, Report};
 use std::collections::BTreeSet;
 
 pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
-    pipeline::check_device(&args.build)?;
+    pipeline::check_quant(&args.build)?;
     let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let graph = checkpoint.graph(checkpoint.dtype(&args.build))?;
+    let graph = checkpoint.graph(checkpoint.dtype(&args.build, &[BuildTarget::Host]))?;
     let options = Options { proofs: args.proof, ..Options::default() };
     let mut report = sinter_passes::compile(&graph, &options)?.report;
     let Some(group) = &args.group else { return output.result(&report, || report.to_string()) };

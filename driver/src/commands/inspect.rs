@@ -1,5 +1,6 @@
 //! `sinter inspect`: what a model or a bundle holds.
 
+use super::gpu_kernels;
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::Checkpoint;
 use crate::cli::InspectArgs;
@@ -14,7 +15,7 @@ use std::path::Path;
 
 pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Result<()> {
     if bundle::is_bundle(Path::new(&args.model)) {
-        return inspect_bundle(&bundle::open(Path::new(&args.model))?, output);
+        return inspect_bundle(&bundle::open(Path::new(&args.model))?, args, output);
     }
     let checkpoint = Checkpoint::open(&args.model, env, output)?;
     let info = &checkpoint.info;
@@ -52,7 +53,7 @@ fn facts(info: &ModelInfo) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn inspect_bundle(bundle: &Bundle, output: &Output) -> Result<()> {
+fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Result<()> {
     let (manifest, plan) = (&bundle.manifest, &bundle.plan);
     let mut launches: BTreeMap<&str, usize> = BTreeMap::new();
     for step in &plan.steps {
@@ -61,32 +62,44 @@ fn inspect_bundle(bundle: &Bundle, output: &Output) -> Result<()> {
     let kv = kv_bytes_per_token(plan);
     let kernels: Vec<Value> =
         launches.iter().map(|(name, launches)| json!({ "name": name, "launches": launches })).collect();
+    let gpus: Vec<gpu_kernels::Gpu> = bundle
+        .programs
+        .iter()
+        .map(|program| gpu_kernels::describe(plan, program, args.ptxas.as_deref()))
+        .collect::<Result<_>>()?;
     let value = json!({
         "kind": "bundle",
         "id": manifest.id,
         "sinter": manifest.sinter,
-        "target": manifest.target,
+        "targets": manifest.targets,
         "dtype": manifest.dtype,
         "source": manifest.model,
         "model": manifest.info,
-        "weight_bytes": weight_bytes(plan),
+        "weight_bytes": weight_bytes(plan, manifest.weights),
         "weights": plan.weights.len(),
         "kv_bytes_per_token": kv,
         "launches": plan.steps.len(),
         "kernels": kernels,
+        "gpu": gpus,
         "files": manifest.sections,
     });
     output.result(&value, || {
         let mut table = vec![("bundle", manifest.id.clone()), ("made from", manifest.model.name.clone())];
-        table.push(("for", format!("{} in {}, sinter {}", manifest.target, manifest.dtype, manifest.sinter)));
+        table.push((
+            "for",
+            format!("{} in {}, sinter {}", manifest.targets.join(", "), manifest.dtype, manifest.sinter),
+        ));
         table.extend(facts(&manifest.info));
-        table.push(("weights", format!("{}, {}", plan.weights.len(), bytes(weight_bytes(plan)))));
+        table.push((
+            "weights",
+            format!("{}, {}", plan.weights.len(), bytes(weight_bytes(plan, manifest.weights))),
+        ));
         if kv > 0 {
             table.push(("KV cache", format!("{} a token", bytes(kv))));
         }
         table.push(("step", format!("{} launches of {} kernels", plan.steps.len(), plan.kernels.len())));
         let kernels = launches.iter().map(|(name, count)| format!("  {count:>5} × {name}\n"));
-        rows(&table) + &kernels.collect::<String>()
+        rows(&table) + &kernels.collect::<String>() + &gpus.iter().map(gpu_kernels::text).collect::<String>()
     })
 }
 

@@ -9,7 +9,7 @@ use crate::pipeline;
 use anyhow::{Result, bail};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
-use sinter_runtime::{BatchBuilder, Chunk, DeviceModel, HostModel, Rows, Session};
+use sinter_runtime::{BatchBuilder, Chunk, DeviceModel, Rows, Session};
 
 pub(super) fn run(args: &LogitsArgs, env: &Environment, output: &Output) -> Result<()> {
     let count = args.tokens.len();
@@ -28,7 +28,7 @@ pub(super) fn run(args: &LogitsArgs, env: &Environment, output: &Output) -> Resu
     }
     let mut model = program.load(count, count, false)?;
     let width = model.width();
-    let values = if program.info.decoder { decoder(args, &mut model)? } else { encoder(args, &mut model)? };
+    let values = if program.info.decoder { decoder(args, &mut *model)? } else { encoder(args, &mut *model)? };
     let name = model.result_name().to_owned();
     write(args, &name, [1, count, width], &values)?;
     let last = &values[values.len() - width..];
@@ -42,7 +42,7 @@ pub(super) fn run(args: &LogitsArgs, env: &Environment, output: &Output) -> Resu
 }
 
 /// The prompt at once or in chunks, the last tokens one by one.
-fn decoder(args: &LogitsArgs, model: &mut HostModel) -> Result<Vec<f32>> {
+fn decoder(args: &LogitsArgs, model: &mut dyn DeviceModel) -> Result<Vec<f32>> {
     if args.mask.as_ref().is_some_and(|mask| mask.contains(&0)) {
         bail!("--mask leaves out tokens, but the model is a decoder: leave them out of --tokens");
     }
@@ -56,7 +56,7 @@ fn decoder(args: &LogitsArgs, model: &mut HostModel) -> Result<Vec<f32>> {
 }
 
 /// The tokens that the mask lets through, each at its own position; the rows of the others are zero.
-fn encoder(args: &LogitsArgs, model: &mut HostModel) -> Result<Vec<f32>> {
+fn encoder(args: &LogitsArgs, model: &mut dyn DeviceModel) -> Result<Vec<f32>> {
     if args.decode > 0 || args.chunk.is_some() {
         return Err(UsageError("the model is an encoder, which has no --decode and no --chunk".into()).into());
     }

@@ -2,6 +2,7 @@
 
 mod compile;
 mod explain;
+mod gpu_kernels;
 mod inspect;
 mod verify;
 

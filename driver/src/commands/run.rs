@@ -23,7 +23,7 @@ pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<
     let params = text.generation(&args.sample);
     let mut sampler = Sampler::new(text.sampling(&args.sample)?)?;
     let mut model = program.load(ids.len().saturating_add(params.max_tokens), params.chunk, false)?;
-    let mut session = Session::new(&mut model);
+    let mut session = Session::new(&mut *model);
     let started = Instant::now();
     let mut stream = super::stream::Stream::new(&text.tokenizer, (!output.json).then_some(output));
     let generation =

@@ -1,6 +1,6 @@
 //! What must hold before a program's kernels may be launched: plan, program, weights and device belong together.
 
-use crate::WeightBytes;
+use crate::{RuntimeError, WeightBytes};
 use sinter_ir::{
     Access, Arg, GpuBucket, GpuDevice, GpuKernel, GpuLaunch, GpuParam, GpuProgram, Plan, TileParam,
     gpu_weight_bytes,
@@ -12,7 +12,7 @@ const MAX_THREADS: u32 = 1024;
 const MAX_CLUSTER: u32 = 8;
 
 /// All checks of what the plan alone cannot say.
-pub(super) fn check(plan: &Plan, program: &GpuProgram, weights: &[WeightBytes]) -> Result<(), String> {
+pub(super) fn check(plan: &Plan, program: &GpuProgram) -> Result<(), String> {
     for kernel in &program.kernels {
         self::kernel(kernel, program).map_err(|reason| format!("the kernel {}: {reason}", kernel.name))?;
     }
@@ -24,7 +24,7 @@ pub(super) fn check(plan: &Plan, program: &GpuProgram, weights: &[WeightBytes]) 
         }
         order(plan, &bucket.launches).map_err(place)?;
     }
-    self::weights(plan, weights)
+    Ok(())
 }
 
 /// A device runs a program if its capability is the target's.
@@ -134,18 +134,16 @@ fn tensor(arg: Arg) -> Option<(u8, u32)> {
     }
 }
 
-fn weights(plan: &Plan, weights: &[WeightBytes]) -> Result<(), String> {
-    if weights.len() != plan.weights.len() {
-        return Err(format!("{} weights for a plan of {}", weights.len(), plan.weights.len()));
+/// A weight has the bytes that its definition takes on a GPU.
+pub(super) fn weight(plan: &Plan, at: usize, weight: &WeightBytes) -> Result<(), RuntimeError> {
+    let (id, def) =
+        plan.weights.iter().nth(at).ok_or_else(|| RuntimeError::Load(format!("there is no w{at}")))?;
+    let (found, wanted) = (weight.bytes().len() as u64, gpu_weight_bytes(&def.ty, def.layout));
+    if wanted == Some(found) {
+        return Ok(());
     }
-    for (weight, (id, def)) in weights.iter().zip(plan.weights.iter()) {
-        let (found, wanted) = (weight.bytes().len() as u64, gpu_weight_bytes(&def.ty, def.layout));
-        if wanted != Some(found) {
-            let wanted = wanted.map_or("a constant shape".into(), |bytes| format!("{bytes} bytes"));
-            return Err(format!("{id}, {} on a GPU, has {found} bytes, wanted {wanted}", def.ty));
-        }
-    }
-    Ok(())
+    let wanted = wanted.map_or("a constant shape".into(), |bytes| format!("{bytes} bytes"));
+    Err(RuntimeError::Load(format!("{id}, {} on a GPU, has {found} bytes, wanted {wanted}", def.ty)))
 }
 
 /// The parameters and arguments of a launch, step by step.

@@ -11,5 +11,5 @@ mod recordings;
 
 mod model;
 
-pub use model::{GpuConfig, GpuModel};
+pub use model::{GpuConfig, GpuModel, WeightSource};
 pub use place::GpuMemoryPlan;

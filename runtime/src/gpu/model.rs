@@ -19,6 +19,9 @@ pub struct GpuConfig {
     pub profile: bool,
 }
 
+/// Gives a weight of a plan by its position.
+pub type WeightSource<'w> = &'w dyn Fn(usize) -> Result<WeightBytes, RuntimeError>;
+
 /// A model on a GPU.
 pub struct GpuModel {
     plan: Arc<Plan>,
@@ -60,20 +63,21 @@ struct Blocks {
 
 impl GpuModel {
     /// Checks that plan, program, weights and device belong together, loads the kernels and sets the memory aside.
-    /// Weights stand in the order of the plan's and lie as in GPU memory; they are not needed any more afterwards.
+    /// `weight` gives the plan's weights by their position, as they lie in GPU memory; it is asked for one after the
+    /// other, so that none need be there before it is copied.
     ///
     /// # Errors
     /// If something does not belong together, a kernel is not accepted, or the device's memory does not suffice.
     pub fn new(
         plan: Arc<Plan>,
         program: Arc<GpuProgram>,
-        weights: &[WeightBytes],
+        weight: WeightSource<'_>,
         device: Box<dyn GpuDevice>,
         config: GpuConfig,
     ) -> Result<Self, RuntimeError> {
         let checked = load::check(&plan)?;
         check::device(&*device, &program).map_err(RuntimeError::Load)?;
-        check::check(&plan, &program, weights).map_err(RuntimeError::Load)?;
+        check::check(&plan, &program).map_err(RuntimeError::Load)?;
         let time = |kernel: &GpuKernel| KernelTime { name: kernel.name.clone(), launches: 0, nanos: 0 };
         let mut model = Self {
             check: BatchCheck::new(config.limits, !plan.states.is_empty()),
@@ -91,7 +95,7 @@ impl GpuModel {
             device,
         };
         model.load_kernels()?;
-        model.set_aside(weights)?;
+        model.set_aside(weight)?;
         model.device.synchronize()?;
         Ok(model)
     }
@@ -109,12 +113,14 @@ impl GpuModel {
     }
 
     /// Takes the memory for the largest step, weights first.
-    fn set_aside(&mut self, weights: &[WeightBytes]) -> Result<(), RuntimeError> {
+    fn set_aside(&mut self, weight: WeightSource<'_>) -> Result<(), RuntimeError> {
         for (at, first) in gpu_twins(&self.plan).into_iter().enumerate() {
             let place = if first < at {
                 self.blocks.weights[first]
             } else {
-                upload(&mut *self.device, &weights[at])?
+                let bytes = weight(at)?;
+                check::weight(&self.plan, at, &bytes)?;
+                upload(&mut *self.device, &bytes)?
             };
             self.blocks.weights.push(place);
         }

@@ -61,6 +61,8 @@ pub struct Assembler {
     target: Target,
     machine: TargetMachine,
     complaints: Rc<RefCell<Vec<String>>>,
+    /// The stages of every kernel, if they are wanted.
+    kept: Option<RefCell<Vec<(String, Stages)>>>,
 }
 
 #[allow(unsafe_code, reason = "the registration is written in C++, for MLIR has no C interface for it")]
@@ -101,7 +103,18 @@ impl Assembler {
                 CodeModel::Default,
             )
             .ok_or_else(|| llvm("LLVM has no such target".into()))?;
-        Ok(Self { context, target, machine, complaints })
+        Ok(Self { context, target, machine, complaints, kept: None })
+    }
+
+    /// The same assembler, which keeps the stages of every kernel for dumps.
+    pub fn keeping_stages(mut self) -> Self {
+        self.kept = Some(RefCell::default());
+        self
+    }
+
+    /// The stages that were kept, with the kernels' names.
+    pub fn kept_stages(self) -> Vec<(String, Stages)> {
+        self.kept.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// What is assembled for.
@@ -112,23 +125,16 @@ impl Assembler {
     /// The kernel with this outside and this body.
     pub fn kernel(&self, entry: &Entry, body: impl for<'k> FnOnce(K<'k>)) -> Result<Assembled, Error> {
         let (module, shared_bytes) = self.module(entry, body)?;
+        let mlir = self.kept.as_ref().map(|_| module.as_operation().to_string());
         self.optimised(entry, &module, |module| {
             let ptx = self.machine.write_to_memory_buffer(module, FileType::Assembly);
             let ptx = ptx.map_err(|error| error.to_string())?;
             let ptx = String::from_utf8_lossy(ptx.as_slice()).trim_end_matches('\0').to_string();
+            if let (Some(kept), Some(mlir)) = (&self.kept, mlir) {
+                let stages = Stages { mlir, llvm: module.print_to_string().to_string(), ptx: ptx.clone() };
+                kept.borrow_mut().push((entry.name.clone(), stages));
+            }
             Ok(Assembled { ptx, shared_bytes })
-        })
-    }
-
-    /// All stages of the same, for dumps.
-    pub fn stages(&self, entry: &Entry, body: impl for<'k> FnOnce(K<'k>)) -> Result<Stages, Error> {
-        let (module, _) = self.module(entry, body)?;
-        let mlir = module.as_operation().to_string();
-        self.optimised(entry, &module, |module| {
-            let ptx = self.machine.write_to_memory_buffer(module, FileType::Assembly);
-            let ptx = ptx.map_err(|error| error.to_string())?;
-            let ptx = String::from_utf8_lossy(ptx.as_slice()).trim_end_matches('\0').to_string();
-            Ok(Stages { mlir, llvm: module.print_to_string().to_string(), ptx })
         })
     }
 

@@ -36,7 +36,7 @@ mod memory;
 mod ptx;
 mod value;
 
-pub use assemble::{Assembled, Assembler, Entry};
+pub use assemble::{Assembled, Assembler, Entry, Stages};
 pub use body::{Body, K};
 pub use flow::Carry;
 pub use memory::{Cache, Vector};
