@@ -108,6 +108,7 @@ impl VirtualGpu {
             dynamic_shared: shape.shared_bytes,
             params,
             tensor_maps,
+            device: self.target,
             serial: self.serial,
             workers: self.workers,
         };

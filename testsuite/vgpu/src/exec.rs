@@ -5,14 +5,18 @@ mod banks;
 mod barrier;
 mod block;
 mod clock;
+mod copies;
 mod decode;
 mod flow;
 mod grid;
 mod memory;
 mod op;
+mod phases;
+mod products;
 mod program;
 mod shuffle;
 mod special;
+mod tensor;
 mod warp;
 
 pub(crate) use decode::decode;

@@ -6,6 +6,7 @@
 //! qualifiers combine freely. A mnemonic without a row is refused.
 
 mod convert;
+pub(crate) mod copies;
 mod float;
 mod half_pairs;
 mod integer;
@@ -13,6 +14,7 @@ mod lanes;
 mod logic;
 pub(crate) mod memory;
 mod synchronise;
+pub(crate) mod tensor;
 
 pub use lanes::{D, LANES, W};
 pub(crate) use lanes::{lanes1, lanes2, lanes3, mask2};
@@ -90,6 +92,8 @@ pub fn table() -> &'static [Form] {
         rows.extend(half_pairs::rows());
         rows.extend(convert::rows());
         rows.extend(synchronise::rows());
+        rows.extend(tensor::rows());
+        rows.extend(copies::rows());
         rows
     })
 }

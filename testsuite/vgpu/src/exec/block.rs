@@ -3,8 +3,11 @@
 use super::arithmetic;
 use super::barrier::Barrier;
 use super::clock::Clock;
+use super::copies::Copies;
 use super::grid::Launch;
 use super::op::{Inst, Op};
+use super::phases::Phased;
+use super::products::Products;
 use super::program::Program;
 use super::warp::{State, Warp};
 use crate::counters::Counters;
@@ -23,6 +26,8 @@ pub(super) struct Block {
     pub(super) barriers: Vec<Barrier>,
     /// Clocks of words of shared memory that warps use to tell one another something.
     words: BTreeMap<u32, Clock>,
+    /// The mbarriers by address.
+    pub(super) phased: BTreeMap<u32, Phased>,
 }
 
 impl Block {
@@ -53,6 +58,10 @@ pub(super) struct Machine<'l> {
     pub(super) first: u32,
     /// Warps that have not ended, by block.
     pub(super) running: Vec<u32>,
+    /// Matrix products under way, by warp.
+    pub(super) products: Vec<Products>,
+    /// Asynchronous copies under way.
+    pub(super) copies: Copies,
 }
 
 /// What a warp does after an instruction.
@@ -82,6 +91,7 @@ impl<'l> Cluster<'l> {
             shared: Shared::new(launch.shared_bytes, agents),
             barriers: (0..16).map(|_| Barrier::new(agents)).collect(),
             words: BTreeMap::new(),
+            phased: BTreeMap::new(),
         };
         let machine = Machine {
             launch,
@@ -93,6 +103,8 @@ impl<'l> Cluster<'l> {
             progress: 0,
             first: 0,
             running: vec![0; size],
+            products: Vec::new(),
+            copies: Copies::default(),
         };
         let warps = (0..size * warps).map(|at| Warp::new(program, at / warps, at % warps, at, agents));
         Cluster { machine, warps: warps.collect() }
@@ -118,8 +130,9 @@ impl<'l> Cluster<'l> {
                 ran |= warp.state != State::Spinning;
                 spun |= warp.state == State::Spinning;
             }
+            self.machine.end_transfers()?;
             if self.warps.iter().all(|warp| warp.state == State::Done) {
-                return Ok(());
+                return self.machine.check_stores();
             }
             let moved = ran || self.machine.progress != before;
             idle = if moved { 0 } else { idle + 1 };
@@ -136,11 +149,14 @@ impl<'l> Cluster<'l> {
         for block in &mut machine.blocks {
             block.shared.reset();
             block.words.clear();
+            block.phased.clear();
             for barrier in &mut block.barriers {
                 barrier.reset();
             }
         }
         machine.running.fill(warps);
+        machine.products = self.warps.iter().map(|_| Products::default()).collect();
+        machine.copies = Copies::new(self.warps.len(), machine.launch.agents());
         for warp in &mut self.warps {
             let lanes = machine.launch.threads - 32 * warp.index as u32;
             warp.reset(machine.program, lanes);
@@ -197,7 +213,11 @@ impl Machine<'_> {
                 warp.state = State::Ready;
                 true
             }
-            State::Phase(..) | State::Cluster(_) | State::Done => false,
+            State::Phase(block, address, phase) => {
+                let over = |phased: &Phased| phased.phase() != phase;
+                self.blocks[block].phased.get(&address).is_none_or(over)
+            }
+            State::Cluster(_) | State::Done => false,
         }
     }
 
@@ -219,7 +239,7 @@ impl Machine<'_> {
                     warp.pc += 1;
                     return Ok(());
                 }
-                Err(wrong) => return Err(self.fault(warp, wrong)),
+                Err(wrong) => return Err(self.fault(warp, self.explain(warp, wrong))),
             }
         }
         Ok(())
@@ -259,7 +279,12 @@ impl Machine<'_> {
             Op::Barrier(aligned) => return self.barrier(warp, inst, lanes, *aligned),
             Op::BarrierArrive => return self.barrier_arrive(warp, inst, lanes),
             Op::Fence | Op::Nothing => {}
-            Op::ProxyFence => warp.clock.fence(warp.agent),
+            Op::ProxyFence => {
+                warp.clock.fence(warp.agent);
+                self.show_barriers(warp);
+            }
+            Op::Tensor(tensor) => return self.tensor(warp, inst, *tensor, lanes),
+            Op::Async(form) => return self.copy(warp, inst, *form, lanes),
             Op::Sleep => {
                 warp.state = State::Spinning;
                 return Ok(Then::Yield);
@@ -273,6 +298,19 @@ impl Machine<'_> {
             _ => return Err(Wrong::warp("the instruction is known and not wired")),
         }
         Ok(Then::Next)
+    }
+
+    /// A fault of what runs beside the warps.
+    #[cold]
+    pub(super) fn fault_at(&self, line: u32, block: usize, what: String) -> Box<Fault> {
+        Box::new(Fault {
+            kernel: self.program.name.clone(),
+            line,
+            text: self.program.line(line).into(),
+            block: self.first + block as u32,
+            thread: None,
+            what,
+        })
     }
 
     /// A fault with its place.

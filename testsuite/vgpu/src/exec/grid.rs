@@ -5,7 +5,7 @@ use super::program::Program;
 use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::memory::{GlobalMemory, MOST_AGENTS};
-use sinter_ir::TensorMap;
+use sinter_ir::{Target, TensorMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -28,6 +28,8 @@ pub struct Launch {
     pub params: Vec<u8>,
     /// Tensor maps among them, by place.
     pub tensor_maps: Vec<(u32, TensorMap)>,
+    /// The generation of the device.
+    pub device: Target,
     /// A number that no other launch has.
     pub serial: u32,
     /// Threads of this machine that work on it.

@@ -1,6 +1,8 @@
 //! Operations: what a row of the table of forms does, ready to run.
 
+use crate::forms::copies::Async;
 use crate::forms::memory::{Access, Atomic};
+use crate::forms::tensor::Tensor;
 use crate::forms::{D, W};
 
 /// An operation. Those with a function do all lanes at once; the lanes that take no part keep their old result.
@@ -92,6 +94,10 @@ pub enum Op {
     Fence,
     /// `fence.proxy.async`
     ProxyFence,
+    /// `mma.sync`, `wgmma` and the matrix loads and stores.
+    Tensor(Tensor),
+    /// Asynchronous copies and mbarriers.
+    Async(Async),
     /// `nanosleep`
     Sleep,
 }

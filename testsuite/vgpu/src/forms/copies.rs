@@ -6,15 +6,15 @@ use crate::exec::Op;
 
 /// An instruction of the asynchronous copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Copy {
+pub enum Async {
     /// `cp.async`: to, from, size, and maybe how many bytes are really there.
-    Async,
+    Small,
     /// `cp.async.commit_group`
-    AsyncCommit,
+    SmallCommit,
     /// `cp.async.wait_group`, `cp.async.wait_all`
-    AsyncWait,
+    SmallWait,
     /// `cp.async.mbarrier.arrive`; without `.noinc` the barrier first expects one more.
-    AsyncArrive {
+    SmallArrive {
         /// `.noinc`
         counted: bool,
     },
@@ -28,11 +28,10 @@ pub enum Copy {
     TensorStore(u8),
     /// `cp.async.bulk.commit_group`
     BulkCommit,
-    /// `cp.async.bulk.wait_group`; with `.read` it waits only until the sources are read.
-    BulkWait {
-        /// `.read`
-        read: bool,
-    },
+    /// `cp.async.bulk.wait_group`; with `.read` or without: what is written is not asked for in the same kernel.
+    BulkWait,
+    /// `fence.mbarrier_init`: copies may use the mbarriers that were made.
+    ShowBarriers,
     /// An instruction on an mbarrier.
     Barrier(Barrier),
 }
@@ -70,8 +69,8 @@ pub(super) fn rows() -> Vec<Form> {
     rows
 }
 
-fn row(pattern: &'static str, signature: &'static str, copy: Copy) -> Form {
-    form(Class::Copy, pattern, signature, Op::Copy(copy))
+fn row(pattern: &'static str, signature: &'static str, copy: Async) -> Form {
+    form(Class::Copy, pattern, signature, Op::Async(copy))
 }
 
 fn small_copies() -> Vec<Form> {
@@ -79,13 +78,17 @@ fn small_copies() -> Vec<Form> {
         row(
             "cp.async.{ca,cg}.{shared,shared::cta}.global{,.L2::64B,.L2::128B,.L2::256B}",
             ">aaw >aaww",
-            Copy::Async,
+            Async::Small,
         ),
-        row("cp.async.commit_group", ">", Copy::AsyncCommit),
-        row("cp.async.wait_group", ">w", Copy::AsyncWait),
-        row("cp.async.wait_all", ">", Copy::AsyncWait),
-        row("cp.async.mbarrier.arrive.{shared,shared::cta}.b64", ">a", Copy::AsyncArrive { counted: false }),
-        row("cp.async.mbarrier.arrive.noinc.{shared,shared::cta}.b64", ">a", Copy::AsyncArrive { counted: true }),
+        row("cp.async.commit_group", ">", Async::SmallCommit),
+        row("cp.async.wait_group", ">w", Async::SmallWait),
+        row("cp.async.wait_all", ">", Async::SmallWait),
+        row("cp.async.mbarrier.arrive.{shared,shared::cta}.b64", ">a", Async::SmallArrive { counted: false }),
+        row(
+            "cp.async.mbarrier.arrive.noinc.{shared,shared::cta}.b64",
+            ">a",
+            Async::SmallArrive { counted: true },
+        ),
     ]
 }
 
@@ -94,12 +97,11 @@ fn bulk_copies() -> Vec<Form> {
         row(
             "cp.async.bulk.{shared::cluster,shared::cta}.global.mbarrier::complete_tx::bytes{,.L2::cache_hint}",
             ">aawa >aawad",
-            Copy::BulkLoad,
+            Async::BulkLoad,
         ),
-        row("cp.async.bulk.global.shared::cta.bulk_group{,.L2::cache_hint}", ">aaw >aawd", Copy::BulkStore),
-        row("cp.async.bulk.commit_group", ">", Copy::BulkCommit),
-        row("cp.async.bulk.wait_group", ">w", Copy::BulkWait { read: false }),
-        row("cp.async.bulk.wait_group.read", ">w", Copy::BulkWait { read: true }),
+        row("cp.async.bulk.global.shared::cta.bulk_group{,.L2::cache_hint}", ">aaw >aawd", Async::BulkStore),
+        row("cp.async.bulk.commit_group", ">", Async::BulkCommit),
+        row("cp.async.bulk.wait_group{,.read}", ">w", Async::BulkWait),
     ]
 }
 
@@ -119,16 +121,19 @@ macro_rules! ranks {
 
 fn tensor_copies() -> Vec<Form> {
     let both = ranks!(1 2 3 4 5).into_iter().flat_map(|(rank, load, store)| {
-        [row(load, ">aAa >aAad", Copy::TensorLoad(rank)), row(store, ">Aa >Aad", Copy::TensorStore(rank))]
+        [row(load, ">aAa >aAad", Async::TensorLoad(rank)), row(store, ">Aa >Aad", Async::TensorStore(rank))]
     });
     both.collect()
 }
 
 fn barriers() -> Vec<Form> {
     let row = |pattern, signature, barrier| {
-        form(Class::Synchronise, pattern, signature, Op::Copy(Copy::Barrier(barrier)))
+        form(Class::Synchronise, pattern, signature, Op::Async(Async::Barrier(barrier)))
     };
+    let proxy = "fence.proxy.async{,.global,.shared::cta,.shared::cluster}";
     vec![
+        form(Class::Synchronise, proxy, ">", Op::ProxyFence),
+        form(Class::Synchronise, "fence.mbarrier_init.release.cluster", ">", Op::Async(Async::ShowBarriers)),
         row("mbarrier.init.{shared,shared::cta}.b64", ">aw", Barrier::Init),
         row("mbarrier.inval.{shared,shared::cta}.b64", ">a", Barrier::Invalidate),
         row(
@@ -136,7 +141,11 @@ fn barriers() -> Vec<Form> {
             "da daw",
             Barrier::Arrive,
         ),
-        row("mbarrier.arrive.noComplete{,.release.cta}.{shared,shared::cta}.b64", "daw", Barrier::ArriveNoComplete),
+        row(
+            "mbarrier.arrive.noComplete{,.release.cta}.{shared,shared::cta}.b64",
+            "daw",
+            Barrier::ArriveNoComplete,
+        ),
         row(
             "mbarrier.arrive_drop{,.release.cta,.release.cluster}.{shared,shared::cta,shared::cluster}.b64",
             "da daw",

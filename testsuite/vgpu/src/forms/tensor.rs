@@ -49,9 +49,9 @@ fn mma() -> Vec<Form> {
         (32, Format::E5m2, Format::E5m2, "mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e5m2.f32"),
     ];
     let row = |pattern, tensor| form(Class::Tensor, pattern, "vvvv", Op::Tensor(tensor));
-    let floats = shapes.into_iter().filter_map(|(k, a, b, pattern)| {
-        MmaForm::new(k, a, b).map(|shape| row(pattern, Tensor::Mma(shape)))
-    });
+    let floats = shapes
+        .into_iter()
+        .filter_map(|(k, a, b, pattern)| MmaForm::new(k, a, b).map(|shape| row(pattern, Tensor::Mma(shape))));
     let mut rows: Vec<Form> = floats.collect();
     let integers = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32";
     let saturated = "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32";
@@ -67,15 +67,39 @@ fn matrices() -> Vec<Form> {
         row("ldmatrix.sync.aligned.m8n8.x1.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(1, false)),
         row("ldmatrix.sync.aligned.m8n8.x2.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(2, false)),
         row("ldmatrix.sync.aligned.m8n8.x4.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(4, false)),
-        row("ldmatrix.sync.aligned.m8n8.x1.trans.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(1, true)),
-        row("ldmatrix.sync.aligned.m8n8.x2.trans.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(2, true)),
-        row("ldmatrix.sync.aligned.m8n8.x4.trans.{shared,shared::cta}.b16", load, Tensor::LoadMatrix(4, true)),
+        row(
+            "ldmatrix.sync.aligned.m8n8.x1.trans.{shared,shared::cta}.b16",
+            load,
+            Tensor::LoadMatrix(1, true),
+        ),
+        row(
+            "ldmatrix.sync.aligned.m8n8.x2.trans.{shared,shared::cta}.b16",
+            load,
+            Tensor::LoadMatrix(2, true),
+        ),
+        row(
+            "ldmatrix.sync.aligned.m8n8.x4.trans.{shared,shared::cta}.b16",
+            load,
+            Tensor::LoadMatrix(4, true),
+        ),
         row("stmatrix.sync.aligned.m8n8.x1.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(1, false)),
         row("stmatrix.sync.aligned.m8n8.x2.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(2, false)),
         row("stmatrix.sync.aligned.m8n8.x4.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(4, false)),
-        row("stmatrix.sync.aligned.m8n8.x1.trans.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(1, true)),
-        row("stmatrix.sync.aligned.m8n8.x2.trans.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(2, true)),
-        row("stmatrix.sync.aligned.m8n8.x4.trans.{shared,shared::cta}.b16", store, Tensor::StoreMatrix(4, true)),
+        row(
+            "stmatrix.sync.aligned.m8n8.x1.trans.{shared,shared::cta}.b16",
+            store,
+            Tensor::StoreMatrix(1, true),
+        ),
+        row(
+            "stmatrix.sync.aligned.m8n8.x2.trans.{shared,shared::cta}.b16",
+            store,
+            Tensor::StoreMatrix(2, true),
+        ),
+        row(
+            "stmatrix.sync.aligned.m8n8.x4.trans.{shared,shared::cta}.b16",
+            store,
+            Tensor::StoreMatrix(4, true),
+        ),
     ]
 }
 
