@@ -3,6 +3,7 @@
 use super::arithmetic;
 use super::barrier::Barrier;
 use super::clock::Clock;
+use super::cluster::ClusterBarrier;
 use super::copies::Copies;
 use super::grid::Launch;
 use super::op::{Inst, Op};
@@ -58,6 +59,8 @@ pub(super) struct Machine<'l> {
     pub(super) first: u32,
     /// Warps that have not ended, by block.
     pub(super) running: Vec<u32>,
+    /// The barrier of the cluster.
+    pub(super) cluster: ClusterBarrier,
     /// Matrix products under way, by warp.
     pub(super) products: Vec<Products>,
     /// Asynchronous copies under way.
@@ -103,6 +106,7 @@ impl<'l> Cluster<'l> {
             progress: 0,
             first: 0,
             running: vec![0; size],
+            cluster: ClusterBarrier::new(agents),
             products: Vec::new(),
             copies: Copies::default(),
         };
@@ -155,6 +159,7 @@ impl<'l> Cluster<'l> {
             }
         }
         machine.running.fill(warps);
+        machine.cluster = ClusterBarrier::new(machine.launch.agents());
         machine.products = self.warps.iter().map(|_| Products::default()).collect();
         machine.copies = Copies::new(self.warps.len(), machine.launch.agents());
         for warp in &mut self.warps {
@@ -175,7 +180,7 @@ impl<'l> Cluster<'l> {
                 "warp {} of block {} {}, PTX line {}",
                 warp.index,
                 warp.block,
-                wait(warp),
+                self.wait(warp),
                 inst.line
             ));
         }
@@ -184,17 +189,21 @@ impl<'l> Cluster<'l> {
         let first = self.warps.iter().find(|warp| warp.state != State::Done).unwrap_or(&self.warps[0]);
         self.machine.fault(first, Wrong::warp(what))
     }
-}
 
-/// What a warp waits for, in words.
-fn wait(warp: &Warp) -> String {
-    match warp.state {
-        State::Barrier(id, _) => format!("at barrier {id}"),
-        State::Phase(block, address, phases) => {
-            format!("for the mbarrier {address:#x} of block {block} after {phases} phases")
+    /// What a warp waits for, in words.
+    fn wait(&self, warp: &Warp) -> String {
+        match warp.state {
+            State::Barrier(id, _) => format!("at barrier {id}"),
+            State::Phase(block, address, phase) => {
+                let phased = self.machine.blocks[block].phased.get(&address);
+                let lacks = phased.map_or("its start".into(), Phased::lacks);
+                format!(
+                    "for the mbarrier {address:#x} of block {block} in phase {phase}, which lacks {lacks}"
+                )
+            }
+            State::Cluster(_) => "for the cluster".into(),
+            _ => "spinning".into(),
         }
-        State::Cluster(_) => "for the cluster".into(),
-        _ => "spinning".into(),
     }
 }
 
@@ -217,7 +226,8 @@ impl Machine<'_> {
                 let over = |phased: &Phased| phased.phase() != phase;
                 self.blocks[block].phased.get(&address).is_none_or(over)
             }
-            State::Cluster(_) | State::Done => false,
+            State::Cluster(generation) => self.cluster.generation != generation,
+            State::Done => false,
         }
     }
 
@@ -295,6 +305,9 @@ impl Machine<'_> {
                 return Ok(Then::Stay);
             }
             Op::Trap => return Err(Wrong::of(lanes.trailing_zeros() as usize, "the kernel traps")),
+            Op::ClusterArrive { releases } => return self.cluster_arrive(warp, *releases, lanes),
+            Op::ClusterWait => return self.cluster_wait(warp, lanes),
+            Op::Policy => self.policy(warp, inst, lanes),
             _ => return Err(Wrong::warp("the instruction is known and not wired")),
         }
         Ok(Then::Next)

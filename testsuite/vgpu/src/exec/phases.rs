@@ -32,6 +32,11 @@ impl Phased {
         self.object.phase()
     }
 
+    /// What the phase still waits for, in words.
+    pub(super) fn lacks(&self) -> String {
+        format!("{} arrivals and {} bytes", self.object.pending(), self.object.transactions())
+    }
+
     /// Bytes of a copy by an agent have come, at a time of its own.
     pub(super) fn complete(&mut self, agent: usize, time: u32, bytes: u32) -> Result<(), String> {
         self.arriving.seen[agent] = self.arriving.seen[agent].max(time);

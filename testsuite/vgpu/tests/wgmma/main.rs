@@ -124,3 +124,92 @@ fn the_product_is_that_of_the_tensor_cores() {
 fn what_lies_outside_the_tensor_counts_as_zero() {
     check(TILE, 2 * DEPTH + 8);
 }
+
+/// What is said of the kernel with a piece of its text replaced everywhere; it must be there.
+fn fault(replace: &[(&str, &str)], k: usize) -> String {
+    let mut text = GEMM.to_string();
+    for (from, to) in replace {
+        assert!(text.contains(from), "{from} is not in the kernel");
+        text = text.replace(from, to);
+    }
+    match run(&text, TILE, k) {
+        Err(GpuError::Kernel { reason, .. }) => reason,
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("nothing was found"),
+    }
+}
+
+#[test]
+fn an_accumulator_that_is_read_too_early_is_found() {
+    let found = fault(&[("wgmma.wait_group.sync.aligned \t0;", "")], DEPTH);
+    assert!(found.starts_with("an accumulator of the wgmma of PTX line 2"), "{found}");
+    assert!(found.contains("no wgmma.wait_group stands between; at PTX line 26"), "{found}");
+    // One group may stay under way: then it is the last one that is read too early.
+    let found =
+        fault(&[("wgmma.wait_group.sync.aligned \t0;", "wgmma.wait_group.sync.aligned \t1;")], 2 * DEPTH);
+    assert!(found.contains("no wgmma.wait_group stands between"), "{found}");
+}
+
+#[test]
+fn a_stage_that_is_filled_again_too_early_is_found() {
+    // The consumer gives the stage back before its products are known to be done.
+    let found =
+        fault(&[("wgmma.wait_group.sync.aligned \t0;", "wgmma.wait_group.sync.aligned \t1;")], 9 * DEPTH);
+    assert!(
+        found.starts_with("race: shared address") && found.contains("cp.async.bulk.tensor.2d"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_missing_wgmma_fence_is_found() {
+    let found = fault(&[("wgmma.fence.sync.aligned;", "")], DEPTH);
+    assert!(found.starts_with("a wgmma without a wgmma.fence before it"), "{found}");
+    let found = fault(
+        &[("wgmma.fence.sync.aligned;", "wgmma.fence.sync.aligned; mov.b32 %r134, 0f3f800000;")],
+        DEPTH,
+    );
+    assert!(found.starts_with("a register of a wgmma was written after the last wgmma.fence"), "{found}");
+}
+
+#[test]
+fn an_mbarrier_that_copies_cannot_see_is_found() {
+    let found =
+        fault(&[("fence.mbarrier_init.release.cluster;", ""), ("fence.proxy.async.shared::cta;", "")], DEPTH);
+    assert!(found.starts_with("an mbarrier is used by a copy, and neither"), "{found}");
+    let found = fault(&[("bar.sync \t0;", "")], DEPTH);
+    assert!(found.contains("race") || found.contains("no mbarrier was made"), "{found}");
+}
+
+#[test]
+fn a_wait_with_the_wrong_parity_is_a_deadlock() {
+    // The producer waits for the first phase of a barrier at which nobody arrives before it.
+    let found = fault(&[("[%rd5], %r10;", "[%rd5], 0;")], DEPTH);
+    assert!(found.starts_with("deadlock"), "{found}");
+    assert!(found.contains("for the mbarrier"), "{found}");
+    // The consumer does not wait at all: the tile is still on its way.
+    let found = fault(&[("[%rd6], %r12;", "[%rd6], 1;")], DEPTH);
+    assert!(found.contains("was not waited for") || found.contains("was never written"), "{found}");
+}
+
+#[test]
+fn a_wrong_count_of_bytes_is_a_deadlock() {
+    for wrong in ["32752", "32784"] {
+        let found = fault(&[("mov.b32 \t%r68, 32768;", &format!("mov.b32 \t%r68, {wrong};"))], DEPTH);
+        assert!(found.starts_with("deadlock"), "{found}");
+        let bytes = if wrong == "32752" { "-16 bytes" } else { "16 bytes" };
+        assert!(found.contains(bytes), "{found}");
+    }
+}
+
+#[test]
+fn an_arrival_too_many_is_found() {
+    let found = fault(&[("mov.b32 \t%r19, 1;", "mov.b32 \t%r19, 3;")], DEPTH);
+    assert!(found.contains("arrive at an mbarrier whose phase waits for"), "{found}");
+}
+
+#[test]
+fn a_descriptor_that_is_not_understood_is_found() {
+    let found = fault(&[("%rd27, 4611686293305360384;", "%rd27, 4611686293305376768;")], DEPTH);
+    assert!(found.contains("bits set that are reserved"), "{found}");
+}
