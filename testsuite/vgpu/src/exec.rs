@@ -5,6 +5,7 @@ mod banks;
 mod barrier;
 mod block;
 mod clock;
+mod cluster;
 mod copies;
 mod decode;
 mod flow;
@@ -21,5 +22,5 @@ mod warp;
 
 pub(crate) use decode::decode;
 pub use grid::{Launch, run};
-pub use op::{Op, Shuffle, Vote};
+pub use op::{Op, Vote};
 pub use program::Program;

@@ -5,6 +5,7 @@
 //! registers of 16, 32 and 64 bits, `p` a predicate. Loads, stores and the like are rows of [`memory`], since their
 //! qualifiers combine freely. A mnemonic without a row is refused.
 
+mod cluster;
 mod convert;
 pub(crate) mod copies;
 mod float;
@@ -94,8 +95,22 @@ pub fn table() -> &'static [Form] {
         rows.extend(synchronise::rows());
         rows.extend(tensor::rows());
         rows.extend(copies::rows());
+        rows.extend(cluster::rows());
         rows
     })
+}
+
+/// All forms in words, one a line, for the documentation.
+pub fn known() -> Vec<String> {
+    let free = [
+        "bra{,.uni} label".to_string(),
+        memory::access_grammar(),
+        memory::atomic_grammar().to_string(),
+        "shfl.sync.{up,down,bfly,idx}.b32 w|p, w, w, w, w".to_string(),
+        "mov.{b32,b64} between a register and a vector of its parts".to_string(),
+    ];
+    let row = |row: &Form| format!("{} {}", row.pattern, row.signature);
+    free.into_iter().chain(table().iter().map(row)).collect()
 }
 
 /// The row of a mnemonic with a number of operands.

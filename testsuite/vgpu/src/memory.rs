@@ -3,7 +3,7 @@
 mod global;
 mod shared;
 
-pub use global::{Allocation, GlobalMemory, SECTOR as SECTOR_BYTES};
+pub use global::{GlobalMemory, SECTOR as SECTOR_BYTES};
 pub use shared::{MOST_AGENTS, SEVERAL, Shared, Who};
 
 /// Where shared memory begins: the hardware keeps the first bytes of it for itself.
@@ -14,6 +14,12 @@ pub const SHARED_WINDOW: u64 = 0x7000_0000_0000;
 pub const PARAM_WINDOW: u64 = 0x6000_0000_0000;
 /// Shared addresses of a cluster's block `r` have `r + 1` in the bits from here on; those of the block itself, 0.
 pub const RANK_SHIFT: u32 = 24;
+
+/// The same place in another block of the cluster.
+pub(crate) fn in_block(address: u64, rank: u32) -> u64 {
+    let low = (1u64 << RANK_SHIFT) - 1;
+    address & !0xffff_ffff | address & low | u64::from(rank + 1) << RANK_SHIFT
+}
 
 /// A variable with its address.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! PTX that LLVM printed, executed.
 
-use sinter_ir::{DevicePtr, GpuDevice, GpuError, LaunchArg, LaunchShape, Target};
-use sinter_vgpu::VirtualGpu;
+use sinter_ir::{DType, DevicePtr, GpuDevice, GpuError, LaunchArg, LaunchShape, Swizzle, Target, TensorMap};
+use sinter_vgpu::{LaunchCounters, VirtualGpu};
 
 fn shape(blocks: u32, threads: u32) -> LaunchShape {
     LaunchShape { blocks, threads, shared_bytes: 0, cluster: 1, dependent: false }
@@ -97,5 +97,76 @@ fn lanes_that_part_meet_again() -> Result<(), GpuError> {
     };
     let wanted: Vec<u32> = (1..=n).map(steps).collect();
     assert_eq!(words(&mut gpu, out, n as usize + 1)[1..], wanted);
+    Ok(())
+}
+
+/// bf16 values as floats, and their bytes.
+fn bf16s(count: usize, seed: usize) -> (Vec<f32>, Vec<u8>) {
+    let value = |at: usize| half::bf16::from_f32(((at * 7919 + seed * 31) % 251) as f32 / 16.0 - 7.5);
+    let values: Vec<half::bf16> = (0..count).map(value).collect();
+    (
+        values.iter().map(|value| value.to_f32()).collect(),
+        values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    )
+}
+
+fn tensor_map(
+    base: DevicePtr,
+    dtype: DType,
+    dims: [u64; 2],
+    box_dims: [u32; 2],
+    swizzle: Swizzle,
+) -> LaunchArg {
+    let strides = vec![dims[0] * dtype.bytes() as u64];
+    LaunchArg::TensorMap(TensorMap {
+        base,
+        dtype,
+        dims: dims.to_vec(),
+        strides,
+        box_dims: box_dims.to_vec(),
+        swizzle,
+    })
+}
+
+/// `product.ptx`: TMA, mbarriers, wgmma and a bulk store, with a warp that copies and four that multiply.
+fn product(
+    ptx: &str,
+    rows: usize,
+    k: usize,
+) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>, Vec<LaunchCounters>), GpuError> {
+    let mut gpu = VirtualGpu::new(Target::Sm90a);
+    let ((a, a_bytes), (b, b_bytes)) = (bf16s(rows * k, 1), bf16s(64 * k, 2));
+    let (a_at, b_at) = (upload(&mut gpu, &a_bytes), upload(&mut gpu, &b_bytes));
+    let out = gpu.alloc(4 * 64 * rows as u64)?;
+    let kernel = gpu.load(ptx, "product", 49152)?;
+    let args = [
+        tensor_map(a_at, DType::Bf16, [k as u64, rows as u64], [64, 64], Swizzle::B128),
+        tensor_map(b_at, DType::Bf16, [k as u64, 64], [64, 64], Swizzle::B128),
+        tensor_map(out, DType::F32, [64, rows as u64], [64, 64], Swizzle::None),
+        LaunchArg::U32(k.div_ceil(64) as u32),
+    ];
+    let shape = LaunchShape { shared_bytes: 49152, ..shape(rows.div_ceil(64) as u32, 160) };
+    gpu.launch(kernel, shape, &args)?;
+    let found = words(&mut gpu, out, 64 * rows).into_iter().map(f32::from_bits).collect();
+    Ok((a, b, found, gpu.take_counters()))
+}
+
+#[test]
+fn a_warp_copies_and_a_warpgroup_multiplies() -> Result<(), GpuError> {
+    for (rows, k) in [(64, 64), (128, 320), (72, 200)] {
+        let (a, b, found, counters) = product(include_str!("ptx/product.ptx"), rows, k)?;
+        for (at, value) in found.iter().enumerate() {
+            let (row, column) = (at / 64, at % 64);
+            let wanted: f64 =
+                (0..k).map(|k_at| f64::from(a[row * k + k_at]) * f64::from(b[column * k + k_at])).sum();
+            let sum: f64 = (0..k).map(|k_at| f64::from(a[row * k + k_at] * b[column * k + k_at]).abs()).sum();
+            assert!((f64::from(*value) - wanted).abs() <= sum * 1e-6, "{row} {column}: {value} {wanted}");
+        }
+        let counters = counters[0].counters;
+        let blocks = rows.div_ceil(64) as u64;
+        assert_eq!(counters.matrix_flops, blocks * 2 * 64 * 64 * k.div_ceil(64) as u64 * 64);
+        assert_eq!(counters.dram_bytes_written(), 4 * 64 * rows as u64);
+        assert_eq!(counters.dram_bytes_read(), 2 * (rows + 64) as u64 * k as u64);
+    }
     Ok(())
 }

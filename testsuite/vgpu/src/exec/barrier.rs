@@ -161,5 +161,7 @@ impl Machine<'_> {
                 barrier.complete(running);
             }
         }
+        let all = self.running.iter().sum();
+        self.cluster.complete(all);
     }
 }

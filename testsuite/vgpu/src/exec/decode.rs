@@ -27,7 +27,6 @@ pub(crate) fn decode(text: &str, module: &Module, entry: &Entry) -> Result<Progr
     let (places, static_shared) = shared_layout(&variables);
     let program = Program {
         name: entry.name.clone(),
-        target: module.target.clone(),
         params: entry.params.clone(),
         required_threads: entry.required_threads,
         max_threads: entry.max_threads,
@@ -145,9 +144,6 @@ impl Decoder {
         let form: &Form = forms::find(&raw.mnemonic).ok_or_else(|| self.unknown(raw))?;
         let fits = |signature: &&str| arity(signature) == raw.operands.len();
         let signature = form.signature.split(' ').find(fits).ok_or_else(|| self.unknown(raw))?;
-        if let Op::Refused(why) = &form.op {
-            return Err(error(raw.line, *why));
-        }
         let simple = signature.chars().all(|letter| "hwdpxy".contains(letter)) && raw.operands.len() <= 5;
         if !simple || signature.len() < 2 {
             return self.many(raw, guard, form, signature);
@@ -242,7 +238,7 @@ impl Decoder {
 
     fn atomic(&mut self, raw: &Instruction, guard: super::op::Guard, returns: bool) -> Result<(), PtxError> {
         let words = raw.mnemonic.split('.').skip(1);
-        let atomic = memory::atomic(words, returns).ok_or_else(|| self.unknown(raw))?;
+        let atomic = memory::atomic(words).ok_or_else(|| self.unknown(raw))?;
         let first = usize::from(returns);
         if raw.operands.len() != first + 1 + usize::from(atomic.operands) {
             return Err(self.unknown(raw));

@@ -62,8 +62,6 @@ pub enum Op {
     Exit,
     /// `trap`
     Trap,
-    /// A form that is known and refused, and why.
-    Refused(&'static str),
     /// Nothing that has an effect here.
     Nothing,
     /// Loads of parameters: `c` is the place in bytes.
@@ -100,6 +98,15 @@ pub enum Op {
     Async(Async),
     /// `nanosleep`
     Sleep,
+    /// `createpolicy`: a value that changes no result.
+    Policy,
+    /// `barrier.cluster.arrive`
+    ClusterArrive {
+        /// Whether what came before is seen by those who wait.
+        releases: bool,
+    },
+    /// `barrier.cluster.wait`
+    ClusterWait,
 }
 
 /// How `shfl.sync` picks its source.

@@ -96,8 +96,6 @@ impl Special {
 pub struct Program {
     /// The entry's name.
     pub name: String,
-    /// `sm_90a`
-    pub target: String,
     /// Its parameters.
     pub params: Vec<Param>,
     /// Threads of a block as the entry demands.

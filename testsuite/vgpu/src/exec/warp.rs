@@ -60,6 +60,8 @@ pub(super) struct Warp {
     pub(super) agent: usize,
     pub(super) meetings: u32,
     pub(super) clock: Clock,
+    /// The generation of the cluster's barrier at which the warp arrived.
+    pub(super) cluster_waits: Option<u64>,
 }
 
 impl Warp {
@@ -84,6 +86,7 @@ impl Warp {
             agent,
             meetings: 1,
             clock: Clock::new(agents),
+            cluster_waits: None,
         }
     }
 
@@ -112,6 +115,7 @@ impl Warp {
         self.clock.seen.fill(0);
         self.clock.fenced.fill(0);
         self.clock.seen[self.agent] = 1;
+        self.cluster_waits = None;
     }
 
     /// Goes to the next lanes where these have come to where they meet others; false when none are left.

@@ -1,4 +1,4 @@
-//! Conversions (PTX ISA, `cvt`), and registers taken apart and put together (`mov`).
+//! Conversions (PTX ISA, `cvt`).
 //!
 //! A source register may be wider than the type says; its low part is used.
 
@@ -35,7 +35,6 @@ pub(super) fn rows() -> Vec<Form> {
     rows.extend(from_float());
     rows.extend(between_floats());
     rows.extend(pairs());
-    rows.extend(parts());
     rows
 }
 
@@ -185,14 +184,5 @@ fn pairs() -> Vec<Form> {
         pair!("cvt.rz.bf16x2.f32", truncate),
         pair!("cvt.rn.f16x2.f32", |a: u32| f16_round(f64::from(f32::from_bits(a)))),
         pair!("cvt.rn.relu.f16x2.f32", |a: u32| f16_round(f64::from(relu(a)))),
-    ]
-}
-
-/// `mov` between registers of different widths. Signatures in braces are vectors, their first element lowest.
-fn parts() -> Vec<Form> {
-    let row = |pattern, signature, op| form(Class::Integer, pattern, signature, op);
-    vec![
-        row("mov.b64 (vector)", "d{ww} {ww}d d{hhhh} {hhhh}d", Op::Parts),
-        row("mov.b32 (vector)", "w{hh} {hh}w", Op::Parts),
     ]
 }

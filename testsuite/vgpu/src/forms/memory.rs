@@ -149,12 +149,8 @@ pub struct Atomic {
     pub space: Space,
     /// Bytes of the value: 2, 4 or 8.
     pub bytes: u8,
-    /// Whether the old value is returned.
-    pub returns: bool,
     /// Operands after the address.
     pub operands: u8,
-    /// Whether it acquires or releases.
-    pub order: Order,
     /// The new value.
     pub combine: Combine,
 }
@@ -203,17 +199,15 @@ fn combination(name: &str, kind: &str) -> Option<Combine> {
 }
 
 /// The atomic operation that a mnemonic after `atom` or `red` stands for.
-pub(crate) fn atomic<'a>(qualifiers: impl Iterator<Item = &'a str>, returns: bool) -> Option<Atomic> {
-    let (mut space, mut order, mut name, mut kind) = (Space::Generic, Order::Relaxed, None, None);
+pub(crate) fn atomic<'a>(qualifiers: impl Iterator<Item = &'a str>) -> Option<Atomic> {
+    let (mut space, mut name, mut kind) = (Space::Generic, None, None);
     for word in qualifiers {
         if let Some(found) = space_of(word) {
             space = found;
             continue;
         }
         match word {
-            "relaxed" | "cta" | "cluster" | "gpu" | "sys" => {}
-            "acquire" => order = Order::Acquire,
-            "release" | "acq_rel" => order = Order::Release,
+            "relaxed" | "acquire" | "release" | "acq_rel" | "cta" | "cluster" | "gpu" | "sys" => {}
             "noftz" => kind = Some("noftz".to_string()),
             _ if name.is_none() => name = Some(word),
             _ => {
@@ -225,7 +219,7 @@ pub(crate) fn atomic<'a>(qualifiers: impl Iterator<Item = &'a str>, returns: boo
     let (name, kind) = (name?, kind?);
     let combine = combination(name, &kind)?;
     let bytes = type_of(kind.rsplit('.').next()?)?.0;
-    Some(Atomic { space, bytes, returns, operands: if name == "cas" { 2 } else { 1 }, order, combine })
+    Some(Atomic { space, bytes, operands: if name == "cas" { 2 } else { 1 }, combine })
 }
 
 /// The operations of `atom` and `red`, for the documentation.

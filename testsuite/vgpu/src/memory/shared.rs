@@ -286,11 +286,6 @@ impl Shared {
             self.marks[at].meetings = who.meetings;
         }
     }
-
-    /// A word as it is, without checks: for messages and for atomic operations, which are always in order.
-    pub fn peek(&self, address: u32) -> Option<u32> {
-        self.words.get((address.wrapping_sub(SHARED_BASE) / 4) as usize).copied()
-    }
 }
 
 /// Whether a write happened before.
