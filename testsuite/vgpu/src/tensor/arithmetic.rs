@@ -32,14 +32,12 @@ pub enum Format {
     E5m2,
 }
 
-// Exponents have 16 bits, so that the eight columns of a lane fill one vector register of the host.
-
 /// The exponent of a zero operand: so small that a product with it is never the largest term.
-const ZERO: i16 = -4096;
+const ZERO: i32 = -4096;
 /// The exponent of an infinity or a NaN: so large that a product with it is seen, whatever the other operand.
-const SPECIAL: i16 = 8192;
+const SPECIAL: i32 = 8192;
 /// Exponents above this belong to sums with a special operand.
-const FINITE: i16 = 2048;
+const FINITE: i32 = 2048;
 /// The bits of the NaN that tensor cores return.
 pub const NAN: u32 = 0x7fff_ffff;
 /// Columns that are worked on together.
@@ -54,41 +52,15 @@ impl Format {
             Format::E4m3 | Format::E5m2 => 8,
         }
     }
-    /// Exponent bits and fraction bits.
-    fn fields(self) -> (u32, u32) {
-        match self {
-            Format::Bf16 => (8, 7),
-            Format::F16 => (5, 10),
-            Format::Tf32 => (8, 10),
-            Format::E4m3 => (4, 3),
-            Format::E5m2 => (5, 2),
-        }
-    }
     /// An operand from its bits.
+    #[inline]
     pub fn decode(self, bits: u32) -> Operand {
-        let bits = if self == Format::Tf32 { bits >> 13 } else { bits };
-        let (exponent_bits, fraction_bits) = self.fields();
-        let fraction = bits & ((1 << fraction_bits) - 1);
-        let field = (bits >> fraction_bits) & ((1 << exponent_bits) - 1);
-        let sign = (bits >> (fraction_bits + exponent_bits) & 1) << 31;
-        let bias = (1i16 << (exponent_bits - 1)) - 1;
-        let last = (1 << exponent_bits) - 1;
-        let special = match self {
-            Format::E4m3 => field == last && fraction == 7,
-            _ => field == last,
-        };
-        let widened = fraction << (23 - fraction_bits);
-        if special {
-            let nan = self == Format::E4m3 || fraction != 0;
-            let significand = f32::from_bits(sign | 0x7f80_0000 | u32::from(nan) << 22);
-            Operand { significand, exponent: SPECIAL }
-        } else if field == 0 {
-            let magnitude = fraction as f32 / (1u32 << fraction_bits) as f32;
-            let exponent = if fraction == 0 { ZERO } else { 1 - bias };
-            Operand { significand: f32::from_bits(sign | magnitude.to_bits()), exponent }
-        } else {
-            let significand = f32::from_bits(sign | 127 << 23 | widened);
-            Operand { significand, exponent: field as i16 - bias }
+        match self {
+            Format::Bf16 => Operand::decode::<8, 7>(bits, false),
+            Format::F16 => Operand::decode::<5, 10>(bits, false),
+            Format::Tf32 => Operand::decode::<8, 10>(bits >> 13, false),
+            Format::E4m3 => Operand::decode::<4, 3>(bits, true),
+            Format::E5m2 => Operand::decode::<5, 2>(bits, false),
         }
     }
 }
@@ -97,10 +69,34 @@ impl Format {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Operand {
     significand: f32,
-    exponent: i16,
+    exponent: i32,
 }
 
 impl Operand {
+    /// An operand with `E` exponent bits and `F` fraction bits. `finite`: the largest exponent is one of numbers, and all
+    /// bits set is the one NaN.
+    #[inline(always)]
+    fn decode<const E: u32, const F: u32>(bits: u32, finite: bool) -> Operand {
+        let (last, bias) = ((1 << E) - 1, (1i32 << (E - 1)) - 1);
+        let field = bits >> F & last;
+        let fraction = bits & ((1 << F) - 1);
+        let sign = bits >> (E + F) << 31;
+        if field != 0 && field != last {
+            let significand = f32::from_bits(sign | 127 << 23 | fraction << (23 - F));
+            return Operand { significand, exponent: field as i32 - bias };
+        }
+        if field == 0 {
+            let magnitude = fraction as f32 / (1u32 << F) as f32;
+            let exponent = if fraction == 0 { ZERO } else { 1 - bias };
+            return Operand { significand: f32::from_bits(sign | magnitude.to_bits()), exponent };
+        }
+        if finite && fraction != (1 << F) - 1 {
+            let significand = f32::from_bits(sign | 127 << 23 | fraction << (23 - F));
+            return Operand { significand, exponent: last as i32 - bias };
+        }
+        let nan = finite || fraction != 0;
+        Operand { significand: f32::from_bits(sign | 0x7f80_0000 | u32::from(nan) << 22), exponent: SPECIAL }
+    }
     /// Zero.
     pub const ZERO: Operand = Operand { significand: 0.0, exponent: ZERO };
     /// The element with the other sign.
@@ -113,7 +109,7 @@ impl Operand {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Lane {
     significands: [f32; WIDTH],
-    exponents: [i16; WIDTH],
+    exponents: [i32; WIDTH],
 }
 
 impl Lane {
@@ -174,41 +170,28 @@ impl Model {
                 special(row, lanes, column, sums[column])
             } else {
                 let sum = products[column] + self.cut(sums[column], top[column]);
-                self.round(sum, i32::from(top[column]))
+                self.round(sum, top[column])
             };
         }
     }
 
     /// The sums of the cut products, in units of 2^(top - fraction).
-    fn products(self, row: &[Operand], lanes: &[Lane], top: &[i16; WIDTH]) -> [i64; WIDTH] {
-        let unit = 127 + self.fraction as i16;
-        let mut total = [0i64; WIDTH];
-        // A significand is below 2^2 and at most eight are added, so that 32 bits hold fraction + 5 of them.
-        for (row, lanes) in row.chunks(8).zip(lanes.chunks(8)) {
-            let mut part = [0i32; WIDTH];
-            for (a, b) in row.iter().zip(lanes) {
-                // The upper half of 2^(fraction - distance from the top) as f32. Far below the top nothing is left.
-                let mut scale = [0u16; WIDTH];
-                for (scale, (top, exponent)) in scale.iter_mut().zip(top.iter().zip(&b.exponents)) {
-                    let below = top.wrapping_sub(a.exponent).wrapping_sub(*exponent);
-                    *scale = (unit.wrapping_sub(below.min(100)) as u16) << 7;
-                }
-                for ((part, significand), scale) in part.iter_mut().zip(&b.significands).zip(scale) {
-                    // Exact: a power of two times a product of at most 22 bits, and toward zero where it is cut.
-                    // Wraps only where an operand is infinite; that sum is made anew.
-                    let term = a.significand * significand * f32::from_bits(u32::from(scale) << 16);
-                    *part = part.wrapping_add(term as i32);
-                }
-            }
-            for (total, part) in total.iter_mut().zip(part) {
-                *total += i64::from(part);
+    fn products(self, row: &[Operand], lanes: &[Lane], top: &[i32; WIDTH]) -> [i64; WIDTH] {
+        let unit = 127 + self.fraction as i32;
+        let mut total = [0f64; WIDTH];
+        for (a, b) in row.iter().zip(lanes) {
+            for column in 0..WIDTH {
+                // Exact: a power of two times a product of at most 22 bits. Far below the top nothing is left.
+                let below = top[column].wrapping_sub(a.exponent).wrapping_sub(b.exponents[column]);
+                let scale = f32::from_bits((unit.wrapping_sub(below.min(100)) as u32) << 23);
+                total[column] += toward_zero(a.significand * b.significands[column] * scale);
             }
         }
-        total
+        total.map(|total| total as i64)
     }
 
     /// An accumulator cut to the common exponent.
-    fn cut(self, bits: u32, top: i16) -> i64 {
+    fn cut(self, bits: u32, top: i32) -> i64 {
         let (significand, exponent) = split(bits);
         let below = (top - exponent).min(63) as u32;
         let magnitude = ((u64::from(significand) << self.fraction) >> 23 >> below) as i64;
@@ -240,9 +223,22 @@ impl Model {
     }
 }
 
+/// The integer between zero and a term of at most 22 significant bits below 2^27. `trunc` would do, but the host makes it
+/// one lane at a time.
+///
+/// An integer and up to half of the next, less the half and a little, rounds to that integer. 2^52 has no room for a
+/// fraction, so that adding it rounds.
+#[inline(always)]
+fn toward_zero(term: f32) -> f64 {
+    const ROOM: f64 = 1.5 * (1u64 << 52) as f64;
+    const HALF: f64 = 0.5 - 1.0 / (1 << 23) as f64;
+    let term = f64::from(term);
+    (term - HALF.copysign(term) + ROOM) - ROOM
+}
+
 /// The integer significand (24 bits) and the exponent of an f32.
-fn split(bits: u32) -> (u32, i16) {
-    let field = (bits >> 23 & 0xff) as i16;
+fn split(bits: u32) -> (u32, i32) {
+    let field = (bits >> 23 & 0xff) as i32;
     let fraction = bits & 0x7f_ffff;
     match field {
         0 => (fraction, -126),
@@ -252,11 +248,11 @@ fn split(bits: u32) -> (u32, i16) {
 }
 
 /// The largest exponent among the terms of each column. It is at least -126, the least exponent of the accumulator.
-fn largest(row: &[Operand], lanes: &[Lane], sums: &[u32; WIDTH]) -> [i16; WIDTH] {
+fn largest(row: &[Operand], lanes: &[Lane], sums: &[u32; WIDTH]) -> [i32; WIDTH] {
     let mut top = sums.map(|bits| split(bits).1);
     for (a, b) in row.iter().zip(lanes) {
         for (top, exponent) in top.iter_mut().zip(&b.exponents) {
-            *top = (*top).max(a.exponent + exponent);
+            *top = (*top).max(a.exponent.wrapping_add(*exponent));
         }
     }
     top
