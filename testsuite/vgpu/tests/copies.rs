@@ -190,3 +190,112 @@ fn a_matrix_instruction_wants_the_whole_warp() {
     ));
     assert!(found.contains("misaligned: a row of a matrix"), "{found}");
 }
+
+/// Runs a kernel of 64 threads that takes 512 bytes from one place to another.
+fn passed_on(ptx: &str, entry: &str, target: Target) -> Result<(Vec<u16>, Vec<u16>), GpuError> {
+    let mut gpu = VirtualGpu::new(target);
+    let bits: Vec<u16> = (0..256u16).map(|at| at.wrapping_mul(257)).collect();
+    let bytes: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    let (from, to) = (upload(&mut gpu, &bytes)?, gpu.alloc(512)?);
+    let function = gpu.load(ptx, entry, 0)?;
+    let shape = LaunchShape { blocks: 1, threads: 64, shared_bytes: 0, cluster: 1, dependent: false };
+    gpu.launch(function, shape, &[from, to].map(LaunchArg::Address))?;
+    let mut bytes = vec![0; 512];
+    gpu.read(to, &mut bytes)?;
+    Ok((bits, bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()))
+}
+
+const RELAY: &str = include_str!("ptx/relay.ptx");
+
+#[test]
+fn bulk_copies_and_matrix_stores_pass_bytes_on() {
+    let (before, after) = passed_on(RELAY, "relay", Target::Sm90a).expect("the kernel runs");
+    for (at, found) in after.iter().enumerate() {
+        let (matrix, row, column) = (at / 64, at / 8 % 8, at % 8);
+        assert_eq!(*found, before[64 * matrix + 8 * column + row], "element {at}");
+    }
+}
+
+#[test]
+fn what_is_missing_in_a_relay_is_found() {
+    let relay = |replace: &[(&str, &str)]| reason(passed_on(&with(RELAY, replace), "relay", Target::Sm90a));
+    let found = relay(&[("\tfence.proxy.async.shared::cta;\n", "")]);
+    assert!(found.contains("no fence.proxy.async stands after the write"), "{found}");
+    let found = relay(&[("\t@!%p4 bra $test;", "")]);
+    assert!(found.contains("never written") || found.starts_with("race"), "{found}");
+    let found = relay(&[("\tmbarrier.arrive.shared.b64 %rd4, [turned];", "")]);
+    assert!(found.starts_with("deadlock"), "{found}");
+    let found = relay(&[("[full], 512;", "[full], 496;")]);
+    assert!(found.starts_with("deadlock") && found.contains("-16 bytes"), "{found}");
+    let found = relay(&[("[second], 512;", "[second], 520;")]);
+    assert!(found.contains("all must be multiples of 16"), "{found}");
+    let found = relay(&[("[second], 512;", "[second], 528;")]);
+    assert!(found.contains("out of bounds") || found.contains("never written"), "{found}");
+}
+
+const HAND_OVER: &str = include_str!("ptx/small_copies.ptx");
+
+#[test]
+fn small_copies_arrive_at_an_mbarrier() {
+    for target in [Target::Sm80, Target::Sm90a] {
+        let (before, after) = passed_on(HAND_OVER, "hand_over", target).expect("the kernel runs");
+        assert_eq!(before, after);
+    }
+    let hand_over =
+        |replace: &[(&str, &str)]| reason(passed_on(&with(HAND_OVER, replace), "hand_over", Target::Sm80));
+    let found = hand_over(&[(
+        "cp.async.mbarrier.arrive.noinc.shared.b64 [full];",
+        "mbarrier.arrive.shared.b64 %rd6, [full];",
+    )]);
+    assert!(found.contains("was not waited for"), "{found}");
+    // Without .noinc the phase waits for one arrival more each time, and so for ever for its own 32.
+    let found = hand_over(&[("arrive.noinc", "arrive")]);
+    assert!(found.starts_with("deadlock") && found.contains("lacks 32 arrivals"), "{found}");
+}
+
+const PRODUCT: &str = include_str!("ptx/wgmma_registers.ptx");
+
+fn product(ptx: &str) -> Result<(Vec<u16>, Vec<u16>, Vec<f32>), GpuError> {
+    let mut gpu = VirtualGpu::new(Target::Sm90a);
+    let bits = |seed: usize, count: usize| -> Vec<u16> {
+        (0..count).map(|at| ((((at * 131 + seed) % 97) as f32 / 31.0 - 1.5).to_bits() >> 16) as u16).collect()
+    };
+    let (a, b) = (bits(5, 64 * 16), bits(17, 16 * 8));
+    let bytes = |bits: &[u16]| bits.iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<u8>>();
+    let (at_a, at_b) = (upload(&mut gpu, &bytes(&a))?, upload(&mut gpu, &bytes(&b))?);
+    let out = gpu.alloc(4 * 64 * 8)?;
+    let function = gpu.load(ptx, "product", 0)?;
+    let shape = LaunchShape { blocks: 1, threads: 128, shared_bytes: 0, cluster: 1, dependent: false };
+    gpu.launch(function, shape, &[at_a, at_b, out].map(LaunchArg::Address))?;
+    let found = download(&mut gpu, out, 64 * 8)?;
+    Ok((a, b, found))
+}
+
+/// `A·B`, then less `A·B`, then `(-A)·(-B)` more: the first once more, as nothing is lost on the way.
+#[test]
+fn a_warpgroup_multiplies_registers_by_columns() {
+    let (a, b, found) = product(PRODUCT).expect("the kernel runs");
+    let value = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
+    for (at, found) in found.iter().enumerate() {
+        let plain: f64 = (0..16).map(|k| value(a[at / 8 * 16 + k]) * value(b[8 * k + at % 8])).sum();
+        assert!((f64::from(*found) - plain).abs() < 1e-4, "{found} is not {plain} at {at}");
+    }
+}
+
+#[test]
+fn registers_of_a_product_are_left_alone() {
+    let commit = "\twgmma.commit_group.sync.aligned;";
+    let found = reason(product(&with(PRODUCT, &[(commit, &format!("{commit}\n\tmov.b32 %a2, 0;"))])));
+    assert!(found.starts_with("a register of A was written before wgmma.wait_group"), "{found}");
+    let found =
+        reason(product(&with(PRODUCT, &[(commit, &format!("{commit}\n\tmov.f32 %f1, 0f00000000;"))])));
+    assert!(found.contains("was written before wgmma.wait_group"), "{found}");
+    let found = reason(product(&with(PRODUCT, &[("\tfence.proxy.async.shared::cta;", "")])));
+    assert!(found.contains("no fence.proxy.async stands after the write"), "{found}");
+    let found = reason(product(&with(PRODUCT, &[(commit, "")])));
+    assert!(found.contains("no wgmma.wait_group stands between"), "{found}");
+    let found = reason(product(&with(PRODUCT, &[("wgmma.fence", "@%p1 wgmma.fence")])));
+    assert!(found.contains("wants all lanes"), "{found}");
+    let found = reason(product(&with(PRODUCT, &[("%rd9, 1, -1, 1, 1;", "%rd9, 1, 2, 1, 1;")])));
+    assert!(found.contains("a scale of wgmma is 1 or -1, found 2"), "{found}");
+}

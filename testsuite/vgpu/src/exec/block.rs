@@ -7,7 +7,7 @@ use super::cluster::ClusterBarrier;
 use super::copies::Copies;
 use super::grid::Launch;
 use super::op::{Inst, Op};
-use super::phases::Phased;
+use super::phases::{Phased, Place};
 use super::products::Products;
 use super::program::Program;
 use super::warp::{State, Warp};
@@ -63,6 +63,8 @@ pub(super) struct Machine<'l> {
     pub(super) cluster: ClusterBarrier,
     /// Matrix products under way, by warp.
     pub(super) products: Vec<Products>,
+    /// By warp: the mbarrier and the phase that it was last told is not over.
+    pub(super) waits: Vec<Option<(Place, u64)>>,
     /// Asynchronous copies under way.
     pub(super) copies: Copies,
 }
@@ -108,6 +110,7 @@ impl<'l> Cluster<'l> {
             running: vec![0; size],
             cluster: ClusterBarrier::new(agents),
             products: Vec::new(),
+            waits: Vec::new(),
             copies: Copies::default(),
         };
         let warps = (0..size * warps).map(|at| Warp::new(program, at / warps, at % warps, at, agents));
@@ -161,6 +164,7 @@ impl<'l> Cluster<'l> {
         machine.running.fill(warps);
         machine.cluster = ClusterBarrier::new(machine.launch.agents());
         machine.products = self.warps.iter().map(|_| Products::default()).collect();
+        machine.waits = vec![None; self.warps.len()];
         machine.copies = Copies::new(self.warps.len(), machine.launch.agents());
         for warp in &mut self.warps {
             let lanes = machine.launch.threads - 32 * warp.index as u32;
@@ -187,23 +191,27 @@ impl<'l> Cluster<'l> {
         let what =
             format!("deadlock: {} warps wait and none can go on ({})", waiting.count(), list.join("; "));
         let first = self.warps.iter().find(|warp| warp.state != State::Done).unwrap_or(&self.warps[0]);
-        self.machine.fault(first, Wrong::warp(what))
+        self.machine.fault(first, *Wrong::warp(what))
     }
 
     /// What a warp waits for, in words.
     fn wait(&self, warp: &Warp) -> String {
         match warp.state {
             State::Barrier(id, _) => format!("at barrier {id}"),
-            State::Phase(block, address, phase) => {
-                let phased = self.machine.blocks[block].phased.get(&address);
-                let lacks = phased.map_or("its start".into(), Phased::lacks);
-                format!(
-                    "for the mbarrier {address:#x} of block {block} in phase {phase}, which lacks {lacks}"
-                )
-            }
+            State::Phase(block, address, phase) => self.lacking((block, address), phase),
             State::Cluster(_) => "for the cluster".into(),
-            _ => "spinning".into(),
+            _ => match self.machine.waits[warp.agent] {
+                Some((place, phase)) => self.lacking(place, phase),
+                None => "spinning".into(),
+            },
         }
+    }
+
+    /// What a phase of an mbarrier lacks, in words.
+    fn lacking(&self, (block, address): Place, phase: u64) -> String {
+        let phased = self.machine.blocks[block].phased.get(&address);
+        let lacks = phased.map_or("its start".into(), Phased::lacks);
+        format!("for the mbarrier {address:#x} of block {block} in phase {phase}, which lacks {lacks}")
     }
 }
 
@@ -249,7 +257,7 @@ impl Machine<'_> {
                     warp.pc += 1;
                     return Ok(());
                 }
-                Err(wrong) => return Err(self.fault(warp, self.explain(warp, wrong))),
+                Err(wrong) => return Err(self.fault(warp, *self.explain(warp, wrong))),
             }
         }
         Ok(())
@@ -328,7 +336,7 @@ impl Machine<'_> {
 
     /// A fault with its place.
     #[cold]
-    pub(super) fn fault(&self, warp: &Warp, wrong: Box<Wrong>) -> Box<Fault> {
+    pub(super) fn fault(&self, warp: &Warp, wrong: Wrong) -> Box<Fault> {
         let line = self.program.code.get(warp.pc as usize).map_or(0, |inst| inst.line);
         Box::new(Fault {
             kernel: self.program.name.clone(),

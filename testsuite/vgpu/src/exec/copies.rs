@@ -500,7 +500,7 @@ fn size_of(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u32; LANES], Box<Wrong
 
 /// The rules of `cp.async.bulk`.
 fn check_bulk(shared: u32, global: u64, size: u32) -> Result<(), String> {
-    if shared % 16 != 0 || global % 16 != 0 || size % 16 != 0 || size == 0 {
+    if !shared.is_multiple_of(16) || !global.is_multiple_of(16) || !size.is_multiple_of(16) || size == 0 {
         return Err(format!(
             "a bulk copy of {size} bytes between {global:#x} and shared address {shared:#x}; all must be multiples of 16"
         ));

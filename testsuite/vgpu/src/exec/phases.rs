@@ -163,7 +163,9 @@ impl Machine<'_> {
                 }
                 self.progress += 1;
             }
-            Form::Test | Form::TestParity => return self.test(warp, inst, form, lanes),
+            Form::Test { waits } | Form::TestParity { waits } => {
+                return self.test(warp, inst, waits, lanes);
+            }
             _ => self.arrive_at(warp, inst, form, lanes)?,
         }
         Ok(Then::Next)
@@ -238,20 +240,18 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// `mbarrier.test_wait` and `mbarrier.try_wait`. The latter comes back when the phase is over.
-    fn test(&mut self, warp: &mut Warp, inst: &Inst, form: Form, lanes: u32) -> Result<Then, Box<Wrong>> {
+    /// `mbarrier.test_wait` and `mbarrier.try_wait`. The latter says once that the phase is not over, as the hardware may
+    /// at any time, and when it is asked again it waits.
+    fn test(&mut self, warp: &mut Warp, inst: &Inst, waits: bool, lanes: u32) -> Result<Then, Box<Wrong>> {
         let args = &self.program.lists[inst.list as usize];
         let places = self.places(warp, &args[1], lanes)?;
         let (mut over, mut open) = (0, None);
         for lane in lanes_of(lanes) {
-            let agent = warp.agent;
             let phased = self.phased(warp, (lane, inst.line), places[lane])?;
-            let ended = match (&args[2], form) {
-                (Arg::Reg(Reg::Word(at)), Form::TestParity) => {
-                    Ok(phased.object.test_parity(warp.word(*at, lanes)?[lane]))
-                }
-                (Arg::Reg(Reg::Long(at)), Form::Test) => phased.object.test(warp.long(*at, lanes)?[lane]),
-                _ => return Err(Wrong::warp(format!("agent {agent} waits for something that is no phase"))),
+            let ended = match args[2] {
+                Arg::Reg(Reg::Word(at)) => Ok(phased.object.test_parity(warp.word(at, lanes)?[lane])),
+                Arg::Reg(Reg::Long(at)) => phased.object.test(warp.long(at, lanes)?[lane]),
+                _ => return Err(Wrong::warp("a wait for something that is no phase")),
             };
             if ended.map_err(|error| Wrong::of(lane, error.to_string()))? {
                 over |= 1 << lane;
@@ -259,18 +259,23 @@ impl Machine<'_> {
                 open = open.or(Some((places[lane], phased.phase())));
             }
         }
-        if let Some(((block, address), phase)) = open {
-            warp.state = State::Phase(block, address, phase);
-            return Ok(Then::Again);
-        }
-        for lane in lanes_of(lanes) {
+        for lane in lanes_of(over) {
             let (block, address) = places[lane];
             if let Some(phased) = self.blocks[block].phased.get(&address) {
                 warp.clock.join(&phased.released);
             }
         }
+        let before = std::mem::replace(&mut self.waits[warp.agent], open);
+        if let Some(((block, address), phase)) = open.filter(|_| waits && before == open) {
+            warp.state = State::Phase(block, address, phase);
+            return Ok(Then::Again);
+        }
         if let Arg::Reg(Reg::Predicate(at)) = args[0] {
             warp.put_predicate(at, lanes, over);
+        }
+        if open.is_some() && !waits {
+            warp.state = State::Spinning;
+            return Ok(Then::Yield);
         }
         Ok(Then::Next)
     }

@@ -180,7 +180,7 @@ impl Machine<'_> {
                 products.flying.insert(at, Flying { group: products.committed, line: inst.line, value });
             }
         }
-        if warp.index % 4 == 0 {
+        if warp.index.is_multiple_of(4) {
             self.count_product(wgmma::M * n * wgmma::K);
         }
         Ok(())

@@ -123,7 +123,7 @@ impl Machine<'_> {
         let mut rows = [(0, 0); LANES];
         for lane in lanes_of(lanes) {
             let at = addresses[lane];
-            if at % 16 != 0 {
+            if !at.is_multiple_of(16) {
                 return Err(Wrong::of(
                     lane,
                     format!("misaligned: a row of a matrix lies at {at:#x}, wanted a multiple of 16"),

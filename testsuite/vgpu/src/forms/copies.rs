@@ -55,10 +55,16 @@ pub enum Barrier {
     Expect,
     /// `mbarrier.complete_tx`
     Complete,
-    /// `mbarrier.test_wait` and `mbarrier.try_wait` on a state.
-    Test,
-    /// The same with a parity.
-    TestParity,
+    /// `mbarrier.test_wait`, and `mbarrier.try_wait`, which may wait a while: for a phase by its state.
+    Test {
+        /// Whether it may wait.
+        waits: bool,
+    },
+    /// The same by its parity.
+    TestParity {
+        /// Whether it may wait.
+        waits: bool,
+    },
 }
 
 pub(super) fn rows() -> Vec<Form> {
@@ -167,14 +173,24 @@ fn barriers() -> Vec<Form> {
             Barrier::Complete,
         ),
         row(
-            "mbarrier.{test_wait,try_wait}{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
+            "mbarrier.test_wait{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
             "pad padw",
-            Barrier::Test,
+            Barrier::Test { waits: false },
         ),
         row(
-            "mbarrier.{test_wait,try_wait}.parity{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
+            "mbarrier.test_wait.parity{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
             "paw paww",
-            Barrier::TestParity,
+            Barrier::TestParity { waits: false },
+        ),
+        row(
+            "mbarrier.try_wait{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
+            "pad padw",
+            Barrier::Test { waits: true },
+        ),
+        row(
+            "mbarrier.try_wait.parity{,.acquire.cta,.acquire.cluster}.{shared,shared::cta}.b64",
+            "paw paww",
+            Barrier::TestParity { waits: true },
         ),
     ]
 }
