@@ -17,6 +17,7 @@ mod products;
 mod program;
 mod shuffle;
 mod special;
+mod stores;
 mod tensor;
 mod warp;
 

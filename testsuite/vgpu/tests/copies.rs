@@ -20,7 +20,7 @@ fn download(gpu: &mut VirtualGpu, at: DevicePtr, floats: usize) -> Result<Vec<f3
     Ok(bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
 }
 
-/// A text with pieces replaced, which must be there; only the first of each, or all.
+/// A text with pieces replaced everywhere; they must be there.
 fn with(text: &str, replace: &[(&str, &str)]) -> String {
     replace.iter().fold(text.to_string(), |text, (from, to)| {
         assert!(text.contains(from), "{from} is not in the kernel");
@@ -111,8 +111,11 @@ fn an_mbarrier_that_was_not_made_or_written_over_is_found() {
     assert!(found.starts_with("deadlock") && found.contains("lacks 1 arrivals and 0 bytes"), "{found}");
 }
 
-/// Operands of the one-warp product, and it by a target.
-fn mma(ptx: &str, target: Target) -> Result<(Vec<u16>, Vec<u16>, Vec<f32>), GpuError> {
+/// The operands of a product as bf16, and it.
+type Product = (Vec<u16>, Vec<u16>, Vec<f32>);
+
+/// The one-warp product on a target.
+fn mma(ptx: &str, target: Target) -> Result<Product, GpuError> {
     let mut gpu = VirtualGpu::new(target);
     let bits = |seed: usize, count: usize| -> Vec<u16> {
         let value = |at: usize| (at * 7919 + seed) % 251;
@@ -255,7 +258,7 @@ fn small_copies_arrive_at_an_mbarrier() {
 
 const PRODUCT: &str = include_str!("ptx/wgmma_registers.ptx");
 
-fn product(ptx: &str) -> Result<(Vec<u16>, Vec<u16>, Vec<f32>), GpuError> {
+fn product(ptx: &str) -> Result<Product, GpuError> {
     let mut gpu = VirtualGpu::new(Target::Sm90a);
     let bits = |seed: usize, count: usize| -> Vec<u16> {
         (0..count).map(|at| ((((at * 131 + seed) % 97) as f32 / 31.0 - 1.5).to_bits() >> 16) as u16).collect()

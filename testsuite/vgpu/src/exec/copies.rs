@@ -227,7 +227,7 @@ impl Machine<'_> {
     }
 
     /// The agent that copies for an mbarrier, or stores for a warp, and its next time.
-    fn copy_agent(&mut self, key: u32) -> (usize, u32) {
+    pub(super) fn copy_agent(&mut self, key: u32) -> (usize, u32) {
         let agents = self.copies.times.len();
         let agent = agents - super::grid::COPY_AGENTS + key as usize % super::grid::COPY_AGENTS;
         self.copies.times[agent] += 1;
@@ -341,7 +341,7 @@ impl Machine<'_> {
     }
 
     /// A tensor map and the coordinates of a lane.
-    fn tensor_map(
+    pub(super) fn tensor_map(
         &self,
         warp: &Warp,
         arg: &Arg,
@@ -375,102 +375,6 @@ impl Machine<'_> {
         }
         Ok((map.clone(), at))
     }
-
-    /// Copies pieces from shared to global memory.
-    fn store_pieces(
-        &mut self,
-        warp: &Warp,
-        (lane, line): (usize, u32),
-        block: usize,
-        pieces: &[Piece],
-    ) -> Done {
-        let (agent, time) = self.copy_agent(warp.index as u32);
-        let mut clock = warp.clock.seen.clone();
-        clock[agent] = time;
-        let fenced = &warp.clock.fenced;
-        let who = Who { agent, lane: 0, meetings: 1, clock: &clock, fenced, asynchronous: true, line };
-        let wrong = |what: String| Wrong::of(lane, what);
-        for piece in pieces {
-            let Some(global) = piece.global else { continue };
-            let found = self.memory.find(global, u64::from(piece.bytes), &mut self.last);
-            let allocation = found.map_err(|what| wrong(format!("out of bounds: {what}")))?;
-            let offset = global - allocation.base;
-            let step = if (piece.shared | piece.bytes) % 4 == 0 && offset % 4 == 0 { 4 } else { 2 };
-            for part in (0..piece.bytes).step_by(step as usize) {
-                let value = self.blocks[block].shared.load(&who, piece.shared + part, step).map_err(wrong)?;
-                allocation.store(offset + u64::from(part), u64::from(step), value);
-            }
-            for sector in offset / SECTOR_BYTES..=(offset + u64::from(piece.bytes) - 1) / SECTOR_BYTES {
-                let first = allocation.first_write(sector, self.launch.serial);
-                self.counters.dram_sectors_written += u64::from(first);
-            }
-        }
-        let bytes: u32 = pieces.iter().map(|piece| piece.bytes).sum();
-        self.counters.global_requests += 1;
-        self.counters.global_sectors += u64::from(bytes).div_ceil(SECTOR_BYTES);
-        self.copies.stores[warp.agent * LANES + lane].begin((line, agent, time));
-        self.progress += 1;
-        Ok(())
-    }
-
-    /// `cp.async.bulk` to global memory
-    fn bulk_store(&mut self, warp: &mut Warp, inst: &Inst, lanes: u32) -> Done {
-        let args = &self.program.lists[inst.list as usize];
-        let to = addresses(warp, &args[0], lanes)?;
-        let from = self.places(warp, &args[1], lanes)?;
-        let size = size_of(warp, &args[2], lanes)?;
-        for lane in lanes_of(lanes) {
-            let ((block, shared), to, size) = (from[lane], to[lane], size[lane]);
-            check_bulk(shared, to, size).map_err(|what| Wrong::of(lane, what))?;
-            let piece = |part| Piece { shared: shared + part, global: Some(to + u64::from(part)), bytes: 16 };
-            let all: Vec<Piece> = (0..size).step_by(16).map(piece).collect();
-            self.store_pieces(warp, (lane, inst.line), block, &all)?;
-        }
-        Ok(())
-    }
-
-    /// `cp.async.bulk.tensor` to global memory
-    fn tensor_store(&mut self, warp: &mut Warp, inst: &Inst, lanes: u32, rank: u8) -> Done {
-        let args = &self.program.lists[inst.list as usize];
-        let from = self.places(warp, &args[1], lanes)?;
-        for lane in lanes_of(lanes) {
-            let (map, at) = self.tensor_map(warp, &args[0], (lane, lanes), rank)?;
-            let (block, shared) = from[lane];
-            let mut all = Vec::new();
-            let listed = pieces(&map, &at, shared, &mut |piece| -> Result<(), TensorMapError> {
-                all.push(piece);
-                Ok(())
-            });
-            listed.map_err(|error| Wrong::of(lane, error.to_string()))?;
-            self.store_pieces(warp, (lane, inst.line), block, &all)?;
-        }
-        Ok(())
-    }
-
-    /// `cp.async.bulk.wait_group`
-    fn bulk_wait(&mut self, warp: &mut Warp, inst: &Inst, lanes: u32) -> Done {
-        let args = &self.program.lists[inst.list as usize];
-        let newest = self.uniform(warp, &args[0], lanes)?;
-        for lane in lanes_of(lanes) {
-            for (_, agent, time) in self.copies.stores[warp.agent * LANES + lane].wait(newest as usize) {
-                warp.clock.seen[agent] = warp.clock.seen[agent].max(time);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether all stores were waited for: the memory that they read ends with the block.
-    pub(super) fn check_stores(&self) -> Result<(), Box<Fault>> {
-        for (thread, stores) in self.copies.stores.iter().enumerate() {
-            if let Some((line, _, _)) = stores.under_way().next() {
-                let block = thread / LANES / (self.launch.threads.div_ceil(32) as usize).max(1);
-                let what = "a block ends while a bulk store may still read its shared memory: no \
-                            cp.async.bulk.wait_group stands after it";
-                return Err(self.fault_at(*line, block, what.into()));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Why a copy is refused.
@@ -483,7 +387,7 @@ impl From<TensorMapError> for Refused {
 }
 
 /// Addresses by lane.
-fn addresses(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u64; LANES], Box<Wrong>> {
+pub(super) fn addresses(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u64; LANES], Box<Wrong>> {
     let Arg::Address(base, offset) = *arg else {
         return Err(Wrong::warp("an operand is no address"));
     };
@@ -491,7 +395,7 @@ fn addresses(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u64; LANES], Box<Wro
 }
 
 /// Sizes by lane.
-fn size_of(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u32; LANES], Box<Wrong>> {
+pub(super) fn size_of(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u32; LANES], Box<Wrong>> {
     match *arg {
         Arg::Reg(Reg::Word(at)) => Ok(*warp.word(at, lanes)?),
         _ => Err(Wrong::warp("a size is no 32-bit register")),
@@ -499,7 +403,7 @@ fn size_of(warp: &Warp, arg: &Arg, lanes: u32) -> Result<[u32; LANES], Box<Wrong
 }
 
 /// The rules of `cp.async.bulk`.
-fn check_bulk(shared: u32, global: u64, size: u32) -> Result<(), String> {
+pub(super) fn check_bulk(shared: u32, global: u64, size: u32) -> Result<(), String> {
     if !shared.is_multiple_of(16) || !global.is_multiple_of(16) || !size.is_multiple_of(16) || size == 0 {
         return Err(format!(
             "a bulk copy of {size} bytes between {global:#x} and shared address {shared:#x}; all must be multiples of 16"

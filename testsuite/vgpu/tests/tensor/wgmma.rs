@@ -131,10 +131,10 @@ fn check(n: usize, (major_a, swizzle_a): (Major, Swizzle), (major_b, swizzle_b):
             multiply(Format::Bf16, &rows, &columns, step > 0, d);
         }
     }
-    for register in 0..n / 2 {
-        for thread in 0..128 {
+    for thread in 0..128 {
+        for (register, words) in d[thread / 32].iter().enumerate() {
             let (row, column) = d_element(register, thread);
-            let word = d[thread / 32][register][thread % 32];
+            let word = words[thread % 32];
             assert_eq!(
                 word,
                 wanted(&a, &b, row, column),
