@@ -22,12 +22,15 @@ pub enum Parent {
 /// One step on the way from a root: where it begins and the tokens it stands for.
 pub type Edge = (Parent, Block);
 
-/// The tree, and which of its leaves may be forgotten in which order.
+/// The tree, and which of its pages may be forgotten in which order.
+///
+/// Whoever uses a page uses all pages on the way to it, and leaves the end of the way first. So of the pages that nobody
+/// uses, the one that was left longest ago is a leaf.
 #[derive(Debug, Default)]
 pub struct PrefixTree {
     pages: BTreeMap<Edge, u32>,
     nodes: BTreeMap<u32, Node>,
-    /// The leaves that nobody uses, by the time of their last use.
+    /// The pages that nobody uses, by the time of their last use.
     idle: BTreeSet<(u64, u32)>,
     /// The number of the next use.
     now: u64,
@@ -36,7 +39,6 @@ pub struct PrefixTree {
 #[derive(Debug)]
 struct Node {
     edge: Edge,
-    children: usize,
     /// When its last user left; none while it is used.
     left: Option<u64>,
 }
@@ -64,11 +66,8 @@ impl PrefixTree {
     }
     /// Hangs a used page into the tree. The edge is new, and its parent is in the tree.
     pub fn insert(&mut self, edge: Edge, page: u32) {
-        if let Parent::Page(parent) = edge.0 {
-            self.change_children(parent, |children| children + 1);
-        }
         self.pages.insert(edge.clone(), page);
-        self.nodes.insert(page, Node { edge, children: 0, left: None });
+        self.nodes.insert(page, Node { edge, left: None });
     }
     /// Says that a page has users again.
     pub fn used(&mut self, page: u32) {
@@ -81,9 +80,7 @@ impl PrefixTree {
     pub fn left(&mut self, page: u32) {
         let Some(node) = self.nodes.get_mut(&page) else { return };
         node.left = Some(self.now);
-        if node.children == 0 {
-            self.idle.insert((self.now, page));
-        }
+        self.idle.insert((self.now, page));
         self.now += 1;
     }
     /// Takes the leaf out of the tree that was left longest ago.
@@ -91,21 +88,7 @@ impl PrefixTree {
         let (_, page) = self.idle.pop_first()?;
         let node = self.nodes.remove(&page)?;
         self.pages.remove(&node.edge);
-        if let Parent::Page(parent) = node.edge.0 {
-            self.change_children(parent, |children| children - 1);
-        }
         Some(page)
-    }
-
-    fn change_children(&mut self, page: u32, change: impl Fn(usize) -> usize) {
-        let Some(node) = self.nodes.get_mut(&page) else { return };
-        node.children = change(node.children);
-        if let Some(left) = node.left {
-            match node.children {
-                0 => self.idle.insert((left, page)),
-                _ => self.idle.remove(&(left, page)),
-            };
-        }
     }
 }
 

@@ -132,9 +132,7 @@ impl Scheduler {
         self.steps += 1;
         self.continue_running(&mut plan, Sequence::decodes);
         self.continue_running(&mut plan, |sequence| !sequence.decodes());
-        if plan.preempted.is_empty() {
-            self.admit(&mut plan);
-        }
+        self.admit(&mut plan);
         self.speculate(&mut plan);
         plan
     }
