@@ -136,6 +136,9 @@ pub struct SampleArgs {
     /// The seed of the random numbers; the same seed gives the same text.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Ends the answer before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
     /// Tokens of the prompt that are fed in one step; the result does not depend on it.
     #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
     pub chunk: usize,

@@ -39,6 +39,7 @@ pub mod pipeline;
 pub mod ptx;
 pub mod roofline;
 pub mod text;
+pub mod text_stream;
 
 pub mod commands;
 mod entry;

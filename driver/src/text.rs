@@ -10,7 +10,8 @@ use sinter_frontend::config::RawConfig;
 use sinter_frontend::generation::GenerationDefaults;
 use sinter_frontend::source::ModelDir;
 use sinter_frontend::tokenizer::Tokenizer;
-use sinter_runtime::{Finish, GenerateParams, SamplingParams};
+use sinter_runtime::engine::Request;
+use sinter_runtime::{Finish, SamplingParams};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tokens to generate where nobody says otherwise.
@@ -89,13 +90,18 @@ impl TextSide {
         })
     }
 
-    /// How much is generated and what ends it.
-    pub fn generation(&self, flags: &SampleArgs) -> GenerateParams {
-        GenerateParams {
-            max_tokens: flags.max_tokens.or(self.defaults.max_new_tokens).unwrap_or(MAX_TOKENS),
+    /// The request for an answer to a prompt, as the flags and the model ask for it.
+    pub fn request(&self, prompt: Vec<u32>, flags: &SampleArgs) -> Result<Request> {
+        Ok(Request {
+            sampling: self.sampling(flags)?,
             stop_ids: self.defaults.eos_ids.clone(),
-            chunk: flags.chunk,
-        }
+            ..Request::new(prompt, self.max_tokens(flags))
+        })
+    }
+
+    /// Tokens that are generated at most.
+    pub fn max_tokens(&self, flags: &SampleArgs) -> usize {
+        flags.max_tokens.or(self.defaults.max_new_tokens).unwrap_or(MAX_TOKENS)
     }
 }
 

@@ -14,7 +14,8 @@
 //!   never changes a result; [`GpuModel`] is the one for any [`GpuDevice`](sinter_ir::GpuDevice). Every index of a batch is checked on the host before a kernel sees it.
 //! - [`Sampler`] picks the next token. Its random numbers come from the seed and the position alone, so the same request
 //!   gives the same text whoever shares the batch.
-//! - [`Session`] feeds one sequence in chunks of any size; [`generate`] continues it token by token.
+//! - [`Session`] feeds one sequence in chunks of any size, for logits and measurements.
+//! - [`engine::Engine`] answers requests, many at once.
 //!
 //! ```
 //! use sinter_runtime::{Sampler, SamplingParams};
@@ -46,7 +47,6 @@ mod token_set;
 
 pub mod engine;
 
-mod generate;
 mod session;
 
 pub use batch::{Batch, BatchBuilder, Chunk, Rows};
@@ -54,8 +54,8 @@ pub use blocks::BlockPool;
 pub use check::BatchCheck;
 pub use cuda::{CudaDevice, CudaInfo, CudaReport, cuda_report};
 pub use device::{DeviceModel, KernelTime, Limits};
+pub use engine::Finish;
 pub use error::RuntimeError;
-pub use generate::{Finish, GenerateParams, Generation, generate};
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};
 pub use host::{HostConfig, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
 pub use rng::uniform;

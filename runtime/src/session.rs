@@ -1,4 +1,4 @@
-//! One sequence on one model: fed in chunks of any size, cut back where a new prompt differs.
+//! One sequence on one model: fed in chunks of any size.
 
 use crate::{BatchBuilder, BlockPool, Chunk, DeviceModel, Rows, RuntimeError, Sequence};
 
@@ -18,10 +18,6 @@ impl<'m> Session<'m> {
     /// The tokens that were fed.
     pub fn tokens(&self) -> &[u32] {
         self.sequence.tokens()
-    }
-    /// The model.
-    pub fn model(&self) -> &dyn DeviceModel {
-        self.model
     }
     /// Tokens that fit the model's context and its KV cache.
     pub fn capacity(&self) -> usize {
@@ -49,22 +45,6 @@ impl<'m> Session<'m> {
                 Err(error)
             }
         }
-    }
-    /// Feeds tokens in steps of at most `chunk` and gives the last row of logits.
-    pub fn prefill(&mut self, tokens: &[u32], chunk: usize) -> Result<&[f32], RuntimeError> {
-        let last = tokens.chunks(chunk.max(1)).count().saturating_sub(1);
-        for piece in tokens.chunks(chunk.max(1)).take(last) {
-            self.feed(piece, Rows::None)?;
-        }
-        self.feed(&tokens[last * chunk.max(1)..], Rows::Last)
-    }
-    /// Forgets what differs from `tokens` and returns how many of them are still in the cache. At least the last of
-    /// `tokens` is left to be fed, so that there are logits to sample from.
-    pub fn rewind(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
-        let known = self.sequence.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let kept = known.min(tokens.len().saturating_sub(1));
-        self.sequence.truncate(kept, &mut self.pool)?;
-        Ok(kept)
     }
 }
 

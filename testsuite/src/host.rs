@@ -5,7 +5,7 @@ use sinter_codegen_host::micro::Isa;
 use sinter_codegen_host::{compile_all, pack};
 use sinter_frontend::model::Model;
 use sinter_ir::DType;
-use sinter_runtime::{HostConfig, HostModel};
+use sinter_runtime::{HostConfig, HostModel, Limits};
 use std::sync::Arc;
 
 pub use crate::compiled::logits;
@@ -18,10 +18,15 @@ pub fn instruction_sets() -> Vec<Isa> {
 
 /// Compiles and loads a model for one sequence of at most `context` tokens.
 pub fn load(model: &Model, dtype: DType, isa: Isa, context: usize) -> HostModel {
+    load_with(model, dtype, isa, compiled::limits(model, context))
+}
+
+/// Compiles and loads a model for steps of these sizes.
+pub fn load_with(model: &Model, dtype: DType, isa: Isa, limits: Limits) -> HostModel {
     let plan = compiled::plan(model, dtype);
     let tiles: Vec<_> = plan.kernels.values().collect();
     let kernels = compile_all(&tiles, isa).expect("the kernels compile");
     let weights = compiled::weights(model, &plan, |def, source| Ok(pack(def, source)?.bytes));
-    let config = HostConfig { threads: 2, limits: compiled::limits(model, context), profile: false };
+    let config = HostConfig { threads: 2, limits, profile: false };
     HostModel::new(Arc::new(plan), kernels, weights, config).expect("the model loads")
 }

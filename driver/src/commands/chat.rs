@@ -1,14 +1,15 @@
 //! `sinter chat`: a conversation, by hand or from a pipe.
 
-use super::stream::Stream;
-use crate::cli::ChatArgs;
+use super::stream::follow;
+use crate::cli::{ChatArgs, SampleArgs};
 use crate::environment::Environment;
 use crate::output::Output;
 use crate::pipeline;
-use crate::text::{TextSide, finish_word, message};
+use crate::text::{TextSide, message};
+use crate::text_stream::TextStream;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use sinter_runtime::{GenerateParams, Sampler, Session};
+use sinter_runtime::engine::{Engine, EngineConfig, EngineHandle};
 use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Tokens of a conversation where the user does not say.
@@ -21,11 +22,10 @@ pub(super) fn run(args: &ChatArgs, env: &Environment, output: &Output) -> Result
     }
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
-    let params = text.generation(&args.sample);
-    let mut sampler = Sampler::new(text.sampling(&args.sample)?)?;
-    let mut model = program.load(args.context.unwrap_or(CONTEXT), params.chunk, false)?;
+    let model = program.load(args.context.unwrap_or(CONTEXT), args.sample.chunk, false)?;
+    let (engine, _) = Engine::spawn(model, EngineConfig::default())?;
     let system: Vec<Value> = args.system.iter().map(|system| message("system", system)).collect();
-    let mut chat = Chat { session: Session::new(&mut *model), text: &text, messages: system.clone(), params };
+    let mut chat = Chat { engine, text: &text, messages: system.clone(), sample: &args.sample };
     // A model without a template is refused before the first question.
     text.conversation(&[message("user", "")])?;
     let by_hand = io::stdin().is_terminal();
@@ -44,38 +44,35 @@ pub(super) fn run(args: &ChatArgs, env: &Environment, output: &Output) -> Result
             "" => {}
             "/exit" => return Ok(()),
             "/reset" => chat.messages.clone_from(&system),
-            question => chat.answer(question, &mut sampler, output)?,
+            question => chat.answer(question, output)?,
         }
     }
 }
 
 /// A conversation and what of it the model has in its cache.
-struct Chat<'m, 't> {
-    session: Session<'m>,
+struct Chat<'t> {
+    engine: EngineHandle,
     text: &'t TextSide,
     messages: Vec<Value>,
-    params: GenerateParams,
+    sample: &'t SampleArgs,
 }
 
-impl Chat<'_, '_> {
-    /// Answers a question; the tokens that the cache still holds are not computed again.
-    fn answer(&mut self, question: &str, sampler: &mut Sampler, output: &Output) -> Result<()> {
+impl Chat<'_> {
+    /// Answers a question; full pages of tokens that the cache still holds are not computed again.
+    fn answer(&mut self, question: &str, output: &Output) -> Result<()> {
         self.messages.push(message("user", question));
         let ids = self.text.conversation(&self.messages)?;
-        let mut stream = Stream::new(&self.text.tokenizer, (!output.json).then_some(output));
-        let generation =
-            sinter_runtime::generate(&mut self.session, &ids, &self.params, sampler, &mut |id| {
-                stream.push(id)
-            })?;
-        let (answer, _) = stream.finish()?;
-        self.messages.push(message("assistant", &answer));
+        let request = self.text.request(ids, self.sample)?;
+        let stream = TextStream::new(&self.text.tokenizer, self.sample.stop.clone());
+        let answer = follow(self.engine.submit(request)?, stream, (!output.json).then_some(output))?;
+        self.messages.push(message("assistant", &answer.text));
         if output.json {
             return output.json_line(&json!({
-                "text": answer,
-                "tokens": generation.tokens,
-                "prompt_tokens": ids.len(),
-                "cached_tokens": generation.cached,
-                "finish": finish_word(generation.finish),
+                "text": answer.text,
+                "tokens": answer.tokens,
+                "prompt_tokens": answer.usage.prompt,
+                "cached_tokens": answer.usage.cached,
+                "finish": answer.finish,
             }));
         }
         output.write("\n")

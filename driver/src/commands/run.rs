@@ -1,14 +1,16 @@
 //! `sinter run`: a prompt is continued.
 
+use super::stream::follow;
 use super::text_or_stdin;
 use crate::cli::RunArgs;
 use crate::environment::Environment;
 use crate::output::Output;
 use crate::pipeline;
-use crate::text::{TextSide, finish_word, message};
+use crate::text::{TextSide, message};
+use crate::text_stream::TextStream;
 use anyhow::{Result, bail};
 use serde_json::json;
-use sinter_runtime::{Sampler, Session};
+use sinter_runtime::engine::{Engine, EngineConfig};
 use std::time::Instant;
 
 pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<()> {
@@ -20,26 +22,24 @@ pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let ids = prompt_ids(args, &prompt, &text)?;
-    let params = text.generation(&args.sample);
-    let mut sampler = Sampler::new(text.sampling(&args.sample)?)?;
-    let mut model = program.load(ids.len().saturating_add(params.max_tokens), params.chunk, false)?;
-    let mut session = Session::new(&mut *model);
+    let count = ids.len();
+    let request = text.request(ids, &args.sample)?;
+    let model = program.load(count.saturating_add(request.max_tokens), args.sample.chunk, false)?;
+    let (engine, _) = Engine::spawn(model, EngineConfig::default())?;
     let started = Instant::now();
-    let mut stream = super::stream::Stream::new(&text.tokenizer, (!output.json).then_some(output));
-    let generation =
-        sinter_runtime::generate(&mut session, &ids, &params, &mut sampler, &mut |id| stream.push(id))?;
-    let (answer, first) = stream.finish()?;
+    let stream = TextStream::new(&text.tokenizer, args.sample.stop.clone());
+    let answer = follow(engine.submit(request)?, stream, (!output.json).then_some(output))?;
     let total = started.elapsed();
     if !output.json {
         return output.write("\n");
     }
-    let decoded = generation.tokens.len().saturating_sub(1) as f64;
+    let (decoded, first) = (answer.tokens.len().saturating_sub(1) as f64, answer.first);
     let rest = first.map_or(0.0, |first| total.saturating_sub(first - started).as_secs_f64());
     let value = json!({
-        "text": answer,
-        "tokens": generation.tokens,
-        "prompt_tokens": ids.len(),
-        "finish": finish_word(generation.finish),
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "prompt_tokens": count,
+        "finish": answer.finish,
         "seconds_to_first_token": first.map(|first| (first - started).as_secs_f64()),
         "tokens_per_second": (decoded > 0.0 && rest > 0.0).then(|| decoded / rest),
     });

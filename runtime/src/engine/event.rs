@@ -1,6 +1,6 @@
 //! What a client gets.
 
-use crate::{Finish, RuntimeError};
+use crate::RuntimeError;
 use std::ops::ControlFlow;
 
 /// One thing that happened to a request.
@@ -57,6 +57,21 @@ pub struct Logprob {
     pub rank: u32,
     /// The likeliest tokens, the likeliest first.
     pub top: Vec<(u32, f32)>,
+}
+
+/// Why a choice has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave a stop id.
+    Stop(u32),
+    /// The constraint allows nothing more: the answer is complete.
+    Complete,
+    /// The wanted number of tokens was reached.
+    Length,
+    /// The context or the KV cache is full.
+    Context,
+    /// The client cancelled it.
+    Cancelled,
 }
 
 /// What a request took.

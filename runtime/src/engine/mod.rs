@@ -18,6 +18,12 @@
 //! the ticket when one is found. Its pages are free before the next step. What the engine had computed beyond the stop
 //! is thrown away there; the text is the same however far that was.
 //!
+//! **Speculation** guesses tokens that the model then sees in one step. A guess is right if it is the token that the
+//! choice takes from the row before it, and what a choice takes depends on the row, the seed and the position alone; so
+//! with any guesses an answer is bit for bit the one without, sampled or greedy. (Daliri, Musco, Suresh: Coupling without
+//! communication and drafter-invariant speculative decoding, 2024. A guess that is certain, as those here are, is
+//! accepted as often as by rejection sampling: with the probability that the model gives it.)
+//!
 //! **Structured output** is a [`Constraint`] that says which tokens may come; grammars live where the tokenizer is.
 
 mod event;
@@ -33,11 +39,15 @@ mod plan;
 mod scheduler;
 mod sequence;
 
+mod draft;
+mod speculate;
+
 mod choice;
 mod owner;
 
 pub use cache::KvCache;
-pub use event::{Event, Logprob, Sink, Token, Usage};
+pub use draft::DraftModel;
+pub use event::{Event, Finish, Logprob, Sink, Token, Usage};
 pub use handle::{Admission, EngineHandle, Events, Refusal, RequestId, Ticket};
 pub use owner::Engine;
 pub use plan::{Outcome, PlannedChunk, StepPlan};
@@ -45,6 +55,7 @@ pub use prefix::{Block, Edge, Parent, PrefixTree};
 pub use request::{Bounds, Constraint, Request, TokenMask};
 pub use scheduler::{Scheduler, SchedulerConfig};
 pub use sequence::{Arrival, Sequence, Turn};
+pub use speculate::{NGram, Speculation};
 pub use stats::{STEP_BUCKETS, Stats};
 
 /// How an engine works, besides what the model's limits say.

@@ -6,7 +6,7 @@ use super::plan::{Outcome, StepPlan};
 use super::stats::{Gauges, add, set, sub};
 use super::{
     Admission, Arrival, EngineConfig, EngineHandle, Event, Request, RequestId, Scheduler, SchedulerConfig,
-    Sink, Turn, Usage,
+    Sink, Speculation, Turn, Usage,
 };
 use crate::{DeviceModel, Finish, Rows, RuntimeError};
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub struct Engine {
     model: Box<dyn DeviceModel>,
     scheduler: Scheduler,
+    speculation: Speculation,
     requests: BTreeMap<RequestId, Live>,
     choices: BTreeMap<Turn, Choice>,
     gauges: Arc<Gauges>,
@@ -48,7 +49,19 @@ impl Engine {
         model: Box<dyn DeviceModel>,
         config: EngineConfig,
     ) -> Result<(EngineHandle, JoinHandle<()>), RuntimeError> {
-        let (mut engine, handle) = Self::new(model, config)?;
+        Self::spawn_with(model, Speculation::None, config)
+    }
+
+    /// Starts an owner thread for a model whose next tokens are guessed.
+    ///
+    /// # Errors
+    /// As [`Engine::spawn`], or the draft model has another vocabulary.
+    pub fn spawn_with(
+        model: Box<dyn DeviceModel>,
+        speculation: Speculation,
+        config: EngineConfig,
+    ) -> Result<(EngineHandle, JoinHandle<()>), RuntimeError> {
+        let (mut engine, handle) = Self::new(model, speculation, config)?;
         let thread = std::thread::Builder::new().name("sinter-engine".into());
         let thread = thread.spawn(move || engine.serve());
         let thread =
@@ -59,9 +72,18 @@ impl Engine {
     /// An engine without a thread, for callers that step it themselves.
     pub fn new(
         model: Box<dyn DeviceModel>,
+        speculation: Speculation,
         config: EngineConfig,
     ) -> Result<(Self, EngineHandle), RuntimeError> {
         let limits = model.limits();
+        if let Speculation::Draft(draft) = &speculation
+            && draft.vocab() != limits.vocab
+        {
+            let (found, wanted) = (draft.vocab(), limits.vocab);
+            return Err(RuntimeError::Parameter(format!(
+                "the draft model has {found} tokens, the model has {wanted}"
+            )));
+        }
         let scheduler = Scheduler::new(SchedulerConfig {
             max_tokens: limits.max_tokens,
             max_sequences: limits.max_sequences.min(limits.max_tokens),
@@ -83,7 +105,8 @@ impl Engine {
         };
         let handle = EngineHandle::new(sender, gauges.clone(), admission);
         let (requests, choices, waiting) = (BTreeMap::new(), BTreeMap::new(), (0, 0));
-        Ok((Self { model, scheduler, requests, choices, gauges, waiting, messages }, handle))
+        let engine = Self { model, scheduler, speculation, requests, choices, gauges, waiting, messages };
+        Ok((engine, handle))
     }
 
     /// Works until the last handle is gone or one says stop.
@@ -100,6 +123,7 @@ impl Engine {
 
     /// Computes one step, if anything is to be computed.
     pub fn step(&mut self) {
+        self.speculation.propose(&mut self.scheduler);
         let plan = self.scheduler.plan();
         let steps = self.compute(&plan);
         let committed = self.commit(&plan, &steps);
@@ -222,8 +246,22 @@ impl Engine {
             let (id, index) = (choice.request, choice.index);
             match step {
                 Err(error) => self.fail(id, error),
-                Ok(step) => self.tell(id, index, chunk.turn, step),
+                Ok(step) => {
+                    self.count_guesses(id, chunk.drafts, step.tokens.len());
+                    self.tell(id, index, chunk.turn, step);
+                }
             }
+        }
+    }
+
+    /// Counts guesses: all tokens of a step but the last were guessed.
+    fn count_guesses(&mut self, id: RequestId, drafted: usize, tokens: usize) {
+        let accepted = tokens.saturating_sub(1);
+        add(&self.gauges.drafted, drafted);
+        add(&self.gauges.accepted, accepted);
+        if let Some(live) = self.requests.get_mut(&id) {
+            live.usage.drafted += drafted;
+            live.usage.accepted += accepted;
         }
     }
 

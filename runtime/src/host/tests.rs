@@ -1,12 +1,9 @@
 //! The pool under load, and a hand-made plan with kernels written in Rust, so that no code generator is needed.
 
 use super::*;
-use crate::{
-    BatchBuilder, Chunk, DeviceModel, GenerateParams, Limits, Rows, RuntimeError, Sampler, SamplingParams,
-    Session, generate,
-};
+use crate::engine::{Engine, EngineConfig, Event, Finish, Request, Usage};
+use crate::{BatchBuilder, Chunk, DeviceModel, Limits, Rows, RuntimeError, Session};
 use sinter_ir::*;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -292,34 +289,29 @@ fn a_refused_batch_leaves_the_sequence_as_it_was() {
 }
 
 #[test]
-fn generation_follows_the_model() {
-    let mut model = load(|_| ()).unwrap();
-    let mut session = Session::new(&mut model);
-    let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
-    let params = |max_tokens, stop: &[u32]| GenerateParams { max_tokens, stop_ids: stop.to_vec(), chunk: 2 };
-    let mut streamed = Vec::new();
-    let mut on_token = |token| {
-        streamed.push(token);
-        ControlFlow::Continue(())
+fn answers_follow_the_model() {
+    let (engine, _) = Engine::spawn(Box::new(load(|_| ()).unwrap()), EngineConfig::default()).unwrap();
+    let run = |request: Request| {
+        let (mut tokens, mut finish, mut usage) = (Vec::new(), None, None);
+        for event in engine.submit(request).unwrap() {
+            match event {
+                Event::Tokens { tokens: new, .. } => tokens.extend(new.into_iter().map(|token| token.id)),
+                Event::Finished { finish: reason, .. } => finish = Some(reason),
+                event => usage = Some(event),
+            }
+        }
+        (tokens, finish.unwrap(), usage.unwrap())
     };
-    let mut run = |prompt: &[u32], params: &GenerateParams| {
-        generate(&mut session, prompt, params, &mut sampler, &mut on_token).unwrap()
-    };
-    let first = run(&[1, 2, 3], &params(4, &[]));
-    assert_eq!(first.tokens, [6, 4, 0, 0]);
-    assert_eq!((first.finish, first.cached), (crate::Finish::Length, 0));
-    // The second prompt shares 1 2 3 6, which are not computed again.
-    let second = run(&[1, 2, 3, 6, 5], &params(9, &[4]));
-    assert_eq!((second.tokens.as_slice(), second.cached), (&[1u32, 2][..], 4));
-    assert_eq!(second.finish, crate::Finish::Stop(4));
-    let long = run(&[1; 58], &params(9, &[]));
-    assert_eq!((long.tokens.len(), long.finish), (3, crate::Finish::Context));
-    assert_eq!(streamed.len(), 9);
-    let mut stop = |_| ControlFlow::Break(());
-    let cut = generate(&mut session, &[1], &params(9, &[]), &mut sampler, &mut stop).unwrap();
-    assert_eq!((cut.tokens.len(), cut.finish), (1, crate::Finish::Cancelled));
-    assert!(generate(&mut session, &[], &params(9, &[]), &mut sampler, &mut stop).is_err());
-    assert!(generate(&mut session, &[0; 61], &params(9, &[]), &mut sampler, &mut stop).is_err());
+    let (tokens, finish, _) = run(Request::new(vec![1, 2, 3], 4));
+    assert_eq!((tokens, finish), (vec![6, 4, 0, 0], Finish::Length));
+    let (tokens, finish, _) = run(Request { stop_ids: vec![4], ..Request::new(vec![1, 2, 3, 6, 5], 9) });
+    assert_eq!((tokens, finish), (vec![1, 2], Finish::Stop(4)));
+    let (tokens, finish, _) = run(Request::new(vec![1; 58], 9));
+    assert_eq!((tokens.len(), finish), (3, Finish::Context));
+    // The second prompt shares three full pages with the one before it, which are not computed again.
+    let (_, _, last) = run(Request::new([vec![1; 55], vec![2]].concat(), 1));
+    let usage = Usage { prompt: 56, cached: 48, generated: 1, ..Usage::default() };
+    assert_eq!(last, Event::Done(usage));
 }
 
 #[test]
