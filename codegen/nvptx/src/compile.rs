@@ -1,7 +1,7 @@
 //! From a plan to a GPU program.
 
 use crate::emit::{Assembler, Stages};
-use crate::{Error, attend, rows};
+use crate::{Error, attend, contract, rows};
 use sinter_codegen_schedule::{FEW_TOKENS, Schedule, group};
 use sinter_ir::{
     Arg, GpuBucket, GpuKernel, GpuLaunch, GpuProgram, KernelId, Plan, Step, Target, TileProgram,
@@ -91,6 +91,9 @@ impl<'a> Kernels<'a> {
                 Schedule::Rows(schedule) => rows.push((piece, schedule.clone())),
                 Schedule::Attend(schedule) => {
                     return attend::compile(&self.assembler, format!("attend_{number}"), (&piece, *schedule));
+                }
+                Schedule::Contract(schedule) => {
+                    return contract::kernel(&self.assembler, format!("contract_{number}"), &piece, schedule);
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Invariant: only this crate knows MLIR and LLVM, and neither is needed to run what it wrote.
 
 pub mod attend;
+pub mod contract;
 pub mod emit;
 pub mod lower;
 pub mod rows;

@@ -185,11 +185,15 @@ fn tensor_cores() {
             k.barrier();
             let a = k.load_matrices(shared.at(at));
             let [b, c, ..] = k.load_matrices_transposed(shared.at(at));
-            let sum = k.mma_bf16(a, [b, c], [k.float(0.0); 4]);
+            k.copy_async_part(shared.at(at), k.address(0).at(at), (4, k.int(2)));
+            k.copy_async_part(shared.at(at), k.address(0).at(at), (8, k.int(8)));
+            let sum = k.mma_f16(a, [b, c], k.mma_bf16(a, [b, c], [k.float(0.0); 4]));
             k.store_vector(k.address(1).at(at), sum);
         },
         &[
             "cp.async.cg.shared.global",
+            "cp.async.ca.shared.global",
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
             "cp.async.commit_group",
             "cp.async.wait_group",
             "ldmatrix.sync.aligned.m8n8.x4.shared.b16",

@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod attend;
+pub mod contract;
 pub mod group;
 pub mod rows;
 
@@ -27,6 +28,8 @@ pub enum Schedule {
     Rows(rows::Rows),
     /// Blocks of attention.
     Attend(attend::AttendSchedule),
+    /// Tiles of rows and columns.
+    Contract(contract::Contract),
 }
 
 impl Schedule {
@@ -35,6 +38,7 @@ impl Schedule {
         match self {
             Schedule::Rows(rows) => Some(rows),
             Schedule::Attend(_) => None,
+            Schedule::Contract(_) => None,
         }
     }
 }
@@ -44,6 +48,7 @@ impl fmt::Display for Schedule {
         match self {
             Schedule::Rows(rows) => rows.fmt(f),
             Schedule::Attend(schedule) => schedule.fmt(f),
+            Schedule::Contract(contract) => contract.fmt(f),
         }
     }
 }
@@ -54,6 +59,9 @@ pub fn choose(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -> Sc
     let attention = attention.and_then(|attend| attend.schedules(target, max_tokens).into_iter().next());
     if let Some(schedule) = attention {
         return Schedule::Attend(schedule);
+    }
+    if let Some(contract) = contract::choose(tile, target, max_tokens) {
+        return Schedule::Contract(contract);
     }
     Schedule::Rows(rows::choose(tile))
 }

@@ -141,7 +141,17 @@ pub fn on_virtual_gpu(
     params: &[Tensor<f32>],
 ) -> Vec<Tensor<f32>> {
     let program = compile(&plan_of(tile), target).unwrap_or_else(|error| panic!("{error}\n{tile}"));
-    let mut device = VirtualGpu::new(target);
+    program_on_virtual_gpu(tile, &program, binding, params)
+}
+
+/// The same with what [`plan_of`] a program was compiled to.
+pub fn program_on_virtual_gpu(
+    tile: &TileProgram,
+    program: &GpuProgram,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+) -> Vec<Tensor<f32>> {
+    let mut device = VirtualGpu::new(program.target);
     let steps = &plan_of(tile).steps[0];
     let mut places: BTreeMap<String, DevicePtr> = BTreeMap::new();
     for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
@@ -151,7 +161,7 @@ pub fn on_virtual_gpu(
         places.insert(format!("{arg:?}"), at);
     }
     let at = |arg: Arg| places[&format!("{arg:?}")];
-    if let Err(error) = run(&mut device, &program, binding, &at) {
+    if let Err(error) = run(&mut device, program, binding, &at) {
         panic!("{}: {error}\n{tile}\n{}", tile.name, program.kernels[0].ptx);
     }
     let mut out = Vec::new();
@@ -178,12 +188,23 @@ pub fn check(
 ) -> Vec<Tensor<f32>> {
     assert_eq!(verify_tile(tile), vec![], "{tile}");
     let found = on_virtual_gpu(tile, target, binding, params);
+    compare(tile, binding, (params, &found), tolerance);
+    found
+}
+
+/// Compares what a device left of `params` with the evaluator, as [`check`] does.
+pub fn compare(
+    tile: &TileProgram,
+    binding: &Binding,
+    (params, found): (&[Tensor<f32>], &[Tensor<f32>]),
+    tolerance: f64,
+) {
     let double = |tensor: &Tensor<f32>| {
         Tensor::new(tensor.shape.clone(), tensor.data.iter().map(|x| f64::from(*x)).collect())
     };
     let mut wanted: Vec<Tensor<f64>> = params.iter().map(double).collect();
     evaluate_tile(tile, binding, &mut wanted);
-    for ((param, found), wanted) in tile.params.values().zip(&found).zip(&wanted) {
+    for ((param, found), wanted) in tile.params.values().zip(found).zip(&wanted) {
         let rounding = match param.ty.dtype {
             DType::Bf16 => 1.0 / 256.0,
             DType::F16 => 1.0 / 2048.0,
@@ -195,14 +216,9 @@ pub fn check(
             let bound = tolerance * wanted.abs().max(1.0) + rounding * wanted.abs();
             let good =
                 found == *wanted || (found - wanted).abs() <= bound || found.is_nan() && wanted.is_nan();
-            assert!(
-                good,
-                "{} of {} for {target}, element {at}: {found}, wanted {wanted}\n{tile}",
-                param.name, tile.name
-            );
+            assert!(good, "{} of {}, element {at}: {found}, wanted {wanted}\n{tile}", param.name, tile.name);
         }
     }
-    found
 }
 
 /// Whether two tensors have the same bits.

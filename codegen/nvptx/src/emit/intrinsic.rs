@@ -118,6 +118,16 @@ impl<'k> Body<'k> {
         let operands = [to.raw, from.raw, bytes.raw];
         self.call_for_effect("llvm.nvvm.cp.async.cg.shared.global.16.s", &operands);
     }
+    /// Copies 4, 8 or 16 bytes, of which the first `present` are read and zeros follow: `cp.async`. Both addresses are
+    /// multiples of the size.
+    pub fn copy_async_part(&'k self, to: Shared<'k>, from: Global<'k>, (bytes, present): (u32, Int<'k>)) {
+        let name = match bytes {
+            16 => "llvm.nvvm.cp.async.cg.shared.global.16.s",
+            8 => "llvm.nvvm.cp.async.ca.shared.global.8.s",
+            _ => "llvm.nvvm.cp.async.ca.shared.global.4.s",
+        };
+        self.call_for_effect(name, &[to.raw, from.raw, present.raw]);
+    }
     /// Ends a group of asynchronous copies.
     pub fn copy_commit(&'k self) {
         self.call_for_effect("llvm.nvvm.cp.async.commit.group", &[]);
@@ -141,6 +151,14 @@ impl<'k> Body<'k> {
     pub fn mma_bf16(&'k self, a: [Int<'k>; 4], b: [Int<'k>; 2], c: [Float<'k>; 4]) -> [Float<'k>; 4] {
         let operands: Vec<_> = a.iter().chain(&b).map(|v| v.raw).chain(c.iter().map(|v| v.raw)).collect();
         self.call_many("llvm.nvvm.mma.m16n8k16.row.col.bf16", &operands)
+    }
+
+    /// The same of f16.
+    pub fn mma_f16(&'k self, a: [Int<'k>; 4], b: [Int<'k>; 2], c: [Float<'k>; 4]) -> [Float<'k>; 4] {
+        let pair = Type::vector(&[2], Type::float16(self.context()));
+        let halves = a.iter().chain(&b).map(|v| self.op("llvm.bitcast", &[v.raw], pair, &[]));
+        let operands: Vec<_> = halves.chain(c.iter().map(|v| v.raw)).collect();
+        self.call_many("llvm.nvvm.mma.m16n8k16.row.col.f32.f32", &operands)
     }
 
     /// Waits until the launch before has ended and its writes are visible: `griddepcontrol.wait`, sm_90 and up.

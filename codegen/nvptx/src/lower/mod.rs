@@ -34,7 +34,8 @@ pub struct Scope<'a, 'k> {
     constant: &'a [bool],
     bases: Vec<Global<'k>>,
     axes: Vec<Option<Int<'k>>>,
-    results: Vec<Option<Float<'k>>>,
+    /// One value, or one for each lane.
+    results: Vec<Option<Vec<Float<'k>>>>,
     /// Expressions whose values are known.
     values: Vec<(ExprId, Val<'k>)>,
     /// Whether indices may lie outside, because the value will not be used: they are moved inside.
@@ -60,8 +61,13 @@ impl<'a, 'k> Scope<'a, 'k> {
 
     /// The same with the result of a stage.
     pub fn with_result(&self, stage: StageId, result: Float<'k>) -> Self {
+        self.with_results(stage, vec![result])
+    }
+
+    /// The same with the results of a stage at the lanes for which [`Scope::values`] will be asked.
+    pub fn with_results(&self, stage: StageId, results: Vec<Float<'k>>) -> Self {
         let mut scope = self.clone();
-        scope.results[stage.index()] = Some(result);
+        scope.results[stage.index()] = Some(results);
         scope
     }
 

@@ -7,8 +7,13 @@ use sinter_ir::{AxisId, ExprId, Id, Load, Monoid, Stage, StageId};
 impl<'k> Scope<'_, 'k> {
     /// The result of a stage: the known one, or computed here.
     pub fn result(&self, stage: StageId) -> Float<'k> {
-        if let Some(result) = self.results[stage.index()] {
-            return result;
+        self.result_of_lane(stage, 0)
+    }
+
+    /// The result of a stage at one of the lanes.
+    pub(super) fn result_of_lane(&self, stage: StageId, lane: usize) -> Float<'k> {
+        if let Some(known) = &self.results[stage.index()] {
+            return known[lane.min(known.len() - 1)];
         }
         match &self.tile.stages[stage.index()] {
             Stage::Reduce { axis, monoid, value } => {

@@ -110,7 +110,7 @@ impl<'k> Scope<'_, 'k> {
             Expr::Const(number) => Val::Constant(number.get()),
             Expr::Index(index) => Val::Whole(scope.index(index)),
             Expr::Load(load) => scope.load(load),
-            Expr::Stage(stage) => Val::Number(scope.result(*stage)),
+            Expr::Stage(stage) => Val::Number(scope.result_of_lane(*stage, at)),
             Expr::Cast(dtype, x) => scope.cast(*dtype, arg(*x, at)),
             Expr::Apply(op, args) => {
                 let args: Vec<_> = args.iter().map(|x| arg(*x, at)).collect();

@@ -1,0 +1,143 @@
+//! Contractions: tiles of rows times columns, one accumulator each, and an epilogue.
+//!
+//! Every output is one chain of accumulation along the summed axis: in steps of 16 in the tensor cores for bf16 and f16,
+//! of fused multiply-adds for anything else. All skeletons keep that chain, so that a schedule never changes a bit:
+//!
+//! - `fma`: f32 and mixed operands.
+//! - `skinny`: steps of a few rows; weights go round a ring of each warp.
+//! - `tiles`: `mma.sync` on tiles in shared memory, on every target; operands of any form.
+//!
+//! `stage` brings operands into shared memory, `epilogue` stores what was accumulated.
+
+mod epilogue;
+mod fma;
+mod skinny;
+mod stage;
+mod tiles;
+
+use crate::emit::{Assembler, Entry, Int, K};
+use crate::lower::Scope;
+use crate::{Error, Piece};
+use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
+use sinter_ir::{Blocks, GpuKernel, GpuParam, Target};
+
+/// What every part of a skeleton needs to know.
+struct Job<'a, 'k> {
+    k: K<'k>,
+    /// Nothing is known in it.
+    scope: Scope<'a, 'k>,
+    found: &'a Contraction,
+    schedule: &'a Contract,
+    /// Of each parameter, whether it is a weight.
+    constant: &'a [bool],
+    target: Target,
+    /// The first row and the first column of the block's tile.
+    first: (Int<'k>, Int<'k>),
+    /// The number of rows and of columns of the whole.
+    extent: (Int<'k>, Int<'k>),
+}
+
+/// The kernel of a contraction.
+pub fn kernel(
+    assembler: &Assembler,
+    name: String,
+    piece: &Piece<'_>,
+    schedule: &Contract,
+) -> Result<GpuKernel, Error> {
+    let unsupported = |reason: &str| Error::Unsupported { kernel: name.clone(), reason: reason.into() };
+    let found = contract::find(piece.tile).ok_or_else(|| unsupported("it is no contraction"))?;
+    let used = |size: u32, shared: bool| if shared { u64::from(size) } else { 1 };
+    // Blocks that follow each other have the same columns and so read the same weights.
+    let grid = vec![
+        Blocks { extent: found.n_columns, per_block: used(schedule.tile_columns, found.columns_share) },
+        Blocks { extent: found.n_rows, per_block: used(schedule.tile_rows, found.rows_share) },
+    ];
+    let params = (0..piece.tile.params.len()).map(GpuParam::Address).chain([GpuParam::Symbols]).collect();
+    let threads = schedule.threads();
+    // Without a limit the assembler aims at a full multiprocessor and may spill a few registers for it.
+    let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
+    let max_registers = Some(if outputs / threads <= 64 { 128 } else { 224 });
+    let entry = Entry { name: name.clone(), params, threads, max_registers, min_blocks: None };
+    let assembled = assembler.kernel(&entry, |k| {
+        let job = Job::new(k, piece, (&found, schedule), assembler.target(), &grid);
+        match schedule.kind {
+            Kind::Fma => fma::body(&job),
+            Kind::Tiles => tiles::body(&job),
+            Kind::Skinny => skinny::body(&job),
+        }
+    })?;
+    Ok(GpuKernel {
+        name,
+        ptx: assembled.ptx,
+        params: entry.params,
+        grid,
+        persistent: None,
+        threads,
+        shared_bytes: assembled.shared_bytes,
+        cluster: 1,
+        dependent_launch: assembler.target() == Target::Sm90a,
+        scratch: Vec::new(),
+    })
+}
+
+impl<'a, 'k> Job<'a, 'k> {
+    fn new(
+        k: K<'k>,
+        piece: &'a Piece<'_>,
+        (found, schedule): (&'a Contraction, &'a Contract),
+        target: Target,
+        grid: &[Blocks],
+    ) -> Self {
+        let scope = Scope::new(k, piece.tile, &piece.constant, 0);
+        let extent = (scope.dim(found.n_rows), scope.dim(found.n_columns));
+        let row_tile = grid[1].per_block as i32;
+        let row_tiles = (extent.0 + (row_tile - 1)).divided(row_tile);
+        let (column, row) = (k.block().divided(row_tiles), k.block().modulo(row_tiles));
+        let first = (row * row_tile, column * grid[0].per_block as i32);
+        Self { k, scope, found, schedule, constant: &piece.constant, target, first, extent }
+    }
+
+    /// The scope at a row and a column of the whole, which must exist.
+    fn at(&self, row: Int<'k>, column: Int<'k>) -> Scope<'a, 'k> {
+        let (mut scope, mut rest) = (self.scope.with_axis(self.found.column, column), row);
+        for (at, axis) in self.found.rows.iter().enumerate().rev() {
+            if at == 0 {
+                return scope.with_axis(*axis, rest);
+            }
+            let extent = scope.extent(*axis);
+            scope = scope.with_axis(*axis, rest.modulo(extent));
+            rest = rest.divided(extent);
+        }
+        scope
+    }
+
+    /// The rows and columns of a tile that are used: one where neighbours do not share an operand.
+    fn used(&self) -> (i32, i32) {
+        let used = |size: u32, shared: bool| if shared { size as i32 } else { 1 };
+        (
+            used(self.schedule.tile_rows, self.found.rows_share),
+            used(self.schedule.tile_columns, self.found.columns_share),
+        )
+    }
+
+    /// The row of the whole for a row of the tile; the last one for a row that does not exist, whose outputs are not
+    /// stored.
+    fn row(&self, local: Int<'k>) -> Int<'k> {
+        let local = if self.found.rows_share { local } else { self.k.int(0) };
+        (self.first.0 + local).least(self.extent.0 - 1)
+    }
+
+    /// The same for a column.
+    fn column(&self, local: Int<'k>) -> Int<'k> {
+        let local = if self.found.columns_share { local } else { self.k.int(0) };
+        (self.first.1 + local).least(self.extent.1 - 1)
+    }
+
+    /// Lets the next launch begin and waits for the one before: everything but weights may still be in the making.
+    fn wait_for_inputs(&self) {
+        if self.target == Target::Sm90a {
+            self.k.wait_for_launch();
+            self.k.let_next_launch_start();
+        }
+    }
+}

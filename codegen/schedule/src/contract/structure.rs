@@ -1,0 +1,181 @@
+//! Which programs are contractions, and what a skeleton has to know of one.
+
+use crate::access::{Lanes, guarded, load_lanes};
+use sinter_ir::{Atom, AxisId, DType, Dim, Expr, Index, Layout, Load, Stage, StageId, TileProgram};
+
+/// The arithmetic of a product. It follows from the element types alone, so that every schedule gives the same bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unit {
+    /// bf16 operands: steps of 16 along the summed axis in the tensor cores.
+    Bf16,
+    /// f16 operands: likewise.
+    F16,
+    /// Anything else: a chain of fused multiply-adds in f32.
+    Fma,
+}
+
+/// One product of a contraction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Product {
+    /// Its stage.
+    pub stage: StageId,
+    /// The summed axis.
+    pub axis: AxisId,
+    /// The extent of the summed axis.
+    pub k: u64,
+    /// Its arithmetic.
+    pub unit: Unit,
+    /// The operand that changes with the rows: activations.
+    pub a: Load,
+    /// The operand that changes with the columns: weights.
+    pub b: Load,
+}
+
+/// A program that multiplies matrices: rows times columns, one or several products, and an epilogue at each point.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contraction {
+    /// The axes of the grid that together number the rows.
+    pub rows: Vec<AxisId>,
+    /// The number of rows.
+    pub n_rows: Dim,
+    /// The last axis of the grid: the columns.
+    pub column: AxisId,
+    /// The number of columns.
+    pub n_columns: Dim,
+    /// The products, those that share their left operand side by side.
+    pub products: Vec<Product>,
+    /// Whether a tile may have several rows: no right operand changes with the row.
+    pub rows_share: bool,
+    /// Whether a tile may have several columns: no left operand changes with the column.
+    pub columns_share: bool,
+}
+
+impl Contraction {
+    /// The positions of the products in runs that share their left operand and their summed extent, so that one loop does
+    /// a run.
+    pub fn runs(&self) -> Vec<Vec<usize>> {
+        let mut runs: Vec<Vec<usize>> = Vec::new();
+        for (at, product) in self.products.iter().enumerate() {
+            match runs.iter_mut().find(|run| same_left(&self.products[run[0]], product)) {
+                Some(run) => run.push(at),
+                None => runs.push(vec![at]),
+            }
+        }
+        runs
+    }
+
+    /// The most products of a run.
+    pub fn widest(&self) -> usize {
+        self.runs().iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether all products use one arithmetic, and which.
+    pub fn unit(&self) -> Option<Unit> {
+        let first = self.products.first()?.unit;
+        self.products.iter().all(|product| product.unit == first).then_some(first)
+    }
+}
+
+/// The contraction that a program is, if it is one: the rows and columns are its grid, its stages are products of constant
+/// depth, folds and stores, and no product depends on an axis beyond the grid and its own.
+pub fn find(tile: &TileProgram) -> Option<Contraction> {
+    let (column, rows) = tile.grid.split_last()?;
+    let extent = |axis: &AxisId| tile.axes[*axis].extent;
+    let n_rows = rows.iter().try_fold(Dim::ONE, |product, axis| product.product(extent(axis)))?;
+    let mut products = Vec::new();
+    for (at, stage) in tile.stages.iter().enumerate() {
+        match stage {
+            Stage::Mma { axis, a, b } => {
+                products.push(product(tile, StageId(at as u32), *axis, (a, b))?);
+            }
+            Stage::Reduce { .. } | Stage::Store { .. } => {}
+            Stage::Online { .. } => return None,
+        }
+    }
+    // A product that is only the arm of a selection may read outside where it is not selected.
+    if !products.iter().all(|product| is_used_plainly(tile, product.stage)) {
+        return None;
+    }
+    let any_row = |load: &Load| rows.iter().any(|axis| mentions(load, *axis));
+    let rows_share = !products.iter().any(|product| any_row(&product.b));
+    let columns_share = !products.iter().any(|product| mentions(&product.a, *column));
+    let found = Contraction {
+        rows: rows.to_vec(),
+        n_rows,
+        column: *column,
+        n_columns: extent(column),
+        products,
+        rows_share,
+        columns_share,
+    };
+    (found.unit().is_some()).then_some(found)
+}
+
+fn product(tile: &TileProgram, stage: StageId, axis: AxisId, (a, b): (&Load, &Load)) -> Option<Product> {
+    let k = tile.axes[axis].extent.as_const().filter(|k| *k > 0)?;
+    let known = |other: AxisId| other == axis || tile.grid.contains(&other);
+    if !axes(a).chain(axes(b)).all(known) {
+        return None;
+    }
+    let dtypes = [a, b].map(|load| tile.params[load.param].ty.dtype);
+    let unit = match dtypes {
+        [DType::Bf16, DType::Bf16] => Unit::Bf16,
+        [DType::F16, DType::F16] => Unit::F16,
+        _ => Unit::Fma,
+    };
+    // Products commute, and either operand may be the one that changes with the columns.
+    let column = *tile.grid.last()?;
+    let turned = mentions(a, column) && !mentions(b, column);
+    let (a, b) = if turned { (b, a) } else { (a, b) };
+    Some(Product { stage, axis, k, unit, a: a.clone(), b: b.clone() })
+}
+
+fn is_used_plainly(tile: &TileProgram, stage: StageId) -> bool {
+    tile.stages.iter().flat_map(Stage::roots).any(|root| {
+        let guarded = guarded(tile, root);
+        tile.cone(root).iter().any(|id| tile.exprs[*id] == Expr::Stage(stage) && !guarded[id.0 as usize])
+    })
+}
+
+fn axes(load: &Load) -> impl Iterator<Item = AxisId> + '_ {
+    load.index.iter().flat_map(Index::axes)
+}
+
+fn mentions(load: &Load, axis: AxisId) -> bool {
+    axes(load).any(|other| other == axis)
+}
+
+fn same_left(one: &Product, other: &Product) -> bool {
+    one.k == other.k && renamed(&one.a, one.axis, other.axis) == other.a
+}
+
+/// A load with one axis in place of another.
+fn renamed(load: &Load, from: AxisId, to: AxisId) -> Load {
+    Load { param: load.param, index: load.index.iter().map(|index| index_renamed(index, from, to)).collect() }
+}
+
+fn index_renamed(index: &Index, from: AxisId, to: AxisId) -> Index {
+    let atom = |atom: &Atom| match atom {
+        Atom::Axis(axis) => Atom::Axis(if *axis == from { to } else { *axis }),
+        Atom::Div(inner, by) => Atom::Div(Box::new(index_renamed(inner, from, to)), *by),
+        Atom::Mod(inner, by) => Atom::Mod(Box::new(index_renamed(inner, from, to)), *by),
+        Atom::Load(load) => Atom::Load(Box::new(renamed(load, from, to))),
+    };
+    index.terms.iter().fold(Index::constant(index.offset), |sum, (term, factor)| {
+        sum.plus(&Index::atom(atom(term)).times(*factor))
+    })
+}
+
+/// The bytes of one piece in which an operand can be copied along the summed axis: 16, 8 or 4 where pieces lie aligned and
+/// none reaches beyond what is allocated, else one element.
+pub fn piece_bytes(tile: &TileProgram, load: &Load, axis: AxisId) -> u32 {
+    let (param, extent) = (&tile.params[load.param], tile.axes[axis].extent);
+    let bytes = param.ty.dtype.bytes() as u32;
+    let fits = |piece: &u32| {
+        let width = piece / bytes;
+        // The rows of weights are padded with zeros.
+        let whole = param.layout == Layout::Panels || extent.coeff.is_multiple_of(u64::from(width));
+        width > 1 && whole && load_lanes(tile, load, axis, width) == Lanes::Aligned
+    };
+    [16, 8, 4].into_iter().find(fits).unwrap_or(bytes)
+}
