@@ -123,10 +123,8 @@ fn check_shape(program: &Program, shape: LaunchShape, target: Target) -> Result<
     if blocks == 0 || threads == 0 || threads > 1024 {
         return Err(format!("wanted at least one block and 1 to 1024 threads, found {blocks} and {threads}"));
     }
-    if let Some([x, y, z]) = program.required_threads {
-        if [x, y, z] != [threads, 1, 1] {
-            return Err(format!("launched with {threads} threads, .reqntid demands {x}, {y}, {z}"));
-        }
+    if let Some([x, y, z]) = program.required_threads.filter(|wanted| *wanted != [threads, 1, 1]) {
+        return Err(format!("launched with {threads} threads, .reqntid demands {x}, {y}, {z}"));
     }
     if let Some([x, y, z]) = program.max_threads.filter(|[x, y, z]| threads > x * y * z) {
         return Err(format!("launched with {threads} threads, .maxntid allows {x}, {y}, {z}"));
@@ -147,8 +145,11 @@ fn check_shape(program: &Program, shape: LaunchShape, target: Target) -> Result<
     Ok(())
 }
 
-/// The bytes of the parameters, and the tensor maps among them.
-fn parameters(program: &Program, args: &[LaunchArg]) -> Result<(Vec<u8>, Vec<(u32, TensorMap)>), String> {
+/// The bytes of the parameters, and the tensor maps among them by place.
+type Parameters = (Vec<u8>, Vec<(u32, TensorMap)>);
+
+/// Lays out the arguments as the entry wants them.
+fn parameters(program: &Program, args: &[LaunchArg]) -> Result<Parameters, String> {
     if args.len() != program.params.len() {
         return Err(format!(
             "launched with {} arguments, the entry has {}",

@@ -22,6 +22,7 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { line, text, block, what, .. } = self;
+        let text = text.trim_end_matches(';');
         write!(f, "{what}; at PTX line {line}: {text}; block {block}")?;
         match self.thread {
             Some(thread) => write!(f, ", thread {thread}"),

@@ -144,8 +144,7 @@ impl Decoder {
         let form: &Form = forms::find(&raw.mnemonic).ok_or_else(|| self.unknown(raw))?;
         let fits = |signature: &&str| arity(signature) == raw.operands.len();
         let signature = form.signature.split(' ').find(fits).ok_or_else(|| self.unknown(raw))?;
-        let simple = signature.chars().all(|letter| "hwdpxy".contains(letter)) && raw.operands.len() <= 5;
-        if !simple || signature.len() < 2 {
+        if !form.op.is_arithmetic() {
             return self.many(raw, guard, form, signature);
         }
         let mut places = [0u32; 5];
@@ -204,15 +203,16 @@ impl Decoder {
         let registers = self.elements(&raw.operands[0], access, true, raw.line)?;
         let class = class_of(access.space);
         let list = self.list(vec![Arg::Vector(registers)]);
-        if let (memory::Space::Param, Operand::Address { base: Some(name), offset, .. }) =
-            (access.space, &raw.operands[1])
-        {
-            if let Some(place) = self.names.param(name) {
-                let inst = self.push(Op::LoadParameter(access), guard, Class::Integer, raw.line);
-                inst.offset = i64::from(place) + offset;
-                inst.list = list;
-                return Ok(());
+        let place = match (access.space, &raw.operands[1]) {
+            (memory::Space::Param, Operand::Address { base: Some(name), offset, .. }) => {
+                self.names.param(name).map(|place| i64::from(place) + offset)
             }
+            _ => None,
+        };
+        if let Some(place) = place {
+            let inst = self.push(Op::LoadParameter(access), guard, Class::Integer, raw.line);
+            (inst.offset, inst.list) = (place, list);
+            return Ok(());
         }
         let (base, offset) = self.address(&raw.operands[1], raw.line)?;
         let inst = self.push(Op::Load(access), guard, class, raw.line);

@@ -55,11 +55,14 @@ impl Launch {
     }
 }
 
+/// What the workers leave: the counters, and the fault of the first cluster that has one.
+type Found = (Counters, Option<(u32, Box<Fault>)>);
+
 /// Runs a launch. Of several faults it is that of the first cluster that is told.
 pub fn run(launch: &Launch, program: &Program, memory: &GlobalMemory) -> Result<Counters, Box<Fault>> {
     let clusters = launch.blocks / launch.cluster.max(1);
     let (next, limit) = (AtomicU32::new(0), AtomicU32::new(clusters));
-    let found: Mutex<(Counters, Option<(u32, Box<Fault>)>)> = Mutex::default();
+    let found: Mutex<Found> = Mutex::default();
     let work = || {
         let mut cluster = Cluster::new(launch, program, memory);
         let mut fault = None;
@@ -76,10 +79,9 @@ pub fn run(launch: &Launch, program: &Program, memory: &GlobalMemory) -> Result<
         }
         let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         found.0 += cluster.counters();
-        if let Some((at, wrong)) = fault {
-            if found.1.as_ref().is_none_or(|(other, _)| at < *other) {
-                found.1 = Some((at, wrong));
-            }
+        let first = |(at, _): &(u32, Box<Fault>)| found.1.as_ref().is_none_or(|(other, _)| at < other);
+        if fault.as_ref().is_some_and(first) {
+            found.1 = fault;
         }
     };
     match launch.workers.min(clusters) {

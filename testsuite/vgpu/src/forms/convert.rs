@@ -43,7 +43,7 @@ fn row(pattern: &'static str, signature: &'static str, op: Op) -> Form {
 }
 
 /// Whole numbers to whole numbers: cut off, or extended by the sign of the source. A lower-case `x` in a signature is a
-/// source of at least 8 bits, `y` of at least 16.
+/// source of at least 8 bits, `y` of at least 16, `z` of at least 32.
 fn whole() -> Vec<Form> {
     vec![
         row("cvt.{u16,s16}.u8", "hx", word1!(|a: u32| a & 0xff)),
@@ -53,12 +53,12 @@ fn whole() -> Vec<Form> {
         row("cvt.{u32,s32}.u16", "wy", word1!(|a: u32| a & 0xffff)),
         row("cvt.{u32,s32}.s16", "wy", word1!(|a: u32| a as i16 as u32)),
         row("cvt.{u16,s16}.{u16,s16}", "hy", word1!(|a: u32| a & 0xffff)),
-        row("cvt.{u32,s32}.{u32,s32}", "ww", word1!(|a: u32| a)),
-        row("cvt.{u16,s16}.{u32,s32}", "hw", word1!(|a: u32| a & 0xffff)),
-        row("cvt.{u8,s8}.{u32,s32}", "hw", word1!(|a: u32| a & 0xff)),
+        row("cvt.{u32,s32}.{u32,s32}", "wz", word1!(|a: u32| a)),
+        row("cvt.{u16,s16}.{u32,s32}", "hz", word1!(|a: u32| a & 0xffff)),
+        row("cvt.{u8,s8}.{u32,s32}", "hz", word1!(|a: u32| a & 0xff)),
         row("cvt.{u8,s8}.{u16,s16}", "hy", word1!(|a: u32| a & 0xff)),
-        row("cvt.{u64,s64}.u32", "dw", long_from_word!(|a: u32| u64::from(a))),
-        row("cvt.{u64,s64}.s32", "dw", long_from_word!(|a: u32| a as i32 as u64)),
+        row("cvt.{u64,s64}.u32", "dz", long_from_word!(|a: u32| u64::from(a))),
+        row("cvt.{u64,s64}.s32", "dz", long_from_word!(|a: u32| a as i32 as u64)),
         row("cvt.{u64,s64}.u16", "dy", long_from_word!(|a: u32| u64::from(a & 0xffff))),
         row("cvt.{u64,s64}.s16", "dy", long_from_word!(|a: u32| a as i16 as u64)),
         row("cvt.{u64,s64}.u8", "dx", long_from_word!(|a: u32| u64::from(a & 0xff))),
@@ -71,51 +71,65 @@ fn whole() -> Vec<Form> {
 
 fn to_float() -> Vec<Form> {
     vec![
-        row("cvt.rn.f32.s32", "ww", word1!(|a: u32| (a as i32 as f32).to_bits())),
-        row("cvt.rn.f32.u32", "ww", word1!(|a: u32| (a as f32).to_bits())),
+        row("cvt.rn.f32.s32", "wz", word1!(|a: u32| (a as i32 as f32).to_bits())),
+        row("cvt.rn.f32.u32", "wz", word1!(|a: u32| (a as f32).to_bits())),
         row("cvt.rn.f32.s16", "wy", word1!(|a: u32| f32::from(a as i16).to_bits())),
         row("cvt.rn.f32.u16", "wy", word1!(|a: u32| f32::from(a as u16).to_bits())),
         row("cvt.rn.f32.s8", "wx", word1!(|a: u32| f32::from(a as i8).to_bits())),
         row("cvt.rn.f32.u8", "wx", word1!(|a: u32| f32::from(a as u8).to_bits())),
         row("cvt.rn.f32.s64", "wd", word_from_long!(|a: u64| (a as i64 as f32).to_bits())),
         row("cvt.rn.f32.u64", "wd", word_from_long!(|a: u64| (a as f32).to_bits())),
-        row("cvt.rn.f64.s32", "dw", long_from_word!(|a: u32| f64::from(a as i32).to_bits())),
-        row("cvt.rn.f64.u32", "dw", long_from_word!(|a: u32| f64::from(a).to_bits())),
+        row("cvt.rn.f64.s32", "dz", long_from_word!(|a: u32| f64::from(a as i32).to_bits())),
+        row("cvt.rn.f64.u32", "dz", long_from_word!(|a: u32| f64::from(a).to_bits())),
         row("cvt.rn.f64.s64", "dd", long1!(|a: u64| (a as i64 as f64).to_bits())),
         row("cvt.rn.f64.u64", "dd", long1!(|a: u64| (a as f64).to_bits())),
-        row("cvt.rn.f16.s32", "hw", word1!(|a: u32| f16_round(f64::from(a as i32)))),
-        row("cvt.rn.f16.u32", "hw", word1!(|a: u32| f16_round(f64::from(a)))),
-        row("cvt.rn.bf16.s32", "hw", word1!(|a: u32| bf16_round(f64::from(a as i32)))),
-        row("cvt.rn.bf16.u32", "hw", word1!(|a: u32| bf16_round(f64::from(a)))),
+        row("cvt.rn.f16.s32", "hz", word1!(|a: u32| f16_round(f64::from(a as i32)))),
+        row("cvt.rn.f16.u32", "hz", word1!(|a: u32| f16_round(f64::from(a)))),
+        row("cvt.rn.bf16.s32", "hz", word1!(|a: u32| bf16_round(f64::from(a as i32)))),
+        row("cvt.rn.bf16.u32", "hz", word1!(|a: u32| bf16_round(f64::from(a)))),
     ]
 }
 
-/// A rounded number as a signed or unsigned number; out of range it is the nearest, and NaN is 0 (PTX ISA, `cvt`: NaN is
-/// 0 for 8, 16 and 32 bits, and the highest bit for 64).
+/// A rounded number as a signed or unsigned number; out of range it is the nearest. NaN is 0, but the highest bit alone
+/// where the source or the destination has 64 bits (PTX ISA, `cvt`).
 fn from_float() -> Vec<Form> {
     let mut rows = Vec::new();
     macro_rules! rounded {
         ($($name:literal => $round:expr),+) => {
-            $(rows.push(row(concat!("cvt.", $name, ".s32.f32"), "ww", word1!(|a: u32| {
+            $(rows.push(row(concat!("cvt.", $name, ".s32.f32"), "wz", word1!(|a: u32| {
                 $round(f32::from_bits(a)) as i32 as u32
             })));
-            rows.push(row(concat!("cvt.", $name, ".u32.f32"), "ww", word1!(|a: u32| $round(f32::from_bits(a)) as u32)));
-            rows.push(row(concat!("cvt.", $name, ".s64.f32"), "dw", long_from_word!(|a: u32| {
+            rows.push(row(concat!("cvt.", $name, ".u32.f32"), "wz", word1!(|a: u32| $round(f32::from_bits(a)) as u32)));
+            rows.push(row(concat!("cvt.", $name, ".s64.f32"), "dz", long_from_word!(|a: u32| {
                 let value = f32::from_bits(a);
                 if value.is_nan() { 1 << 63 } else { $round(value) as i64 as u64 }
             })));
-            rows.push(row(concat!("cvt.", $name, ".u64.f32"), "dw", long_from_word!(|a: u32| {
+            rows.push(row(concat!("cvt.", $name, ".u64.f32"), "dz", long_from_word!(|a: u32| {
                 let value = f32::from_bits(a);
                 if value.is_nan() { 1 << 63 } else { $round(value) as u64 }
             })));
-            rows.push(row(concat!("cvt.", $name, ".f32.f32"), "ww", word1!(|a: u32| bits($round(f32::from_bits(a))))));)+
+            rows.push(row(concat!("cvt.", $name, ".f32.f32"), "wz", word1!(|a: u32| bits($round(f32::from_bits(a))))));)+
         };
     }
     rounded!("rni" => f32::round_ties_even, "rzi" => f32::trunc, "rmi" => f32::floor, "rpi" => f32::ceil,
         "rni.ftz" => |value: f32| flush(value).round_ties_even(), "rzi.ftz" => |value: f32| flush(value).trunc(),
         "rmi.ftz" => |value: f32| flush(value).floor(), "rpi.ftz" => |value: f32| flush(value).ceil());
-    rows.push(row("cvt.rzi.s32.f64", "wd", word_from_long!(|a: u64| f64::from_bits(a) as i32 as u32)));
-    rows.push(row("cvt.rzi.s64.f64", "dd", long1!(|a: u64| f64::from_bits(a) as i64 as u64)));
+    rows.push(row(
+        "cvt.rzi.s32.f64",
+        "wd",
+        word_from_long!(|a: u64| {
+            let value = f64::from_bits(a);
+            if value.is_nan() { 1 << 31 } else { value as i32 as u32 }
+        }),
+    ));
+    rows.push(row(
+        "cvt.rzi.s64.f64",
+        "dd",
+        long1!(|a: u64| {
+            let value = f64::from_bits(a);
+            if value.is_nan() { 1 << 63 } else { value as i64 as u64 }
+        }),
+    ));
     rows.push(row("cvt.rzi.s32.f16", "wh", word1!(|a: u32| f16::from_bits(a as u16).to_f32() as i32 as u32)));
     rows.push(row("cvt.rzi.s32.bf16", "wh", word1!(|a: u32| f32::from_bits(a << 16) as i32 as u32)));
     rows
@@ -123,18 +137,18 @@ fn from_float() -> Vec<Form> {
 
 fn between_floats() -> Vec<Form> {
     vec![
-        row("cvt.rn.f16.f32", "hw", word1!(|a: u32| f16_round(f64::from(f32::from_bits(a))))),
-        row("cvt.rn.bf16.f32", "hw", word1!(|a: u32| bf16_round(f64::from(f32::from_bits(a))))),
-        row("cvt.rz.bf16.f32", "hw", word1!(truncate)),
-        row("cvt.rn.relu.bf16.f32", "hw", word1!(|a: u32| bf16_round(f64::from(relu(a))))),
+        row("cvt.rn.f16.f32", "hz", word1!(|a: u32| f16_round(f64::from(f32::from_bits(a))))),
+        row("cvt.rn.bf16.f32", "hz", word1!(|a: u32| bf16_round(f64::from(f32::from_bits(a))))),
+        row("cvt.rz.bf16.f32", "hz", word1!(truncate)),
+        row("cvt.rn.relu.bf16.f32", "hz", word1!(|a: u32| bf16_round(f64::from(relu(a))))),
         row("cvt.f32.f16", "wh", word1!(|a: u32| bits(f16::from_bits(a as u16).to_f32()))),
         row("cvt.ftz.f32.f16", "wh", word1!(|a: u32| bits(f16::from_bits(a as u16).to_f32()))),
         row("cvt.f32.bf16", "wh", word1!(|a: u32| bits(bf16::from_bits(a as u16).to_f32()))),
         row("cvt.ftz.f32.bf16", "wh", word1!(|a: u32| bits(flush(bf16::from_bits(a as u16).to_f32())))),
-        row("cvt.f64.f32", "dw", long_from_word!(|a: u32| f64::from(f32::from_bits(a)).to_bits())),
+        row("cvt.f64.f32", "dz", long_from_word!(|a: u32| f64::from(f32::from_bits(a)).to_bits())),
         row("cvt.rn.f32.f64", "wd", word_from_long!(|a: u64| bits(f64::from_bits(a) as f32))),
-        row("cvt.rna{,.satfinite}.tf32.f32", "ww", word1!(tf32_away)),
-        row("cvt.sat.f32.f32", "ww", word1!(saturate)),
+        row("cvt.rna{,.satfinite}.tf32.f32", "wz", word1!(tf32_away)),
+        row("cvt.sat.f32.f32", "wz", word1!(saturate)),
     ]
 }
 
@@ -173,7 +187,7 @@ fn pairs() -> Vec<Form> {
         ($pattern:literal, $f:expr) => {
             row(
                 $pattern,
-                "www",
+                "wzz",
                 Op::Word2(|a, b, out| lanes2(a, b, out, |a: u32, b: u32| $f(a) << 16 | $f(b))),
             )
         };

@@ -104,7 +104,7 @@ fn fused(value: impl Fn(u32) -> f32, a: u32, b: u32, c: u32) -> f64 {
 }
 
 pub(super) fn rows() -> Vec<Form> {
-    let mut rows = Vec::new();
+    let mut rows = Vec::with_capacity(64);
     pairs!(rows, 3, "fma.rn.f16", "fma.rn.f16x2", |a, b, c| f16_round(fused(f16_value, a, b, c)));
     pairs!(rows, 3, "fma.rn.bf16", "fma.rn.bf16x2", |a, b, c| bf16_round(fused(bf16_value, a, b, c)));
     pairs!(rows, 2, "add{,.rn}.f16", "add{,.rn}.f16x2", |a, b, _| f16_round(

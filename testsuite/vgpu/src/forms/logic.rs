@@ -170,10 +170,13 @@ fn comparisons() -> Vec<Form> {
         ($op:ident, $signature:literal, $type:literal, $cast:expr, $number:ty) => {
             compare!(rows, Class::Float, $op, $signature, $type, $cast,
                 "eq" => PartialEq::eq, "lt" => PartialOrd::lt, "le" => PartialOrd::le, "gt" => PartialOrd::gt,
-                "ge" => PartialOrd::ge, "ne" => |a: &$number, b: &$number| a < b || a > b,
-                "equ" => |a: &$number, b: &$number| !(a < b || a > b), "neu" => |a: &$number, b: &$number| a != b,
-                "ltu" => |a: &$number, b: &$number| !(a >= b), "leu" => |a: &$number, b: &$number| !(a > b),
-                "gtu" => |a: &$number, b: &$number| !(a <= b), "geu" => |a: &$number, b: &$number| !(a < b),
+                "ge" => PartialOrd::ge, "ne" => |a: &$number, b: &$number| a.partial_cmp(b).is_some_and(|o| o.is_ne()),
+                "equ" => |a: &$number, b: &$number| a.partial_cmp(b).is_none_or(|o| o.is_eq()),
+                "neu" => |a: &$number, b: &$number| a != b,
+                "ltu" => |a: &$number, b: &$number| a.partial_cmp(b).is_none_or(|o| o.is_lt()),
+                "leu" => |a: &$number, b: &$number| a.partial_cmp(b).is_none_or(|o| o.is_le()),
+                "gtu" => |a: &$number, b: &$number| a.partial_cmp(b).is_none_or(|o| o.is_gt()),
+                "geu" => |a: &$number, b: &$number| a.partial_cmp(b).is_none_or(|o| o.is_ge()),
                 "num" => |a: &$number, b: &$number| !a.is_nan() && !b.is_nan(),
                 "nan" => |a: &$number, b: &$number| a.is_nan() || b.is_nan());
         };

@@ -126,7 +126,7 @@ impl Allocation {
     pub(crate) fn write(&self, mut offset: u64, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if offset % 4 == 0 && rest.len() >= 4 {
+            if offset.is_multiple_of(4) && rest.len() >= 4 {
                 self.set_word(offset, u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]));
                 (offset, rest) = (offset + 4, &rest[4..]);
             } else {

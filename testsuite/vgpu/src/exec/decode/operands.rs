@@ -110,11 +110,11 @@ impl Decoder {
             Operand::Integer(value) => match letter {
                 'h' | 'y' => Ok(Reg::Word(self.word_constant(*value as u32 & 0xffff))),
                 'x' => Ok(Reg::Word(self.word_constant(*value as u32 & 0xff))),
-                'w' => Ok(Reg::Word(self.word_constant(*value as u32))),
+                'w' | 'z' => Ok(Reg::Word(self.word_constant(*value as u32))),
                 'd' => Ok(Reg::Long(self.long_constant(*value as u64))),
                 _ => Ok(Reg::Predicate(self.predicate_constant(*value != 0))),
             },
-            Operand::F32(bits) if letter == 'w' => Ok(Reg::Word(self.word_constant(*bits))),
+            Operand::F32(bits) if matches!(letter, 'w' | 'z') => Ok(Reg::Word(self.word_constant(*bits))),
             Operand::F64(bits) if letter == 'd' => Ok(Reg::Long(self.long_constant(*bits))),
             Operand::Not(name) if letter == 'p' => {
                 let from = self.predicate_register(name, line)?;
@@ -141,12 +141,13 @@ impl Decoder {
             'd' => class == RegisterClass::B64,
             // Sources of conversions may be wider than they need be.
             'x' | 'y' => class != RegisterClass::Predicate,
+            'z' => matches!(class, RegisterClass::B32 | RegisterClass::B64),
             _ => false,
         };
-        if fits && !("xy".contains(letter) && class == RegisterClass::B64) {
+        if fits && !("xyz".contains(letter) && class == RegisterClass::B64) {
             return Ok(reg(class, at));
         }
-        if !writes && class == RegisterClass::B64 && "xyw".contains(letter) {
+        if !writes && class == RegisterClass::B64 && "xyz".contains(letter) {
             let to = self.temporary(RegisterClass::B32);
             let low = Op::WordFromLong(|a, out| crate::forms::lanes1(a, out, |a: u64| a as u32));
             let inst = self.push(low, self.guard, Class::Convert, line);
@@ -268,6 +269,7 @@ fn wanted(letter: char) -> &'static str {
         'p' => "a predicate",
         'x' => "at least 8 bits",
         'y' => "at least 16 bits",
+        'z' => "at least 32 bits",
         'v' => "a vector",
         _ => "an address",
     }
