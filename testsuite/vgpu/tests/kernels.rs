@@ -85,7 +85,7 @@ fn lanes_that_part_meet_again() -> Result<(), GpuError> {
     let kernel = gpu.load(include_str!("ptx/collatz.ptx"), "collatz", 0)?;
     gpu.launch(kernel, shape(8, 128), &[LaunchArg::Address(out), LaunchArg::U32(n)])?;
     let steps = |x: u32| {
-        if x % 3 == 0 {
+        if x.is_multiple_of(3) {
             return x / 3 * 2;
         }
         let (mut value, mut count) = (x, 0);
@@ -128,12 +128,11 @@ fn tensor_map(
     })
 }
 
+/// The operands, the result, and what it cost.
+type Product = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<LaunchCounters>);
+
 /// `product.ptx`: TMA, mbarriers, wgmma and a bulk store, with a warp that copies and four that multiply.
-fn product(
-    ptx: &str,
-    rows: usize,
-    k: usize,
-) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>, Vec<LaunchCounters>), GpuError> {
+fn product(ptx: &str, rows: usize, k: usize) -> Result<Product, GpuError> {
     let mut gpu = VirtualGpu::new(Target::Sm90a);
     let ((a, a_bytes), (b, b_bytes)) = (bf16s(rows * k, 1), bf16s(64 * k, 2));
     let (a_at, b_at) = (upload(&mut gpu, &a_bytes), upload(&mut gpu, &b_bytes));

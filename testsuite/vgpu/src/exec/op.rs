@@ -112,14 +112,32 @@ pub enum Op {
 impl Op {
     /// Whether it works on registers alone, whose numbers stand in the instruction itself.
     pub(super) fn is_arithmetic(&self) -> bool {
-        match self {
-            Op::Word1(_) | Op::Word2(_) | Op::Word3(_) | Op::Word4(_) | Op::WordFromLong(_) => true,
-            Op::Long1(_) | Op::Long2(_) | Op::Long3(_) | Op::LongFromWord(_) | Op::LongFromWords(_) => true,
-            Op::LongMad(_) | Op::LongShift(_) | Op::LongField(_) | Op::TestWord(_) | Op::TestLong(_) => true,
-            Op::Predicate1(_) | Op::Predicate2(_) | Op::SelectWord | Op::SelectLong => true,
-            Op::MoveWord | Op::MoveLong | Op::ToGeneric | Op::FromGeneric => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Op::Word1(_)
+                | Op::Word2(_)
+                | Op::Word3(_)
+                | Op::Word4(_)
+                | Op::WordFromLong(_)
+                | Op::Long1(_)
+                | Op::Long2(_)
+                | Op::Long3(_)
+                | Op::LongFromWord(_)
+                | Op::LongFromWords(_)
+                | Op::LongMad(_)
+                | Op::LongShift(_)
+                | Op::LongField(_)
+                | Op::TestWord(_)
+                | Op::TestLong(_)
+                | Op::Predicate1(_)
+                | Op::Predicate2(_)
+                | Op::SelectWord
+                | Op::SelectLong
+                | Op::MoveWord
+                | Op::MoveLong
+                | Op::ToGeneric
+                | Op::FromGeneric
+        )
     }
 }
 
