@@ -86,9 +86,9 @@ impl Machine<'_> {
         }
     }
 
-    /// The agent of a warp's warpgroup.
+    /// The agent of a warp's warpgroup, which is the same for its four warps.
     fn product_agent(&self, warp: &Warp) -> usize {
-        self.products.len() + warp.agent / 4
+        self.products.len() + (warp.agent - warp.index % 4) / 4
     }
 
     /// `wgmma.fence`
