@@ -61,6 +61,8 @@ fn words() -> Vec<Case> {
         case("max.u32", "www", |a, b, _, _| a.max(b)),
         case("min.s32", "www", |a, b, _, _| s32(a).min(s32(b)) as u64),
         case("max.s32", "www", |a, b, _, _| s32(a).max(s32(b)) as u64),
+        case("min.relu.s32", "www", |a, b, _, _| s32(a).min(s32(b)).max(0) as u64),
+        case("max.relu.s32", "www", |a, b, _, _| s32(a).max(s32(b)).max(0) as u64),
         case("abs.s32", "ww", |a, _, _, _| s32(a).unsigned_abs() as u64),
         case("neg.s32", "ww", |a, _, _, _| -s32(a) as u64),
         case("sad.u32", "wwww", |a, b, c, _| (wide(c) + (wide(a) - wide(b)).abs()) as u64),
