@@ -1,12 +1,30 @@
-//! Plans of the golden models.
+//! Plans: of the golden models, and of the shape of a large one.
 
-use sinter_frontend::build::BuildOptions;
-use sinter_ir::{DType, Plan};
-use sinter_testsuite::golden;
+use sinter_frontend::build::{BuildOptions, build};
+use sinter_frontend::config::RawConfig;
+use sinter_frontend::resolve::resolve;
+use sinter_ir::{DType, Graph, Plan};
+use sinter_testsuite::{compiled, golden};
 
 /// The plan of a golden model.
 pub fn golden_plan(name: &str, dtype: DType) -> Plan {
-    let golden = golden::open(name);
-    let graph = golden.model.build(BuildOptions::new(dtype)).expect("the graph builds");
-    sinter_passes::compile(&graph, &sinter_passes::Options::default()).expect("the graph compiles").plan
+    compiled::plan(&golden::open(name).model, dtype)
+}
+
+/// The graph of the Llama-3.2-1B shape with so many layers, in bf16.
+pub fn llama_1b(layers: usize) -> Graph {
+    let config = serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 8192, "num_hidden_layers": layers, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 64, "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0, "tie_word_embeddings": true,
+    });
+    let config = RawConfig::parse(config.to_string().as_bytes()).expect("the config parses");
+    let spec = resolve(&config, &|_| true).expect("the config is understood");
+    build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
+}
+
+/// The plan of a graph.
+pub fn plan(graph: &Graph) -> Plan {
+    sinter_passes::compile(graph, &sinter_passes::Options::default()).expect("the graph compiles").plan
 }

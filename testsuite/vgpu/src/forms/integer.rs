@@ -100,6 +100,8 @@ fn words() -> Vec<Form> {
         row("min.u32", "www", word2!(|a: u32, b: u32| a.min(b))),
         row("max.u32", "www", word2!(|a: u32, b: u32| a.max(b))),
         row("min.s32", "www", word2!(|a: u32, b: u32| (a as i32).min(b as i32) as u32)),
+        row("min.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32)),
+        row("max.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32)),
         row("max.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32) as u32)),
         row("min.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32)),
         row("max.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32)),
