@@ -22,16 +22,13 @@ pub enum Lanes {
 /// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols.
 pub fn dim_strides(param: &TileParam) -> Option<Vec<Dim>> {
     let bytes = param.ty.dtype.bytes() as u64;
-    if let (Layout::Panels, [_, k]) = (param.layout, &param.ty.shape[..]) {
-        return Some(vec![
-            Dim { coeff: weight_pitch(param.ty.dtype, k.as_const()?), sym: None },
-            Dim { coeff: bytes, sym: None },
-        ]);
-    }
     let mut strides = vec![Dim { coeff: bytes, sym: None }];
-    for extent in param.ty.shape.iter().skip(1).rev() {
+    for (at, extent) in param.ty.shape.iter().skip(1).rev().enumerate() {
         let last = *strides.last()?;
-        strides.push(last.product(*extent)?);
+        strides.push(match (param.layout, at) {
+            (Layout::Panels, 0) => Dim { coeff: weight_pitch(param.ty.dtype, extent.as_const()?), sym: None },
+            _ => last.product(*extent)?,
+        });
     }
     strides.truncate(param.ty.shape.len());
     strides.reverse();
@@ -194,6 +191,8 @@ mod tests {
         assert_eq!(dim_strides(&table), Some(vec![Dim::times(Sym::P, 4), Dim::of(4)]));
         let weight = param(DType::Bf16, &[100.into(), 37.into()], Layout::Panels);
         assert_eq!(dim_strides(&weight), Some(vec![Dim::of(80), Dim::of(2)]));
+        let stack = param(DType::Bf16, &[4.into(), 100.into(), 37.into()], Layout::Panels);
+        assert_eq!(dim_strides(&stack), Some(vec![Dim::of(8000), Dim::of(80), Dim::of(2)]));
         let both = param(DType::F32, &[4.into(), Sym::S.into(), Sym::P.into()], Layout::Rows);
         assert_eq!(dim_strides(&both), None);
     }

@@ -38,7 +38,7 @@ pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
     if param.layout == Layout::Rows {
         return tensor.data.iter().flat_map(each).collect();
     }
-    let k = tensor.shape[1];
+    let k = *tensor.shape.last().expect("a weight has axes");
     let pitch = weight_pitch(dtype, k as u64) as usize;
     let row = |row: &[f32]| {
         let mut bytes: Vec<u8> = row.iter().flat_map(each).collect();
