@@ -338,8 +338,8 @@ pub struct MlpRow {
 pub enum DenseLayers {
     /// None.
     Never,
-    /// The first ones, as many as the field says.
-    First(&'static str),
+    /// The first ones, as many as the field says, or as given where it is absent.
+    First(&'static str, usize),
     /// Those that the first field lists, and those whose number, from 1 on, the second field's value does not divide.
     ListAndStep(&'static str, &'static str),
 }
@@ -369,8 +369,8 @@ pub enum SharedWidth {
 /// The experts of a family. In names `{e}` stands for the expert.
 #[derive(Clone, Copy, Debug)]
 pub struct MoeRow {
-    /// The field with the number of experts.
-    pub count: &'static str,
+    /// The names that the field with the number of experts may have.
+    pub count: &'static [&'static str],
     /// The field with the number that each token goes through.
     pub chosen: &'static str,
     /// The field with the width inside an expert.

@@ -436,9 +436,12 @@ impl<'a> Resolver<'a> {
                 (Some(width / 2 + 1), Box::new(move |i| i % period != 0))
             }
             WindowRow::FromLayer => {
-                let (on, width) = (root.bool_or("use_sliding_window", false)?, width(Some(4096))?);
+                let on = root.bool_or("use_sliding_window", false)?;
+                // A width that is not in use may be anything; newer files say 0.
+                let width = if on { width(Some(4096))? } else { None };
+                root.skip("sliding_window");
                 let first = root.opt_usize("max_window_layers", 0..=*limits::POSITIONS.end())?.unwrap_or(28);
-                (width.filter(|_| on), Box::new(move |i| i >= first))
+                (width, Box::new(move |i| i >= first))
             }
         };
         match self.layer_types()? {

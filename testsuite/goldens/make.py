@@ -181,6 +181,13 @@ SQUARE = {**QWEN2, "hidden_size": 60}
 LAYER_NORM = {**{name: value for name, value in SQUARE.items() if name != "rms_norm_eps"}, "layer_norm_eps": 1e-5}
 EVERY_SECOND = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
 WINDOWED = {"sliding_window": 7, "num_hidden_layers": 4, "layer_types": EVERY_SECOND}
+EXPERTS = {"num_experts": 7, "num_experts_per_tok": 3}
+QWEN_EXPERTS = {**EXPERTS, "moe_intermediate_size": 13}
+GLM4_MOE = {
+    **LLAMA, "moe_intermediate_size": 13, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2,
+    "routed_scaling_factor": 1.7, "first_k_dense_replace": 1, "attention_bias": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6},
+}
 MIXTRAL = {**LLAMA, "intermediate_size": 13, "num_local_experts": 5, "num_experts_per_tok": 2}
 
 CASES = {
@@ -256,6 +263,11 @@ CASES = {
     "modernbert": Case("ModernBert", MODERNBERT, head="Model"),
     "nomic_bert": Case("NomicBert", {**BERT, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}, head="Model"),
     "mixtral": Case("Mixtral", MIXTRAL),
+    "qwen2_moe": Case("Qwen2Moe", {**QWEN2, **QWEN_EXPERTS, "hidden_size": 36, "shared_expert_intermediate_size": 19}),
+    "qwen3_moe": Case("Qwen3Moe", {**LLAMA, **QWEN_EXPERTS, "norm_topk_prob": True, "mlp_only_layers": [1]}),
+    "olmoe": Case("Olmoe", {**SQUARE, **EXPERTS, "intermediate_size": 13, "num_hidden_layers": 2}),
+    "glm4_moe": Case("Glm4Moe", {**GLM4_MOE, "use_qk_norm": True}),
+    "glm4_moe_groups": Case("Glm4Moe", {**GLM4_MOE, "n_group": 4, "topk_group": 2}),
 }
 
 
@@ -273,6 +285,9 @@ def build(case, seed):
             # What is stored is bf16, so the reference must run on the rounded weights. The model as a whole
             # must not be rounded: that would round the frequencies of the rotary embedding as well.
             parameter.copy_(value.bfloat16() if case.sharded else value)
+        for name, buffer in sorted(model.named_buffers()):
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
     return model
 
 
@@ -311,15 +326,23 @@ def choice_lead(model, tokens):
     """The smallest lead of a chosen expert over the best of those left out, as a share of its router's spread."""
     leads = [float("inf")]
 
+    def lead(scores, chosen):
+        last = scores.masked_fill(~chosen, float("inf")).amin(1)
+        next_best = scores.masked_fill(chosen, float("-inf")).amax(1)
+        leads.append(((last - next_best) / scores[scores.isfinite()].std()).amin().item())
+
     def watch(router, inputs, output):
         scores = output[0].double()
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, output[2], True)
-        # A correction moves the choice, not the logits; its lead is seen where the router keeps it.
-        bias = getattr(router, "e_score_correction_bias", None)
-        scores = scores if bias is None else scores.sigmoid() + bias
-        last = scores.masked_fill(~chosen, float("inf")).amin(1)
-        next_best = scores.masked_fill(chosen, float("-inf")).amax(1)
-        leads.append(((last - next_best) / scores.std()).amin().item())
+        if hasattr(router, "e_score_correction_bias"):
+            scores = scores.sigmoid() + router.e_score_correction_bias
+        if getattr(router, "num_group", 1) > 1:
+            by_group = scores.unflatten(1, (router.num_group, -1))
+            best = by_group.topk(2).values.sum(2)
+            open_groups = torch.zeros_like(best, dtype=torch.bool).scatter(1, best.topk(router.topk_group).indices, True)
+            lead(best, open_groups)
+            scores = by_group.masked_fill(~open_groups[..., None], float("-inf")).flatten(1)
+        lead(scores, chosen)
 
     routers = [module for module in model.modules() if type(module).__name__.lower().endswith("topkrouter")]
     hooks = [router.register_forward_hook(watch) for router in routers]

@@ -101,13 +101,12 @@ impl Emit {
         let sums = self.graph.reduce(Monoid::Sum, 2, best)?;
         let sums = self.by_token(sums, &[groups.count])?;
         let open = self.graph.push(Op::TopK { k: groups.chosen }, &[sums])?;
-        let open = self.by_token(open, &[groups.chosen, 1])?;
+        let open = self.by_token(open, &[1, groups.chosen])?;
         let group = self.graph.push(Op::Iota { len: Dim::of(groups.count) }, &[])?;
-        let group = self.graph.reshape(group, &[Dim::ONE, Dim::ONE, Dim::of(groups.count)])?;
+        let group = self.graph.reshape(group, &[Dim::ONE, Dim::of(groups.count), Dim::ONE])?;
         let is_open = self.map2(ScalarOp::Eq, group, open)?;
         let is_open = self.graph.cast(is_open, DType::F32)?;
-        let is_open = self.graph.reduce(Monoid::Max, 1, is_open)?;
-        let is_open = self.by_token(is_open, &[groups.count, 1])?;
+        let is_open = self.graph.reduce(Monoid::Max, 2, is_open)?;
         let nothing = self.number(0.0)?;
         let is_open = self.map2(ScalarOp::Lt, nothing, is_open)?;
         let never = self.number(f64::NEG_INFINITY)?;

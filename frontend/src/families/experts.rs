@@ -1,9 +1,12 @@
 //! Decoders with experts in place of the MLP.
 
 use super::llama::*;
-use super::{ONE, PLAIN_ROPE, YES};
+use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, YES};
 use crate::family::*;
 use crate::spec::Scoring;
+
+/// What training alone asks for.
+const UNTRAINED: &[&str] = &["output_router_logits", "router_aux_loss_coef"];
 
 pub(super) const MIXTRAL: Family = Family {
     model_type: "mixtral",
@@ -14,7 +17,7 @@ pub(super) const MIXTRAL: Family = Family {
         ..MISTRAL.attention
     },
     moe: Some(MoeRow {
-        count: "num_local_experts",
+        count: &["num_local_experts"],
         chosen: "num_experts_per_tok",
         inner: "intermediate_size",
         router: "layers.{i}.block_sparse_moe.gate",
@@ -32,4 +35,100 @@ pub(super) const MIXTRAL: Family = Family {
         dense: DenseLayers::Never,
     }),
     ..MISTRAL
+};
+
+const QWEN_EXPERTS: MoeRow = MoeRow {
+    count: &["num_experts", "num_local_experts"],
+    chosen: "num_experts_per_tok",
+    inner: "moe_intermediate_size",
+    router: "layers.{i}.mlp.gate",
+    scoring: Scoring::Softmax,
+    correction: None,
+    groups: None,
+    normalise: Switch::Field("norm_topk_prob", false),
+    scale: ONE,
+    experts: [
+        "layers.{i}.mlp.experts.{e}.gate_proj",
+        "layers.{i}.mlp.experts.{e}.up_proj",
+        "layers.{i}.mlp.experts.{e}.down_proj",
+    ],
+    shared: None,
+    dense: DenseLayers::ListAndStep("mlp_only_layers", "decoder_sparse_step"),
+};
+
+pub(super) const QWEN2_MOE: Family = Family {
+    model_type: "qwen2_moe",
+    ignored: UNTRAINED,
+    // Which layers would slide is not what it is in qwen2.
+    only: &[("use_sliding_window", "false")],
+    attention: AttentionRow { qkv_bias: Switch::Field("qkv_bias", true), ..QWEN2.attention },
+    moe: Some(MoeRow {
+        shared: Some(SharedRow {
+            input: MlpInputRow::Gated(
+                "layers.{i}.mlp.shared_expert.gate_proj",
+                "layers.{i}.mlp.shared_expert.up_proj",
+            ),
+            down: "layers.{i}.mlp.shared_expert.down_proj",
+            width: SharedWidth::Field("shared_expert_intermediate_size"),
+            gate: Some("layers.{i}.mlp.shared_expert_gate"),
+        }),
+        ..QWEN_EXPERTS
+    }),
+    ..QWEN2
+};
+
+pub(super) const QWEN3_MOE: Family = Family {
+    model_type: "qwen3_moe",
+    ignored: UNTRAINED,
+    only: &[("use_sliding_window", "false")],
+    moe: Some(QWEN_EXPERTS),
+    ..QWEN3
+};
+
+pub(super) const OLMOE: Family = Family {
+    model_type: "olmoe",
+    keys: Keys { head_dim: None, ..LLAMA_KEYS },
+    ignored: UNTRAINED,
+    // It would cut what the norms give, not what goes into them.
+    only: &[("clip_qkv", "null")],
+    attention: AttentionRow { head_norms: OLMO2.attention.head_norms, ..LLAMA.attention },
+    mlp: MlpRow { bias: NO, ..LLAMA.mlp },
+    moe: Some(MoeRow { inner: "intermediate_size", dense: DenseLayers::Never, ..QWEN_EXPERTS }),
+    ..LLAMA
+};
+
+pub(super) const GLM4_MOE: Family = Family {
+    model_type: "glm4_moe",
+    ignored: &["output_router_logits", "num_mtp_layers", "num_nextn_predict_layers"],
+    only: &[],
+    attention: AttentionRow {
+        out_bias: NO,
+        head_norms: match QWEN3.attention.head_norms {
+            Some(norms) => Some(HeadNormRow { present: Switch::Field("use_qk_norm", false), ..norms }),
+            None => None,
+        },
+        rope: Some(RopeRow { partial: Some(0.5), ..PLAIN_ROPE }),
+        ..LLAMA.attention
+    },
+    mlp: MlpRow { bias: NO, ..LLAMA.mlp },
+    moe: Some(MoeRow {
+        count: &["n_routed_experts", "num_local_experts"],
+        scoring: Scoring::Sigmoid,
+        correction: Some("layers.{i}.mlp.gate.e_score_correction_bias"),
+        groups: Some(("n_group", "topk_group")),
+        normalise: Switch::Field("norm_topk_prob", true),
+        scale: Factor::FieldOr("routed_scaling_factor", 1.0),
+        shared: Some(SharedRow {
+            input: MlpInputRow::Gated(
+                "layers.{i}.mlp.shared_experts.gate_proj",
+                "layers.{i}.mlp.shared_experts.up_proj",
+            ),
+            down: "layers.{i}.mlp.shared_experts.down_proj",
+            width: SharedWidth::Experts("n_shared_experts"),
+            gate: None,
+        }),
+        dense: DenseLayers::First("first_k_dense_replace", 1),
+        ..QWEN_EXPERTS
+    }),
+    ..LLAMA
 };

@@ -61,6 +61,10 @@ pub const FAMILIES: &[&Family] = &[
     &MODERNBERT,
     &NOMIC_BERT,
     &MIXTRAL,
+    &QWEN2_MOE,
+    &QWEN3_MOE,
+    &OLMOE,
+    &GLM4_MOE,
 ];
 
 const LLAMA_KEYS: Keys = Keys {

@@ -24,8 +24,8 @@ impl Resolver<'_> {
     fn is_dense(&self, row: DenseLayers, i: usize) -> Result<bool, ConfigError> {
         match row {
             DenseLayers::Never => Ok(false),
-            DenseLayers::First(key) => {
-                Ok(i < self.root.opt_usize(key, 0..=*limits::LAYERS.end())?.unwrap_or(0))
+            DenseLayers::First(key, absent) => {
+                Ok(i < self.root.opt_usize(key, 0..=*limits::LAYERS.end())?.unwrap_or(absent))
             }
             DenseLayers::ListAndStep(list, step) => {
                 let step = self.root.opt_usize(step, limits::LAYERS)?.unwrap_or(1);
@@ -44,9 +44,11 @@ impl Resolver<'_> {
 
     fn experts(&self, row: &MoeRow, i: usize) -> Result<MoeSpec, ConfigError> {
         let (root, hidden) = (self.root, self.dims.hidden);
-        let count = root.usize(row.count, limits::EXPERTS)?;
+        let given = row.count.iter().find(|key| root.value(key).is_some()).or(row.count.first());
+        let key = given.copied().unwrap_or_default();
+        let count = root.usize(key, limits::EXPERTS)?;
         if count * self.dims.layers > ALL_EXPERTS {
-            return Err(root.wrong(row.count, format!("at most {ALL_EXPERTS} in all layers together")));
+            return Err(root.wrong(key, format!("at most {ALL_EXPERTS} in all layers together")));
         }
         let inner = root.usize(row.inner, limits::WIDTH)?;
         let stack = |template: &str, n_in, n_out| StackSpec {
