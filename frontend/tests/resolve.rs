@@ -239,6 +239,23 @@ const PUBLISHED: &[&str] = &[
     "model_type":"gpt_neox","num_attention_heads":12,"num_hidden_layers":12,"rotary_emb_base":10000,"rotary_pct":0.25,
     "tie_word_embeddings":false,"torch_dtype":"float16","transformers_version":"4.24.0","use_cache":true,
     "use_parallel_residual":true,"vocab_size":50304}"#,
+    // Mixtral-8x7B-v0.1
+    r#"{"architectures":["MixtralForCausalLM"],"attention_dropout":0.0,"bos_token_id":1,"eos_token_id":2,
+    "hidden_act":"silu","hidden_size":4096,"initializer_range":0.02,"intermediate_size":14336,
+    "max_position_embeddings":32768,"model_type":"mixtral","num_attention_heads":32,"num_experts_per_tok":2,
+    "num_hidden_layers":32,"num_key_value_heads":8,"num_local_experts":8,"output_router_logits":false,
+    "rms_norm_eps":1e-05,"rope_theta":1000000.0,"router_aux_loss_coef":0.02,"sliding_window":null,
+    "tie_word_embeddings":false,"torch_dtype":"bfloat16","transformers_version":"4.36.0.dev0","use_cache":true,
+    "vocab_size":32000}"#,
+    // Qwen3-30B-A3B
+    r#"{"architectures":["Qwen3MoeForCausalLM"],"attention_bias":false,"attention_dropout":0.0,"bos_token_id":151643,
+    "decoder_sparse_step":1,"eos_token_id":151645,"head_dim":128,"hidden_act":"silu","hidden_size":2048,
+    "initializer_range":0.02,"intermediate_size":6144,"max_position_embeddings":40960,"max_window_layers":48,
+    "mlp_only_layers":[],"model_type":"qwen3_moe","moe_intermediate_size":768,"norm_topk_prob":true,
+    "num_attention_heads":32,"num_experts":128,"num_experts_per_tok":8,"num_hidden_layers":48,"num_key_value_heads":4,
+    "output_router_logits":false,"rms_norm_eps":1e-06,"rope_scaling":null,"rope_theta":1000000.0,
+    "router_aux_loss_coef":0.001,"sliding_window":null,"tie_word_embeddings":false,"torch_dtype":"bfloat16",
+    "transformers_version":"4.51.0","use_cache":true,"use_sliding_window":false,"vocab_size":151936}"#,
     // all-MiniLM-L6-v2
     r#"{"_name_or_path":"nreimers/MiniLM-L6-H384-uncased","architectures":["BertModel"],
     "attention_probs_dropout_prob":0.1,"gradient_checkpointing":false,"hidden_act":"gelu","hidden_dropout_prob":0.1,
@@ -268,6 +285,9 @@ fn published_configurations_are_understood() {
     assert_eq!(of("qwen2").layers[23].attention.window, None);
     assert_eq!(of("gemma2").layers[0].attention.head_dim, 256);
     assert_eq!(of("phi3").layers[5].attention.window, Some(2047));
+    let FeedForward::Experts(experts) = &of("qwen3_moe").layers[47].mlp else { panic!("it has experts") };
+    assert_eq!((experts.router.chosen, experts.up.count, experts.up.n_out), (8, 128, 768));
+    assert_eq!((experts.router.normalise, of("mixtral").ropes[0].theta), (true, 1e6));
     assert!(of("bert").head.is_none() && of("bert").ropes.is_empty());
     let names: Vec<String> = of("llama").constants().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["const.rope_inv_freq.0"]);
@@ -291,4 +311,21 @@ fn no_value_of_any_field_makes_a_panic() {
             }
         }
     }
+}
+
+#[test]
+fn experts_that_cannot_be_are_refused() {
+    let refused = |changes: &[(&str, &str)], words: &[&str]| {
+        let mut config: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(PUBLISHED.iter().find(|text| text.contains("qwen3_moe")).unwrap()).unwrap();
+        for (key, value) in changes {
+            config.insert((*key).into(), serde_json::from_str(value).unwrap());
+        }
+        says(spec(&serde_json::to_string(&config).unwrap()).unwrap_err(), words);
+    };
+    refused(&[("num_experts", "0")], &["num_experts"]);
+    refused(&[("num_experts", "4096")], &["num_experts", "at most 65536 in all layers together"]);
+    refused(&[("num_experts_per_tok", "129")], &["num_experts_per_tok"]);
+    refused(&[("mlp_only_layers", "3")], &["mlp_only_layers", "a list of layers"]);
+    refused(&[("use_sliding_window", "true")], &["use_sliding_window"]);
 }

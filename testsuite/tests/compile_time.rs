@@ -19,6 +19,10 @@ fn graph(layers: usize) -> Graph {
         "rope_scaling": { "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                           "original_max_position_embeddings": 8192 }
     });
+    built(&config)
+}
+
+fn built(config: &serde_json::Value) -> Graph {
     let config = RawConfig::parse(config.to_string().as_bytes()).expect("the config parses");
     let spec = resolve(&config, &|_| true).expect("the config is understood");
     build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
@@ -32,7 +36,13 @@ fn seconds(graph: &Graph) -> (f64, usize) {
     (start.elapsed().as_secs_f64(), kernels.len())
 }
 
+/// One after the other: they would disturb each other's clocks.
 #[test]
+fn compile_times() {
+    sixty_four_layers_compile_almost_as_fast_as_two();
+    many_experts_compile_within_five_seconds();
+}
+
 fn sixty_four_layers_compile_almost_as_fast_as_two() {
     let (shallow, deep) = (graph(2), graph(64));
     assert!(deep.nodes.len() > 20 * shallow.nodes.len());
@@ -47,4 +57,17 @@ fn sixty_four_layers_compile_almost_as_fast_as_two() {
     ratios.sort_by(f64::total_cmp);
     println!("ratio: median {:.2}, from {:.2} to {:.2}", ratios[4], ratios[0], ratios[8]);
     assert!(ratios[4] <= 1.3, "64 layers take {:.2} times as long as 2", ratios[4]);
+}
+
+/// The shape of Qwen3-30B-A3B: 18,432 matrices of experts, which are one expression a layer.
+fn many_experts_compile_within_five_seconds() {
+    let graph = built(&serde_json::json!({
+        "model_type": "qwen3_moe", "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144,
+        "moe_intermediate_size": 768, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4,
+        "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": true, "vocab_size": 151936,
+        "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": false
+    }));
+    let (took, kernels) = seconds(&graph);
+    println!("{} nodes, {kernels} kernels, {:.1} ms", graph.nodes.len(), took * 1e3);
+    assert!(took < 5.0, "a cold compile took {took} s");
 }
