@@ -163,6 +163,8 @@ fn deadlocks_are_found() {
     assert!(said.contains("deadlock: 2 warps wait"), "{said}");
     let spin =
         "loop: nanosleep.u32 20; ld.volatile.global.b32 %r2, [%rd2]; setp.eq.b32 %p1, %r2, 0; @%p1 bra loop;";
+    let said = found("loop: ld.volatile.global.b32 %r2, [%rd2]; setp.eq.b32 %p1, %r2, 0; @%p1 bra loop;");
+    assert!(said.contains("an endless loop"), "{said}");
     let said = found(spin);
     assert!(said.contains("deadlock") && said.contains("spinning"), "{said}");
 }

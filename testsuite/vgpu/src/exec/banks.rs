@@ -6,6 +6,10 @@ use crate::forms::D;
 /// The turns that a request takes beyond those that its bytes need. Words of a bank take a turn each unless they are the
 /// same; lanes with 8 bytes go in two halves of the warp, those with 16 in four quarters.
 pub(super) fn conflicts(addresses: &D, lanes: u32, bytes: u32) -> u64 {
+    // The common cases: lanes side by side, and all on one place.
+    if side_by_side(addresses, u64::from(bytes.max(4))) || side_by_side(addresses, 0) {
+        return 0;
+    }
     let words = bytes.div_ceil(4).max(1) as usize;
     let group = (32 / words).max(1);
     let mut extra = 0;
@@ -16,6 +20,14 @@ pub(super) fn conflicts(addresses: &D, lanes: u32, bytes: u32) -> u64 {
         }
     }
     extra as u64
+}
+
+/// Whether each lane's address is a step after that of the lane before it.
+#[inline(always)]
+pub(super) fn side_by_side(addresses: &D, step: u64) -> bool {
+    let base = addresses[0];
+    let differs = |(lane, address): (usize, &u64)| address ^ base.wrapping_add(lane as u64 * step);
+    addresses.iter().enumerate().map(differs).fold(0, |all, bits| all | bits) == 0
 }
 
 /// The most distinct words in one bank.

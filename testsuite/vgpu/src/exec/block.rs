@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 const TURN: u32 = 2000;
 /// Rounds without any change after which warps that spin are taken to spin for ever.
 const IDLE_ROUNDS: u32 = 4096;
+/// Instructions for each warp in which nothing is done that anyone could see: no kernel computes for so long.
+const BARREN: u64 = 3_000_000;
 
 /// A block.
 pub(super) struct Block {
@@ -125,7 +127,7 @@ impl<'l> Cluster<'l> {
     /// Runs the cluster whose first block is `first`.
     pub(super) fn run(&mut self, first: u32) -> Result<(), Box<Fault>> {
         self.reset(first);
-        let mut idle = 0;
+        let (mut idle, mut seen) = (0, self.machine.counters.warp_instructions());
         loop {
             let before = self.machine.progress;
             let (mut ran, mut spun) = (false, false);
@@ -145,6 +147,12 @@ impl<'l> Cluster<'l> {
             idle = if moved { 0 } else { idle + 1 };
             if !moved && (!spun || idle > IDLE_ROUNDS) {
                 return Err(self.deadlock());
+            }
+            let steps = self.machine.counters.warp_instructions();
+            if self.machine.progress != before {
+                seen = steps;
+            } else if steps - seen > BARREN * self.warps.len() as u64 {
+                return Err(self.endless());
             }
         }
     }
@@ -171,6 +179,15 @@ impl<'l> Cluster<'l> {
             warp.reset(machine.program, lanes);
             machine.fill_specials(warp);
         }
+    }
+
+    /// Warps run on and on without a store, an atomic, a copy or a barrier.
+    #[cold]
+    fn endless(&self) -> Box<Fault> {
+        let running = self.warps.iter().find(|warp| warp.state == State::Ready).unwrap_or(&self.warps[0]);
+        let what =
+            format!("an endless loop: {BARREN} instructions of each warp without a store or a barrier");
+        self.machine.fault(running, *Wrong::warp(what))
     }
 
     /// All warps wait for something that none can bring about.

@@ -1,5 +1,6 @@
 //! Loads, stores and atomics.
 
+use super::banks::side_by_side;
 use super::block::Machine;
 use super::op::Inst;
 use super::program::{Arg, Reg};
@@ -23,8 +24,12 @@ pub(super) enum Target {
 }
 
 /// The lanes of a mask.
-pub(super) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
+pub(super) fn lanes_of(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lane = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (lane < LANES).then_some(lane)
+    })
 }
 
 /// Who a lane of a warp is to shared memory.
@@ -69,15 +74,27 @@ impl Machine<'_> {
         }
     }
 
+    /// The same for a lane, quickly where the space says all.
+    #[inline(always)]
+    fn place_of(&self, space: Space, address: u64, block: usize, lane: usize) -> Result<Target, Box<Wrong>> {
+        match space {
+            Space::Global => Ok(Target::Global(address)),
+            Space::Shared if address >> RANK_SHIFT == 0 => Ok(Target::Shared(block, address as u32)),
+            _ => self.target(space, address, block).map_err(|what| Wrong::of(lane, what)),
+        }
+    }
+
     /// `ld` from anywhere but a named parameter.
     pub(super) fn load(&mut self, warp: &mut Warp, inst: &Inst, access: Access, lanes: u32) -> Done {
         let addresses =
             self.addresses(warp, inst, u64::from(access.bytes) * u64::from(access.count), lanes)?;
         let mut values: Values = [[0; LANES]; 8];
+        if self.load_run(access, &addresses, lanes, &mut values) {
+            return self.deliver(warp, inst, access, lanes, &values);
+        }
         let mut traffic = Traffic::default();
         for lane in lanes_of(lanes) {
-            let target = self.target(access.space, addresses[lane], warp.block);
-            match target.map_err(|what| Wrong::of(lane, what))? {
+            match self.place_of(access.space, addresses[lane], warp.block, lane)? {
                 Target::Global(address) => {
                     self.load_global(access, lane, address, &mut values, &mut traffic)?;
                 }
@@ -116,6 +133,39 @@ impl Machine<'_> {
             }
         }
         Ok(addresses)
+    }
+
+    /// Loads of a whole warp from one piece of global memory, at once; false if there is anything to look at closely.
+    #[inline(always)]
+    fn load_run(&mut self, access: Access, addresses: &D, lanes: u32, values: &mut Values) -> bool {
+        let (bytes, count) = (u64::from(access.bytes), u64::from(access.count));
+        let total = bytes * count;
+        if access.space != Space::Global || lanes != u32::MAX || !side_by_side(addresses, total) {
+            return false;
+        }
+        let all = LANES as u64 * total;
+        let Ok(allocation) = self.memory.find(addresses[0], all, &mut self.last) else { return false };
+        let offset = addresses[0] - allocation.base;
+        if allocation.unset(offset, all).is_some() {
+            return false;
+        }
+        for (at, values) in values.iter_mut().enumerate().take(usize::from(access.count)) {
+            for (lane, value) in values.iter_mut().enumerate() {
+                let place = offset + lane as u64 * total + at as u64 * bytes;
+                *value = match bytes {
+                    8 => u64::from(allocation.word(place)) | u64::from(allocation.word(place + 4)) << 32,
+                    4 => u64::from(allocation.word(place)),
+                    bytes => u64::from(allocation.load(place, bytes)),
+                };
+            }
+        }
+        let sectors = offset / SECTOR_BYTES..=(offset + all - 1) / SECTOR_BYTES;
+        self.counters.global_requests += 1;
+        self.counters.global_sectors += sectors.end() - sectors.start() + 1;
+        for sector in sectors {
+            self.counters.dram_sectors_read += u64::from(allocation.first_read(sector, self.launch.serial));
+        }
+        true
     }
 
     #[inline(always)]
@@ -175,14 +225,23 @@ impl Machine<'_> {
         let lane_name = if access.order == Order::Weak { lane as u8 } else { SEVERAL };
         let who = who(warp, lane_name, inst.line);
         let shared = &mut self.blocks[block].shared;
-        let (step, each) = (u32::from(access.bytes).min(4), u32::from(access.bytes));
-        for (at, values) in values.iter_mut().enumerate().take(usize::from(access.count)) {
-            let place = address + at as u32 * each;
-            let mut part = |place| shared.load(&who, place, step).map_err(|what| Wrong::of(lane, what));
-            values[lane] = u64::from(part(place)?);
-            if each == 8 {
-                values[lane] |= u64::from(part(place + 4)?) << 32;
+        let wrong = |what| Wrong::of(lane, what);
+        let (each, count) = (u32::from(access.bytes), usize::from(access.count));
+        if each < 4 {
+            for (at, values) in values.iter_mut().enumerate().take(count) {
+                let place = address + at as u32 * each;
+                values[lane] = u64::from(shared.load(&who, place, each).map_err(wrong)?);
             }
+            return Ok(());
+        }
+        let mut words = [0; 8];
+        let words = &mut words[..count * each as usize / 4];
+        shared.load_words(&who, address, words).map_err(wrong)?;
+        for (at, values) in values.iter_mut().enumerate().take(count) {
+            values[lane] = match each {
+                8 => u64::from(words[2 * at]) | u64::from(words[2 * at + 1]) << 32,
+                _ => u64::from(words[at]),
+            };
         }
         Ok(())
     }
@@ -261,8 +320,7 @@ impl Machine<'_> {
         let mut traffic = Traffic::default();
         self.progress += 1;
         for lane in lanes_of(lanes) {
-            let target = self.target(access.space, addresses[lane], warp.block);
-            match target.map_err(|what| Wrong::of(lane, what))? {
+            match self.place_of(access.space, addresses[lane], warp.block, lane)? {
                 Target::Global(address) => {
                     self.store_global(access, lane, address, &values, &mut traffic)?;
                 }

@@ -13,6 +13,11 @@ fn low(value: u32) -> u32 {
     value & 0xffff
 }
 
+/// Both halves of a pair.
+fn pair(a: u32, b: u32, f: impl Fn(u32, u32) -> u32) -> u32 {
+    low(f(low(a), low(b))) | low(f(a >> 16, b >> 16)) << 16
+}
+
 macro_rules! word1 {
     ($f:expr) => {
         Op::Word1(|a, out| lanes1(a, out, $f))
@@ -130,6 +135,30 @@ fn halves() -> Vec<Form> {
         row("max.u16", "hhh", word2!(|a: u32, b: u32| a.max(b))),
         row("min.s16", "hhh", word2!(|a: u32, b: u32| low(s16(a).min(s16(b)) as u32))),
         row("max.s16", "hhh", word2!(|a: u32, b: u32| low(s16(a).max(s16(b)) as u32))),
+        row("mul.hi.u16", "hhh", word2!(|a: u32, b: u32| (a * b) >> 16)),
+        row("mul.hi.s16", "hhh", word2!(|a: u32, b: u32| low((s16(a).wrapping_mul(s16(b)) >> 16) as u32))),
+        row("mad.wide.u16", "whhw", word3!(|a: u32, b: u32, c: u32| a.wrapping_mul(b).wrapping_add(c))),
+        row(
+            "mad.wide.s16",
+            "whhw",
+            word3!(|a: u32, b: u32, c: u32| (s16(a).wrapping_mul(s16(b)) as u32).wrapping_add(c)),
+        ),
+        row("abs.s16", "hh", word1!(|a: u32| low(s16(a).unsigned_abs()))),
+        row(
+            "div.s16",
+            "hhh",
+            word2!(|a: u32, b: u32| low(signed_quotient(s16(a).into(), s16(b).into()) as u32)),
+        ),
+        row(
+            "rem.s16",
+            "hhh",
+            word2!(|a: u32, b: u32| low(signed_remainder(s16(a).into(), s16(b).into()) as u32)),
+        ),
+        row("add.{s16x2,u16x2}", "www", word2!(|a: u32, b: u32| pair(a, b, |a, b| a.wrapping_add(b)))),
+        row("min.u16x2", "www", word2!(|a: u32, b: u32| pair(a, b, |a, b| a.min(b)))),
+        row("max.u16x2", "www", word2!(|a: u32, b: u32| pair(a, b, |a, b| a.max(b)))),
+        row("min.s16x2", "www", word2!(|a: u32, b: u32| pair(a, b, |a, b| s16(a).min(s16(b)) as u32))),
+        row("max.s16x2", "www", word2!(|a: u32, b: u32| pair(a, b, |a, b| s16(a).max(s16(b)) as u32))),
         row("neg.s16", "hh", word1!(|a: u32| low(a.wrapping_neg()))),
         row("div.u16", "hhh", word2!(|a: u32, b: u32| a.checked_div(b).unwrap_or(0xffff))),
         row("rem.u16", "hhh", word2!(|a: u32, b: u32| a.checked_rem(b).unwrap_or(a))),

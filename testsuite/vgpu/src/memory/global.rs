@@ -90,7 +90,7 @@ impl Allocation {
     #[inline(always)]
     pub(crate) fn unset(&self, offset: u64, bytes: u64) -> Option<u64> {
         if bytes >= 4 {
-            let words = &self.set[(offset / 4) as usize..((offset + bytes) / 4) as usize];
+            let words = &self.set[(offset / 4) as usize..(offset + bytes).div_ceil(4) as usize];
             if words.iter().all(|word| word.load(Relaxed) == 15) {
                 return None;
             }

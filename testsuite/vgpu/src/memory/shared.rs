@@ -48,16 +48,25 @@ struct Mark {
     split: bool,
 }
 
+/// A word with its history.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    /// The agents that have read it since its last write.
+    readers: u128,
+    word: u32,
+    mark: Mark,
+    /// The low four bits: bytes that were written. The high four: bytes to which a copy is under way.
+    state: u8,
+    /// The bytes that were read since the last write.
+    read_bytes: u8,
+}
+
 /// The shared memory of a block.
 pub struct Shared {
     bytes: u32,
-    words: Vec<u32>,
-    /// The low four bits: bytes that were written. The high four: bytes to which a copy is under way.
-    state: Vec<u8>,
-    marks: Vec<Mark>,
+    cells: Vec<Cell>,
+    /// Marks by byte, of words whose mark says so.
     splits: BTreeMap<usize, [Mark; 4]>,
-    readers: Vec<u128>,
-    read_bytes: Vec<u8>,
     /// The clock of each reader, by word and agent.
     read_clocks: Vec<u32>,
     agents: usize,
@@ -73,12 +82,8 @@ impl Shared {
         let words = bytes.div_ceil(4) as usize;
         Shared {
             bytes,
-            words: vec![0; words],
-            state: vec![0; words],
-            marks: vec![Mark::default(); words],
+            cells: vec![Cell::default(); words],
             splits: BTreeMap::new(),
-            readers: vec![0; words],
-            read_bytes: vec![0; words],
             read_clocks: vec![0; words * agents],
             agents,
         }
@@ -86,11 +91,8 @@ impl Shared {
 
     /// Forgets everything, for the next block.
     pub fn reset(&mut self) {
-        self.state.fill(0);
-        self.marks.fill(Mark::default());
+        self.cells.fill(Cell::default());
         self.splits.clear();
-        self.readers.fill(0);
-        self.read_bytes.fill(0);
     }
 
     /// The word index and byte mask of up to four bytes.
@@ -122,25 +124,44 @@ impl Shared {
     #[inline(always)]
     pub fn load(&mut self, who: &Who, address: u32, bytes: u32) -> Result<u32, String> {
         let (at, mask) = self.place(address, bytes)?;
-        if self.state[at] & (mask | mask << 4) != mask {
+        if self.cells[at].state & (mask | mask << 4) != mask {
             return Err(self.not_there(at, mask, address));
         }
         self.check_after_write(who, at, mask, address, false)?;
-        if self.readers[at] == 0 {
-            self.read_bytes[at] = 0;
+        if self.cells[at].readers == 0 {
+            self.cells[at].read_bytes = 0;
         }
-        self.readers[at] |= 1 << who.agent;
-        self.read_bytes[at] |= mask;
+        self.cells[at].readers |= 1 << who.agent;
+        self.cells[at].read_bytes |= mask;
         self.read_clocks[at * self.agents + who.agent] = who.clock[who.agent];
-        let word = self.words[at] >> (8 * (address & 3));
+        let word = self.cells[at].word >> (8 * (address & 3));
         Ok(if bytes == 4 { word } else { word & ((1 << (8 * bytes)) - 1) })
+    }
+
+    /// Reads whole words one after the other.
+    #[inline(always)]
+    pub fn load_words(&mut self, who: &Who, address: u32, out: &mut [u32]) -> Result<(), String> {
+        let (first, _) = self.place(address, 4 * out.len() as u32)?;
+        let (agents, now) = (self.agents, who.clock[who.agent]);
+        for (at, out) in (first..).zip(out.iter_mut()) {
+            let cell = &mut self.cells[at];
+            if cell.state != 15 || cell.mark.split || !in_order(who, &cell.mark) {
+                *out = self.load(who, address + 4 * (at - first) as u32, 4)?;
+                continue;
+            }
+            *out = cell.word;
+            cell.readers |= 1 << who.agent;
+            cell.read_bytes = 15;
+            self.read_clocks[at * agents + who.agent] = now;
+        }
+        Ok(())
     }
 
     /// Writes one, two or four bytes at an aligned address.
     #[inline(always)]
     pub fn store(&mut self, who: &Who, address: u32, bytes: u32, value: u32) -> Result<(), String> {
         let (at, mask) = self.place(address, bytes)?;
-        if self.state[at] & mask << 4 != 0 {
+        if self.cells[at].state & mask << 4 != 0 {
             return Err(self.not_there(at, mask, address));
         }
         self.note_write(who, at, mask, address)?;
@@ -151,19 +172,19 @@ impl Shared {
     #[inline(always)]
     fn put(&mut self, at: usize, mask: u8, value: u32) {
         if mask == 15 {
-            self.words[at] = value;
-            self.state[at] = 15;
+            self.cells[at].word = value;
+            self.cells[at].state = 15;
         } else {
             let part = bit_mask(mask);
-            self.words[at] = self.words[at] & !part | value & part;
-            self.state[at] = (self.state[at] | mask) & !(mask << 4);
+            self.cells[at].word = self.cells[at].word & !part | value & part;
+            self.cells[at].state = (self.cells[at].state | mask) & !(mask << 4);
         }
     }
 
     #[cold]
     fn not_there(&self, at: usize, mask: u8, address: u32) -> String {
-        if self.state[at] >> 4 & mask != 0 {
-            let line = self.marks[at].line;
+        if self.cells[at].state >> 4 & mask != 0 {
+            let line = self.cells[at].mark.line;
             return format!(
                 "shared address {address:#x} is the target of an asynchronous copy (PTX line {line}) that was not waited for"
             );
@@ -181,7 +202,7 @@ impl Shared {
         address: u32,
         writes: bool,
     ) -> Result<(), String> {
-        let mark = &self.marks[at];
+        let mark = &self.cells[at].mark;
         if mark.split {
             return self.check_split(who, at, mask, address, writes);
         }
@@ -206,7 +227,7 @@ impl Shared {
     #[inline(always)]
     fn note_write(&mut self, who: &Who, at: usize, mask: u8, address: u32) -> Result<(), String> {
         self.check_after_write(who, at, mask, address, true)?;
-        if self.readers[at] & !(1 << who.agent) != 0 && self.read_bytes[at] & mask != 0 {
+        if self.cells[at].readers & !(1 << who.agent) != 0 && self.cells[at].read_bytes & mask != 0 {
             self.check_after_reads(who, at, address)?;
         }
         let new = Mark {
@@ -220,8 +241,8 @@ impl Shared {
             split: false,
         };
         if mask == 15 {
-            self.marks[at] = new;
-            self.readers[at] = 0;
+            self.cells[at].mark = new;
+            self.cells[at].readers = 0;
         } else {
             self.note_part(new, at, mask);
         }
@@ -229,10 +250,10 @@ impl Shared {
     }
 
     fn note_part(&mut self, new: Mark, at: usize, mask: u8) {
-        let old = self.marks[at];
+        let old = self.cells[at].mark;
         let same = old.agent == new.agent && old.lane == new.lane && old.asynchronous == new.asynchronous;
         if old.bytes == 0 || (same && !old.split) {
-            self.marks[at] = Mark { bytes: old.bytes | mask, ..new };
+            self.cells[at].mark = Mark { bytes: old.bytes | mask, ..new };
             return;
         }
         let marks = self.splits.entry(at).or_insert([old; 4]);
@@ -244,12 +265,12 @@ impl Shared {
                 *mark = new;
             }
         }
-        self.marks[at] = Mark { split: true, bytes: old.bytes | mask, lane: SEVERAL, ..new };
+        self.cells[at].mark = Mark { split: true, bytes: old.bytes | mask, lane: SEVERAL, ..new };
     }
 
     #[cold]
     fn check_after_reads(&self, who: &Who, at: usize, address: u32) -> Result<(), String> {
-        for agent in (0..self.agents).filter(|agent| self.readers[at] >> agent & 1 == 1) {
+        for agent in (0..self.agents).filter(|agent| self.cells[at].readers >> agent & 1 == 1) {
             if agent != who.agent && self.read_clocks[at * self.agents + agent] > who.clock[agent] {
                 return Err(format!(
                     "race: shared address {address:#x} is written while agent {agent} may still read it: no barrier \
@@ -265,11 +286,11 @@ impl Shared {
         self.check_range(address, bytes)?;
         for part in (0..bytes).step_by(4) {
             let (at, mask) = self.place(address + part, 4.min(bytes - part))?;
-            if self.state[at] >> 4 & mask != 0 {
+            if self.cells[at].state >> 4 & mask != 0 {
                 return Err(self.not_there(at, mask, address + part));
             }
             self.note_write(who, at, mask, address + part)?;
-            self.state[at] = (self.state[at] & !mask) | mask << 4;
+            self.cells[at].state = (self.cells[at].state & !mask) | mask << 4;
         }
         Ok(())
     }
@@ -277,13 +298,13 @@ impl Shared {
     /// Ends a copy: a word with the bytes of it that the source had set.
     pub fn end_copy(&mut self, who: &Who, address: u32, value: u32, set: u8) {
         let at = (address.wrapping_sub(SHARED_BASE) / 4) as usize;
-        if at < self.words.len() {
-            self.words[at] = value;
-            self.state[at] = set & 15;
-            self.marks[at].clock = who.clock[who.agent];
-            self.marks[at].agent = who.agent as u16;
-            self.marks[at].lane = who.lane;
-            self.marks[at].meetings = who.meetings;
+        if at < self.cells.len() {
+            self.cells[at].word = value;
+            self.cells[at].state = set & 15;
+            self.cells[at].mark.clock = who.clock[who.agent];
+            self.cells[at].mark.agent = who.agent as u16;
+            self.cells[at].mark.lane = who.lane;
+            self.cells[at].mark.meetings = who.meetings;
         }
     }
 }

@@ -102,6 +102,24 @@ fn halves() -> Vec<Case> {
         case("max.u16", "hhh", |a, b, _, _| a.max(b)),
         case("min.s16", "hhh", |a, b, _, _| s16(a).min(s16(b)) as u64),
         case("max.s16", "hhh", |a, b, _, _| s16(a).max(s16(b)) as u64),
+        case("mul.hi.u16", "hhh", |a, b, _, _| (a * b) >> 16),
+        case("mul.hi.s16", "hhh", |a, b, _, _| ((s16(a) * s16(b)) >> 16) as u64),
+        case("mad.wide.u16", "whhw", |a, b, c, _| a * b + c),
+        case("mad.wide.s16", "whhw", |a, b, c, _| (s16(a) * s16(b) + wide(c)) as u64),
+        case("abs.s16", "hh", |a, _, _, _| s16(a).unsigned_abs() as u64),
+        case("div.s16", "hhh", |a, b, _, _| divide(s16(a), s16(b))),
+        case("rem.s16", "hhh", |a, b, _, _| remainder(s16(a), s16(b))),
+        case("add.{s16x2,u16x2}", "www", |a, b, _, _| {
+            ((a & 0xffff) + (b & 0xffff)) & 0xffff | ((a >> 16) + (b >> 16)) << 16
+        }),
+        case("min.u16x2", "www", |a, b, _, _| (a & 0xffff).min(b & 0xffff) | (a >> 16).min(b >> 16) << 16),
+        case("max.u16x2", "www", |a, b, _, _| (a & 0xffff).max(b & 0xffff) | (a >> 16).max(b >> 16) << 16),
+        case("min.s16x2", "www", |a, b, _, _| {
+            s16(a).min(s16(b)) as u64 & 0xffff | (s16(a >> 16).min(s16(b >> 16)) as u64) << 16
+        }),
+        case("max.s16x2", "www", |a, b, _, _| {
+            s16(a).max(s16(b)) as u64 & 0xffff | (s16(a >> 16).max(s16(b >> 16)) as u64) << 16
+        }),
         case("neg.s16", "hh", |a, _, _, _| -s16(a) as u64),
         case("div.u16", "hhh", |a, b, _, _| divide(wide(a), wide(b))),
         case("rem.u16", "hhh", |a, b, _, _| remainder(wide(a), wide(b))),

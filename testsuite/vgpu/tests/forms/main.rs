@@ -42,3 +42,12 @@ fn every_form_of_arithmetic_has_a_reference() {
     }
     assert!(missing.is_empty(), "no reference for {missing:?}");
 }
+
+/// A mnemonic with two rows would mean what the later one says.
+#[test]
+fn no_mnemonic_has_two_rows() {
+    let mut seen = BTreeSet::new();
+    let names = forms::table().iter().flat_map(|form| forms::expand(form.pattern));
+    let twice: Vec<String> = names.filter(|name| !seen.insert(name.clone())).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
