@@ -151,7 +151,16 @@ pub fn program_on_virtual_gpu(
     binding: &Binding,
     params: &[Tensor<f32>],
 ) -> Vec<Tensor<f32>> {
-    let mut device = VirtualGpu::new(program.target);
+    program_on(&mut VirtualGpu::new(program.target), tile, program, (binding, params))
+}
+
+/// The same on a device.
+pub fn program_on(
+    device: &mut dyn GpuDevice,
+    tile: &TileProgram,
+    program: &GpuProgram,
+    (binding, params): (&Binding, &[Tensor<f32>]),
+) -> Vec<Tensor<f32>> {
     let steps = &plan_of(tile).steps[0];
     let mut places: BTreeMap<String, DevicePtr> = BTreeMap::new();
     for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
@@ -161,7 +170,7 @@ pub fn program_on_virtual_gpu(
         places.insert(format!("{arg:?}"), at);
     }
     let at = |arg: Arg| places[&format!("{arg:?}")];
-    if let Err(error) = run(&mut device, program, binding, &at) {
+    if let Err(error) = run(device, program, binding, &at) {
         panic!("{}: {error}\n{tile}\n{}", tile.name, program.kernels[0].ptx);
     }
     let mut out = Vec::new();

@@ -2,11 +2,12 @@
 
 use sinter_codegen_nvptx::emit::Assembler;
 use sinter_codegen_nvptx::{Piece, contract};
-use sinter_codegen_schedule::contract::{Contract, candidates, choose, find};
-use sinter_gpu_tests::launch::{Stream, arguments, compare, plan_of, program_on_virtual_gpu, same_bits};
+use sinter_codegen_schedule::contract::{Contract, Kind, candidates, choose, find};
+use sinter_gpu_tests::launch::{Stream, arguments, compare, plan_of, program_on, same_bits};
 use sinter_ir::{
     Binding, GpuBucket, GpuLaunch, GpuProgram, Layout, Target, Tensor, TileProgram, verify_tile,
 };
+use sinter_vgpu::VirtualGpu;
 
 /// A program of the text form, with element types and extents filled in.
 fn program(text: &str, facts: &[(&str, &str)]) -> TileProgram {
@@ -112,7 +113,9 @@ impl Case {
         let launch = GpuLaunch { kernel: 0, args: step.args.clone(), steps: vec![0] };
         let bucket = GpuBucket { max_tokens: None, launches: vec![launch] };
         let program = GpuProgram { target, kernels: vec![kernel], buckets: vec![bucket] };
-        program_on_virtual_gpu(&self.tile, &program, &self.binding, &self.params)
+        // Few multiprocessors make persistent blocks do several tiles.
+        let mut device = VirtualGpu::new(target).with_multiprocessors(2);
+        program_on(&mut device, &self.tile, &program, (&self.binding, &self.params))
     }
 
     /// All schedules for a target, or some of them if `every` is more than 1.
@@ -166,6 +169,27 @@ fn contract_half_shapes() {
             case(GATED, &facts, tokens).check_all(Target::Sm80, if dtype == "f16" { 5 } else { 1 });
             case(SUMMED, &facts, tokens).check_all(Target::Sm90a, 3);
         }
+    }
+}
+
+/// Only these bring operands by tensor copies; one of each other kind is beside them.
+#[test]
+fn contract_warpgroups() {
+    for (n, k, tokens) in [("72", "200", 150), ("300", "64", 20), ("24", "24", 130)] {
+        let case = case(GATED, &[("DTYPE", "bf16"), ("N", n), ("K", k)], tokens);
+        let all = candidates(&case.tile, Target::Sm90a, None);
+        let (mut kinds, mut first) = (Vec::new(), None);
+        for schedule in all.iter().rev() {
+            if schedule.kind != Kind::Warpgroups && kinds.contains(&schedule.kind) {
+                continue;
+            }
+            kinds.push(schedule.kind);
+            let results = case.on(Target::Sm90a, schedule);
+            compare(&case.tile, &case.binding, (&case.params, &results), 1e-4);
+            let first = first.get_or_insert_with(|| results.clone());
+            assert!(same(first, &results), "{schedule} differs\n{}", case.tile);
+        }
+        assert!(kinds.contains(&Kind::Warpgroups) && kinds.contains(&Kind::Tiles));
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `fma`: f32 and mixed operands.
 //! - `skinny`: steps of a few rows; weights go round a ring of each warp.
 //! - `tiles`: `mma.sync` on tiles in shared memory, on every target; operands of any form.
+//! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
 //! `stage` brings operands into shared memory, `epilogue` stores what was accumulated.
 
@@ -14,6 +15,7 @@ mod fma;
 mod skinny;
 mod stage;
 mod tiles;
+mod warpgroups;
 
 use crate::emit::{Assembler, Entry, Int, K};
 use crate::lower::Scope;
@@ -21,7 +23,11 @@ use crate::{Error, Piece};
 use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
 use sinter_ir::{Blocks, GpuKernel, GpuParam, Target};
 
+/// Row tiles that follow each other before the next column begins: their operands fit the second cache together.
+const BAND: i32 = 16;
+
 /// What every part of a skeleton needs to know.
+#[derive(Clone)]
 struct Job<'a, 'k> {
     k: K<'k>,
     /// Nothing is known in it.
@@ -52,18 +58,29 @@ pub fn kernel(
         Blocks { extent: found.n_columns, per_block: used(schedule.tile_columns, found.columns_share) },
         Blocks { extent: found.n_rows, per_block: used(schedule.tile_rows, found.rows_share) },
     ];
-    let params = (0..piece.tile.params.len()).map(GpuParam::Address).chain([GpuParam::Symbols]).collect();
+    let addresses = (0..piece.tile.params.len()).map(GpuParam::Address);
+    let mut params: Vec<GpuParam> = addresses.chain([GpuParam::Symbols]).collect();
+    let persistent = (schedule.kind == Kind::Warpgroups).then_some(1);
+    if persistent.is_some() {
+        let sizes = (schedule.tile_rows, schedule.tile_columns);
+        params.extend(warpgroups::tensor_maps(piece.tile, &found.products, sizes));
+    }
     let threads = schedule.threads();
     // Without a limit the assembler aims at a full multiprocessor and may spill a few registers for it.
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
-    let max_registers = Some(if outputs / threads <= 64 { 128 } else { 224 });
+    let max_registers = Some(match schedule.kind {
+        Kind::Warpgroups => warpgroups::REGISTERS,
+        Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
+        _ => 224,
+    });
     let entry = Entry { name: name.clone(), params, threads, max_registers, min_blocks: None };
     let assembled = assembler.kernel(&entry, |k| {
-        let job = Job::new(k, piece, (&found, schedule), assembler.target(), &grid);
+        let job = Job::new(k, piece, (&found, schedule), assembler.target());
         match schedule.kind {
             Kind::Fma => fma::body(&job),
             Kind::Tiles => tiles::body(&job),
             Kind::Skinny => skinny::body(&job),
+            Kind::Warpgroups => warpgroups::body(&job),
         }
     })?;
     Ok(GpuKernel {
@@ -71,7 +88,7 @@ pub fn kernel(
         ptx: assembled.ptx,
         params: entry.params,
         grid,
-        persistent: None,
+        persistent,
         threads,
         shared_bytes: assembled.shared_bytes,
         cluster: 1,
@@ -86,15 +103,36 @@ impl<'a, 'k> Job<'a, 'k> {
         piece: &'a Piece<'_>,
         (found, schedule): (&'a Contraction, &'a Contract),
         target: Target,
-        grid: &[Blocks],
     ) -> Self {
         let scope = Scope::new(k, piece.tile, &piece.constant, 0);
         let extent = (scope.dim(found.n_rows), scope.dim(found.n_columns));
-        let row_tile = grid[1].per_block as i32;
-        let row_tiles = (extent.0 + (row_tile - 1)).divided(row_tile);
-        let (column, row) = (k.block().divided(row_tiles), k.block().modulo(row_tiles));
-        let first = (row * row_tile, column * grid[0].per_block as i32);
-        Self { k, scope, found, schedule, constant: &piece.constant, target, first, extent }
+        let first = (k.int(0), k.int(0));
+        let job = Self { k, scope, found, schedule, constant: &piece.constant, target, first, extent };
+        job.at_tile(k.block())
+    }
+
+    /// The numbers of row tiles and column tiles.
+    fn tile_counts(&self) -> (Int<'k>, Int<'k>) {
+        let count = |extent: Int<'k>, used: i32| (extent + (used - 1)).divided(used);
+        let used = self.used();
+        (count(self.extent.0, used.0), count(self.extent.1, used.1))
+    }
+
+    /// The number of tiles.
+    fn tiles(&self) -> Int<'k> {
+        let (rows, columns) = self.tile_counts();
+        rows * columns
+    }
+
+    /// The same at a tile: bands of row tiles, in each the row tiles of a column one after the other, so that what runs
+    /// together reads few rows and few columns.
+    fn at_tile(&self, tile: Int<'k>) -> Self {
+        let ((rows, columns), used) = (self.tile_counts(), self.used());
+        let band = tile.divided(columns * BAND);
+        let within = tile - band * columns * BAND;
+        let height = (rows - band * BAND).least(BAND).greatest(1);
+        let (row, column) = (band * BAND + within.modulo(height), within.divided(height));
+        Self { first: (row * used.0, column * used.1), ..self.clone() }
     }
 
     /// The scope at a row and a column of the whole, which must exist.

@@ -27,7 +27,10 @@ pub(super) fn body(job: &Job<'_, '_>) {
             sums[*at] = Some(done);
         }
     }
-    epilogue::store(job, &sums.into_iter().flatten().collect::<Vec<_>>());
+    let (k, schedule, warps) = (job.k, job.schedule, job.schedule.warps.1 as i32);
+    let row = k.warp().divided(warps) * schedule.warp_rows() as i32 + (k.lane() >> 2);
+    let column = k.warp().modulo(warps) * schedule.warp_columns() as i32 + (k.lane() & 3) * 2;
+    epilogue::store(job, &sums.into_iter().flatten().collect::<Vec<_>>(), (row, column));
 }
 
 fn shared_bytes(job: &Job<'_, '_>) -> u32 {

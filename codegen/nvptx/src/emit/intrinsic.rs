@@ -59,6 +59,15 @@ impl<'k> Body<'k> {
         })
     }
 
+    /// The same for any number of fields.
+    pub(super) fn all_fields<T: Scalar>(&'k self, value: Value<'k, 'k>, count: usize) -> Vec<V<'k, T>> {
+        let field = |at| {
+            let position = [("position", self.positions(&[at as i64]))];
+            V::new(self, self.op("llvm.extractvalue", &[value], T::mlir(self.context()), &position))
+        };
+        (0..count).map(field).collect()
+    }
+
     /// A call of an LLVM intrinsic without a result.
     pub fn call_for_effect(&'k self, name: &str, operands: &[Value<'k, 'k>]) {
         self.effect("llvm.call_intrinsic", operands, &self.raw_call(name, operands));

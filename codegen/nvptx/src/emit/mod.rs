@@ -24,12 +24,13 @@
 //! ([`Carry`]). They become blocks of the LLVM dialect with arguments, which translate without any pass of MLIR.
 //!
 //! Which file holds what: `value` types and operators, `flow` control, `memory` pointers, `intrinsic` what LLVM has an
-//! intrinsic for, `ptx` the instructions that have to be written as PTX text, `math` the scalar functions, `assemble` the
+//! intrinsic for, `hopper` what only sm_90 has, `ptx` the instructions that have to be written as PTX text, `math` the scalar functions, `assemble` the
 //! way from a body to PTX.
 
 mod assemble;
 mod body;
 mod flow;
+mod hopper;
 mod intrinsic;
 mod math;
 mod memory;

@@ -106,6 +106,7 @@ pub fn cycles(
         let outputs = u64::from(schedule.tile_rows) * u64::from(schedule.tile_columns);
         let (compute, chain) = match schedule.kind {
             Kind::Fma => (outputs * product.k / 128, product.k * FMA_LATENCY),
+            Kind::Warpgroups => (outputs * product.k / machine.products, product.k / u64::from(STEP) * 32),
             Kind::Tiles | Kind::Skinny => {
                 // `mma.sync` reaches about five eighths of Hopper's tensor cores.
                 let rate = if target == Target::Sm90a { machine.products * 5 / 8 } else { machine.products };
@@ -113,7 +114,10 @@ pub fn cycles(
             }
         };
         let moved = (tile_rows * bytes(0) + tile_columns * bytes(1)) * product.k;
-        let fragments = moved * u64::from(schedule.warps.0.max(schedule.warps.1));
+        // The tensor cores read the operands of wgmma from shared memory themselves, at a rate of their own.
+        let again =
+            if schedule.kind == Kind::Warpgroups { 0 } else { schedule.warps.0.max(schedule.warps.1) };
+        let fragments = moved * u64::from(again);
         let cache = moved * machine.multiprocessors / machine.cache;
         let weights = columns * product.k * bytes(1) + rows.min(64) * product.k * bytes(0);
         let dram = weights / machine.dram;

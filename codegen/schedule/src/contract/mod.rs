@@ -7,7 +7,7 @@ mod cost;
 mod structure;
 
 pub use cost::{cycles, multiprocessors};
-pub use structure::{Contraction, Product, Unit, find, piece_bytes};
+pub use structure::{Contraction, Product, Unit, find, is_plain, piece_bytes, row_offset};
 
 use sinter_ir::{Binding, Target, TileProgram};
 use std::fmt;
@@ -24,6 +24,8 @@ pub enum Kind {
     Tiles,
     /// Few rows: each warp streams its columns' weights through shared memory, columns as the 16-row operand.
     Skinny,
+    /// Hopper: tensor copies, and warpgroups that multiply 64 rows each.
+    Warpgroups,
 }
 
 /// How a contraction is divided.
@@ -37,7 +39,7 @@ pub struct Contract {
     pub tile_columns: u32,
     /// Elements along the summed axis that are in shared memory at a time and stage.
     pub tile_k: u32,
-    /// Warps along the rows, and along the columns.
+    /// Warps along the rows, and along the columns; for [`Kind::Warpgroups`] the multiplying warpgroups along the rows.
     pub warps: (u32, u32),
     /// Chunks of the operands that are on their way or in use at a time.
     pub stages: u32,
@@ -46,7 +48,10 @@ pub struct Contract {
 impl Contract {
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
-        self.warps.0 * self.warps.1 * 32
+        match self.kind {
+            Kind::Warpgroups => (self.warps.0 + 1) * 128,
+            Kind::Fma | Kind::Tiles | Kind::Skinny => self.warps.0 * self.warps.1 * 32,
+        }
     }
     /// Rows of a warp's tile.
     pub fn warp_rows(&self) -> u32 {
@@ -67,7 +72,7 @@ impl Contract {
         let widest = found.widest() as u64;
         match self.kind {
             Kind::Fma => (rows + 4 + widest * (columns + 4)) * k * 4,
-            Kind::Tiles => (rows + widest * columns) * k * 2 * stages,
+            Kind::Tiles | Kind::Warpgroups => (rows + widest * columns) * k * 2 * stages,
             Kind::Skinny => widest * columns * k * 2 * stages,
         }
     }
@@ -79,6 +84,7 @@ impl fmt::Display for Contract {
             Kind::Fma => "fma",
             Kind::Tiles => "tiles",
             Kind::Skinny => "skinny",
+            Kind::Warpgroups => "warpgroups",
         };
         let Self { tile_rows, tile_columns, tile_k, warps: (rows, columns), stages, .. } = self;
         write!(f, "{kind}: {tile_rows}x{tile_columns}x{tile_k}, {rows}x{columns} warps, {stages} stages")
@@ -98,6 +104,13 @@ pub fn candidates(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -
             for (tile_k, stages) in [(32, 3), (32, 4), (64, 3), (64, 4)] {
                 all.push(Contract { kind: Kind::Tiles, tile_rows, tile_columns, tile_k, warps, stages });
             }
+        }
+    }
+    if target == Target::Sm90a && found.products.iter().all(|product| is_plain(tile, &found, product)) {
+        for (groups, tile_columns) in [(2, 256), (2, 128), (2, 64), (1, 256), (1, 128), (1, 64)] {
+            let (tile_rows, warps) = (groups * 64, (groups, 1));
+            let (kind, tile_k, stages) = (Kind::Warpgroups, 64, 4);
+            all.push(Contract { kind, tile_rows, tile_columns, tile_k, warps, stages });
         }
     }
     if let Some(rows) = few_rows(tile, &found, max_tokens) {

@@ -1,6 +1,6 @@
 //! Which programs are contractions, and what a skeleton has to know of one.
 
-use crate::access::{Lanes, guarded, load_lanes};
+use crate::access::{Lanes, dim_strides, guarded, load_lanes};
 use sinter_ir::{Atom, AxisId, DType, Dim, Expr, Index, Layout, Load, Stage, StageId, TileProgram};
 
 /// The arithmetic of a product. It follows from the element types alone, so that every schedule gives the same bits.
@@ -178,4 +178,31 @@ pub fn piece_bytes(tile: &TileProgram, load: &Load, axis: AxisId) -> u32 {
         width > 1 && whole && load_lanes(tile, load, axis, width) == Lanes::Aligned
     };
     [16, 8, 4].into_iter().find(fits).unwrap_or(bytes)
+}
+
+/// Whether tensor copies can bring both operands of a product: matrices whose rows lie at multiples of 16 bytes, indexed
+/// by their row and the whole summed axis alone.
+pub fn is_plain(tile: &TileProgram, found: &Contraction, product: &Product) -> bool {
+    let &[row] = &found.rows[..] else { return false };
+    let plain = |load: &Load, row: AxisId| {
+        let param = &tile.params[load.param];
+        let [outer, inner] = &load.index[..] else { return false };
+        let offset = u64::try_from(outer.offset).is_ok_and(|offset| offset <= u64::from(u32::MAX / 2));
+        let pitch = dim_strides(param).and_then(|strides| strides.first().copied());
+        offset
+            && outer.terms == [(Atom::Axis(row), 1)]
+            && *inner == Index::axis(product.axis)
+            && param.ty.shape[1].as_const() == Some(product.k)
+            && pitch.is_some_and(|pitch| pitch.sym.is_none() && pitch.coeff.is_multiple_of(16))
+    };
+    product.unit != Unit::Fma
+        && product.a.param != product.b.param
+        && product.a.index[0].offset == 0
+        && plain(&product.a, row)
+        && plain(&product.b, found.column)
+}
+
+/// The first row of a matrix that a plain operand reads.
+pub fn row_offset(load: &Load) -> u64 {
+    load.index.first().map_or(0, |index| index.offset.unsigned_abs())
 }
