@@ -34,18 +34,14 @@ fn pairs_of_a_warp(job: &Job<'_>) -> u32 {
     (job.attend.sizes.padded_lanes() / 16).div_ceil(WARPS)
 }
 
-/// Counters of finished blocks, at the same place whatever the step, and what blocks leave. The product of its extents is
-/// at least what is needed: tokens times splits times (heads times what a block leaves, and the counters).
+/// Counters of finished blocks, and what blocks leave. The product of the extents is at least what is needed: the most
+/// tokens times splits times (heads times what a block leaves, and the counters).
 pub(super) fn scratch(job: &Job<'_>) -> Vec<Dim> {
     let heads = super::heads(job);
     let each = heads * left_bytes(job) + counters(job);
     let context = job.tile.axes[job.attend.context].extent;
     // From two splits on, twice the context in splits is at least the number of splits.
-    vec![
-        job.tile.axes[job.attend.tokens].extent,
-        context,
-        Dim::of(each.div_ceil(u64::from(SPLIT) / 2) as usize),
-    ]
+    vec![Dim::of(SPLIT_TOKENS as usize), context, Dim::of(each.div_ceil(u64::from(SPLIT) / 2) as usize)]
 }
 
 fn counters(job: &Job<'_>) -> u64 {

@@ -22,7 +22,9 @@ struct Tile<'p, 'a, 'k> {
     query: Query<'k>,
     stages: Stages<'a, 'k>,
     count: u32,
-    merged: Shared<'k>,
+    /// Where the thread keeps maxima and sums, and where weighted sums.
+    rows_kept: Shared<'k>,
+    lanes_kept: Shared<'k>,
 }
 
 pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, (warps, count): (u32, u32)) {
@@ -34,9 +36,10 @@ pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, (warps, count): (u32, u32)) {
     let query = Query::load(k, job, &rows, Query::room(k, job));
     let threads = warps * 32;
     let merged = k.shared(threads * sinter_codegen_schedule::attend::merged_bytes(job.attend.sizes), 16);
-    let merged = merged.at(k.thread() << 4);
+    let rows_kept = merged.at(k.thread() << 3);
+    let lanes_kept = merged.at((threads * 16) as i32).at(k.thread() << 4);
     let tokens = Tokens { k, job, point: &point, room };
-    let tile = Tile { k, job, tokens, rows, query, stages, count, merged };
+    let tile = Tile { k, job, tokens, rows, query, stages, count, rows_kept, lanes_kept };
     let all = tile.tokens.count();
     if !tile.tokens.may_differ() {
         return tile.sequence(k.int(0), all);
@@ -85,10 +88,9 @@ impl<'k> Tile<'_, '_, 'k> {
             let row: &Row<'_, 'k> = &self.rows[half];
             row.exists & row.token.ge(first) & row.token.lt(end)
         });
-        let [_, _, one, other] = self.kept(0);
-        let share = [fragment::share(one), fragment::share(other)];
+        let share = self.rows_kept()[1].map(fragment::share);
         for n in 0..fragments {
-            let [a, b, c, d] = self.kept(n + 1);
+            let [a, b, c, d] = self.lanes_kept(n);
             let values = [a * share[0], b * share[0], c * share[1], d * share[1]];
             fragment::store(self.job, &self.rows, stored, (k.int(8 * n as i32), values));
         }
@@ -139,32 +141,45 @@ impl<'k> Tile<'_, '_, 'k> {
         (max, sum, acc)
     }
 
-    /// Where the thread keeps its four numbers of a number.
+    /// Where a fragment of the merged splits lies.
     fn place(&self, n: usize) -> Shared<'k> {
-        self.merged.at((n as u32 * self.job.schedule.threads() * 16) as i32)
+        self.lanes_kept.at((n as u32 * self.job.schedule.threads() * 16) as i32)
+    }
+
+    /// The sums lie behind the maxima of all threads.
+    fn sums_place(&self) -> Shared<'k> {
+        self.rows_kept.at((self.job.schedule.threads() * 8) as i32)
     }
 
     /// Keeps the merged splits.
-    fn keep(&self, state: &State<'k>) {
-        let (max, sum, acc) = state;
-        self.k.store_vector(self.place(0), [max[0], max[1], sum[0], sum[1]]);
+    fn keep(&self, (max, sum, acc): &State<'k>) {
+        self.keep_rows(*max, *sum);
         for (n, acc) in acc.iter().enumerate() {
-            self.k.store_vector(self.place(n + 1), *acc);
+            self.k.store_vector(self.place(n), *acc);
         }
     }
 
-    /// Number `n` of the four numbers that are kept.
-    fn kept(&self, n: usize) -> [Float<'k>; 4] {
+    fn keep_rows(&self, max: [Float<'k>; 2], sum: [Float<'k>; 2]) {
+        self.k.store_vector(self.rows_kept, max);
+        self.k.store_vector(self.sums_place(), sum);
+    }
+
+    /// The maxima and sums that are kept.
+    fn rows_kept(&self) -> [[Float<'k>; 2]; 2] {
+        [self.rows_kept, self.sums_place()].map(|from| self.k.load_vector::<F32, 2>(from, Cache::Any))
+    }
+
+    /// A fragment of the weighted sums that are kept.
+    fn lanes_kept(&self, n: usize) -> [Float<'k>; 4] {
         self.k.load_vector::<F32, 4>(self.place(n), Cache::Any)
     }
 
     /// Merges the next split with what is kept, a fragment at a time: registers do not hold both.
     fn merge(&self, (max, sum, acc): &State<'k>) {
-        let [a, b, c, d] = self.kept(0);
-        let merger = Merger::new([[a, b], [c, d]], [*max, *sum]);
-        self.k.store_vector(self.place(0), [merger.max[0], merger.max[1], merger.sum[0], merger.sum[1]]);
+        let merger = Merger::new(self.rows_kept(), [*max, *sum]);
+        self.keep_rows(merger.max, merger.sum);
         for (n, acc) in acc.iter().enumerate() {
-            self.k.store_vector(self.place(n + 1), merger.fragment(self.kept(n + 1), *acc));
+            self.k.store_vector(self.place(n), merger.fragment(self.lanes_kept(n), *acc));
         }
     }
 }

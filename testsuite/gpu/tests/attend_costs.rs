@@ -1,0 +1,86 @@
+//! What attention costs, as the virtual GPU counts it, and what NVIDIA's assembler says of it.
+
+use sinter_codegen_nvptx::attend::{Job, kernel};
+use sinter_codegen_nvptx::emit::Assembler;
+use sinter_codegen_schedule::attend::{Attend, AttendSchedule};
+use sinter_gpu_tests::attention::{Form, Mask, Token, World, launch};
+use sinter_gpu_tests::ptxas;
+use sinter_ir::{GpuKernel, Target};
+use sinter_vgpu::{Counters, VirtualGpu};
+
+fn form((heads, group): (u32, u32), width: u32) -> Form {
+    Form { dtype: "bf16", heads, group, widths: (width, width), mask: Mask::Causal, capped: false }
+}
+
+fn compiled(form: Form, target: Target, schedule: AttendSchedule) -> GpuKernel {
+    let program = form.program();
+    let attend = Attend::of(&program).expect("it is attention");
+    let assembler = Assembler::new(target).expect("the target is known");
+    let constant = &vec![false; program.params.len()];
+    let job = Job { name: "attend", tile: &program, attend: &attend, schedule, constant };
+    kernel(&assembler, job).expect("the kernel compiles")
+}
+
+fn schedules(form: Form, target: Target, most: Option<u64>) -> Vec<AttendSchedule> {
+    Attend::of(&form.program()).expect("it is attention").schedules(target, most)
+}
+
+fn counted(form: Form, schedule: AttendSchedule, lengths: &[usize], tokens: &[Token]) -> Counters {
+    let kernel = compiled(form, Target::Sm80, schedule);
+    let step = World::new(form, lengths, 1).step(tokens, 2);
+    let mut device = VirtualGpu::new(Target::Sm80);
+    launch(&mut device, (&kernel, &form.program()), &step).expect("the kernel runs");
+    device.take_counters().pop().expect("a launch").counters
+}
+
+#[test]
+fn attend_reads_keys_and_values_once() {
+    let (form, lengths) = (form((2, 4), 128), [900, 130]);
+    let schedule = schedules(form, Target::Sm80, Some(16))[0];
+    let counters = counted(form, schedule, &lengths, &[(0, 899), (1, 129)]);
+    let row = 2 * 128 * 2;
+    let context: u64 = 2 * (900 + 130) * row;
+    let queries = 2 * 4 * row;
+    // Two splits of the first sequence leave the sums of four rows of two groups: 32 + 128 · 4 lanes · 4 bytes and more.
+    let left = 2 * 2 * 4 * (128 + 2 + 6) * 4;
+    let (read, written) = (counters.dram_bytes_read(), counters.dram_bytes_written());
+    eprintln!("{schedule}: {read} bytes read of {}, {written} written, {counters:?}", context + queries);
+    assert!(read as f64 <= 1.02 * (context + queries) as f64, "{read} bytes for {context}");
+    assert!(written <= queries + left + 256, "{written} bytes");
+    assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+}
+
+#[test]
+fn attend_in_tiles_is_all_products() {
+    let form = form((1, 2), 64);
+    let tokens: Vec<Token> = (0..128).map(|at| (0, at)).collect();
+    let schedule = schedules(form, Target::Sm80, None)[0];
+    let counters = counted(form, schedule, &[128], &tokens);
+    eprintln!("{schedule}: {counters:?}");
+    // 32 tokens a tile: blocks of context 1, 1, 2 and 2, each two products of 64 × 64 × 64.
+    assert_eq!(counters.matrix_flops, 6 * 2 * 2 * 64 * 64 * 64);
+    assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+}
+
+#[test]
+fn attend_assembles_at_the_sizes_of_models() {
+    let assembler = ptxas::assembler();
+    for target in Target::ALL {
+        for (shape, width) in
+            [((4, 8), 64), ((2, 1), 80), ((3, 1), 96), ((8, 4), 128), ((1, 71), 64), ((4, 2), 256)]
+        {
+            let form = form(shape, width);
+            for most in [Some(16), None] {
+                for schedule in schedules(form, target, most).into_iter().take(2) {
+                    let kernel = compiled(form, target, schedule);
+                    let used = ptxas::assemble(&assembler, &kernel, target)
+                        .unwrap_or_else(|error| panic!("{schedule} of {form:?}: {error}"));
+                    eprintln!(
+                        "{target} {shape:?} {width} {schedule}: {} registers, {} bytes",
+                        used.registers, kernel.shared_bytes
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Attention on the virtual GPU: against the evaluator of tile programs, and the same bits whatever the schedule, the
+//! batch, the chunking and the pages.
+
+use sinter_codegen_nvptx::attend::{Job, kernel};
+use sinter_codegen_nvptx::emit::Assembler;
+use sinter_codegen_schedule::attend::{Attend, AttendSchedule};
+use sinter_gpu_tests::attention::{Form, Mask, Token, World, launch};
+use sinter_gpu_tests::launch::Stream;
+use sinter_ir::{Binding, GpuKernel, Target, Tensor, TileProgram, evaluate_tile};
+use sinter_vgpu::VirtualGpu;
+use std::collections::BTreeMap;
+
+/// A form with its kernels, one for each schedule.
+struct Subject {
+    program: TileProgram,
+    kernels: Vec<(AttendSchedule, GpuKernel)>,
+    device: VirtualGpu,
+}
+
+impl Subject {
+    fn new(form: Form, target: Target) -> Subject {
+        let program = form.program();
+        let attend = Attend::of(&program).expect("it is attention");
+        let assembler = Assembler::new(target).expect("the target is known");
+        let kernels = attend.schedules(target, Some(16)).into_iter().map(|schedule| {
+            let constant = &vec![false; program.params.len()];
+            let job = Job { name: "attend", tile: &program, attend: &attend, schedule, constant };
+            (schedule, kernel(&assembler, job).expect("the kernel compiles"))
+        });
+        let kernels = kernels.collect();
+        Subject { program, kernels, device: VirtualGpu::new(target) }
+    }
+
+    fn out(&mut self, which: usize, step: &(Binding, Vec<Tensor<f32>>)) -> Vec<f32> {
+        let (schedule, kernel) = &self.kernels[which];
+        let out = launch(&mut self.device, (kernel, &self.program), step);
+        out.unwrap_or_else(|error| panic!("{schedule}: {error}"))
+    }
+}
+
+fn expected(program: &TileProgram, (binding, params): &(Binding, Vec<Tensor<f32>>)) -> Vec<f64> {
+    let wide = |tensor: &Tensor<f32>| {
+        Tensor::new(tensor.shape.clone(), tensor.data.iter().map(|x| f64::from(*x)).collect())
+    };
+    let mut params: Vec<Tensor<f64>> = params.iter().map(wide).collect();
+    evaluate_tile(program, binding, &mut params);
+    params.swap_remove(6).data
+}
+
+/// Every schedule against the evaluator. Weights and results in bf16 are off by 2⁻⁹ of at most 1 each.
+fn check(form: Form, target: Target, (lengths, tokens): (&[usize], &[Token])) {
+    let mut subject = Subject::new(form, target);
+    let step = World::new(form, lengths, 11).step(tokens, 5);
+    let wanted = expected(&subject.program, &step);
+    let most = if form.dtype == "bf16" { 8e-3 } else { 2e-6 };
+    for which in 0..subject.kernels.len() {
+        let found = subject.out(which, &step);
+        for (at, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            let error = (f64::from(*found) - wanted).abs();
+            assert!(
+                error <= most,
+                "{}: element {at} of {form:?}: {found} for {wanted}",
+                subject.kernels[which].0
+            );
+        }
+    }
+}
+
+fn form(dtype: &'static str, (heads, group): (u32, u32), widths: (u32, u32), mask: Mask) -> Form {
+    Form { dtype, heads, group, widths, mask, capped: false }
+}
+
+/// Ends of two sequences and a whole short one, in no order.
+const RAGGED: (&[usize], &[Token]) =
+    (&[70, 9, 131], &[(0, 68), (0, 69), (2, 130), (1, 0), (1, 1), (1, 2), (1, 7), (2, 64), (2, 63)]);
+
+#[test]
+fn attend_in_f32() {
+    check(form("f32", (2, 3), (10, 10), Mask::Causal), Target::Sm80, RAGGED);
+    check(form("f32", (3, 1), (16, 40), Mask::Window(7)), Target::Sm90a, RAGGED);
+    check(Form { capped: true, ..form("f32", (1, 6), (12, 8), Mask::Table) }, Target::Sm80, RAGGED);
+    check(form("f32", (3, 1), (10, 10), Mask::Sequence), Target::Sm80, RAGGED);
+}
+
+#[test]
+fn attend_in_bf16() {
+    check(form("bf16", (2, 3), (10, 10), Mask::Causal), Target::Sm80, RAGGED);
+    check(form("bf16", (1, 4), (64, 64), Mask::Causal), Target::Sm90a, RAGGED);
+    check(form("bf16", (2, 1), (32, 80), Mask::Window(67)), Target::Sm80, RAGGED);
+    check(Form { capped: true, ..form("bf16", (1, 20), (16, 24), Mask::Table) }, Target::Sm89, RAGGED);
+    check(form("bf16", (3, 1), (10, 10), Mask::Sequence), Target::Sm80, RAGGED);
+}
+
+#[test]
+fn attend_over_several_splits() {
+    let long: (&[usize], &[Token]) = (&[1030, 600], &[(0, 1029), (1, 599), (0, 511), (0, 512), (1, 3)]);
+    check(form("bf16", (1, 3), (16, 16), Mask::Causal), Target::Sm80, long);
+    check(form("bf16", (1, 1), (16, 16), Mask::Window(530)), Target::Sm80, long);
+    check(form("f32", (1, 2), (8, 8), Mask::Causal), Target::Sm80, long);
+}
+
+/// What every token of some sequences gets, in steps of the tokens that `cut` gives.
+fn outcome(
+    subject: &mut Subject,
+    world: &World,
+    which: usize,
+    steps: &[Vec<Token>],
+) -> BTreeMap<Token, Vec<u32>> {
+    let mut all = BTreeMap::new();
+    for (number, tokens) in steps.iter().enumerate() {
+        let out = subject.out(which, &world.step(tokens, 100 * which as u64 + number as u64));
+        let width = out.len() / tokens.len();
+        for (token, row) in tokens.iter().zip(out.chunks(width)) {
+            all.insert(*token, row.iter().map(|x| x.to_bits()).collect());
+        }
+    }
+    all
+}
+
+/// The same tokens in steps of random company and length, each sequence in order.
+fn shuffled(lengths: &[usize], first: usize, stream: &mut Stream) -> Vec<Vec<Token>> {
+    let mut next: Vec<usize> = lengths.iter().map(|length| length.saturating_sub(first)).collect();
+    let mut steps = Vec::new();
+    while next.iter().zip(lengths).any(|(next, length)| next < length) {
+        let mut tokens = Vec::new();
+        for (sequence, length) in lengths.iter().enumerate() {
+            let count = stream.below(7).min(length - next[sequence]).min(16 - tokens.len());
+            tokens.extend((next[sequence]..next[sequence] + count).map(|at| (sequence, at)));
+            next[sequence] += count;
+        }
+        if !tokens.is_empty() {
+            steps.push(tokens);
+        }
+    }
+    steps
+}
+
+#[test]
+fn attend_gives_the_same_bits() {
+    let forms = [
+        form("f32", (1, 2), (8, 8), Mask::Causal),
+        form("bf16", (2, 3), (10, 10), Mask::Causal),
+        form("bf16", (1, 4), (64, 64), Mask::Window(300)),
+        Form { capped: true, ..form("bf16", (1, 1), (32, 16), Mask::Causal) },
+    ];
+    let lengths = [620, 66, 530, 12];
+    for form in forms {
+        let mut subject = Subject::new(form, Target::Sm80);
+        let world = World::new(form, &lengths, 3);
+        let mut stream = Stream(17);
+        let one_by_one: Vec<Vec<Token>> =
+            shuffled(&lengths, 10, &mut stream).concat().into_iter().map(|token| vec![token]).collect();
+        let wanted = outcome(&mut subject, &world, 0, &one_by_one);
+        for which in 0..subject.kernels.len() {
+            let steps = shuffled(&lengths, 10, &mut stream);
+            let found = outcome(&mut subject, &world, which, &steps);
+            assert!(found == wanted, "{} of {form:?}", subject.kernels[which].0);
+        }
+    }
+}
