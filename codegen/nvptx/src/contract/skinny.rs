@@ -47,7 +47,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
     fn new(job: &'j Job<'a, 'k>, products: &[&'a Product], memory: Shared<'k>) -> Self {
         let (k, columns) = (job.k, job.schedule.warp_columns());
         let warp = k.uniform(k.warp());
-        let right = |product: &&'a Product| Operand::new(job, *product, Side::Right, columns);
+        let right = |product: &&'a Product| Operand::new(job, product, Side::Right, columns);
         let bytes = job.schedule.shared_bytes(job.found) as u32 / job.schedule.warps.1;
         Self {
             job,

@@ -55,7 +55,7 @@ impl<'a, 'k> Run<'a, 'k> {
     fn new(job: &Job<'a, 'k>, products: &[&'a Product], memory: Shared<'k>) -> Self {
         let left = Operand::new(job, products[0], Side::Left, job.schedule.tile_rows);
         let right =
-            |product: &&'a Product| Operand::new(job, *product, Side::Right, job.schedule.tile_columns);
+            |product: &&'a Product| Operand::new(job, product, Side::Right, job.schedule.tile_columns);
         let right = products.iter().map(right).collect();
         Self { left, right, memory, k: products[0].k as u32, unit: products[0].unit }
     }

@@ -108,8 +108,6 @@ fn words() -> Vec<Form> {
         row("min.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32)),
         row("max.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32)),
         row("max.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32) as u32)),
-        row("min.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32)),
-        row("max.relu.s32", "www", word2!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32)),
         row("abs.s32", "ww", word1!(|a: u32| (a as i32).wrapping_abs() as u32)),
         row("neg.s32", "ww", word1!(|a: u32| a.wrapping_neg())),
         row("popc.b32", "ww", word1!(|a: u32| a.count_ones())),
