@@ -17,6 +17,7 @@ pub struct VirtualGpu {
     target: Target,
     multiprocessors: u32,
     workers: u32,
+    most_instructions: u64,
     memory: GlobalMemory,
     functions: Vec<Function>,
     launches: Vec<LaunchCounters>,
@@ -46,6 +47,7 @@ impl VirtualGpu {
             target,
             multiprocessors: MULTIPROCESSORS,
             workers,
+            most_instructions: u64::MAX,
             memory: GlobalMemory::new(CAPACITY),
             functions: Vec::new(),
             launches: Vec::new(),
@@ -68,6 +70,13 @@ impl VirtualGpu {
     /// The same on so many threads of this machine; results do not depend on it.
     pub fn with_workers(mut self, count: u32) -> VirtualGpu {
         self.workers = count.max(1);
+        self
+    }
+
+    /// The same with a limit to the instructions of a block, each counted once for a warp: for kernels that may loop for
+    /// ever while they store something.
+    pub fn with_limit(mut self, instructions: u64) -> VirtualGpu {
+        self.most_instructions = instructions;
         self
     }
 
@@ -110,6 +119,7 @@ impl VirtualGpu {
             tensor_maps,
             device: self.target,
             serial: self.serial,
+            most_instructions: self.most_instructions,
             workers: self.workers,
         };
         launch.check_agents().map_err(refuse)?;

@@ -32,20 +32,17 @@ pub(super) fn side_by_side(addresses: &D, step: u64) -> bool {
 
 /// The most distinct words in one bank.
 fn turns(addresses: &D, lanes: u32, words: usize) -> usize {
-    // The first word of each bank, and how many there are; more are looked for only where there are several.
-    let (mut first, mut count) = ([u64::MAX; 32], [0u8; 32]);
-    let mut several = Vec::new();
+    let (mut known, mut count) = ([[0u32; 32]; 32], [0usize; 32]);
     for lane in lanes_of(lanes) {
         for word in 0..words as u64 {
-            let at = addresses[lane] / 4 + word;
-            let bank = (at % 32) as usize;
-            if first[bank] == u64::MAX {
-                (first[bank], count[bank]) = (at, 1);
-            } else if first[bank] != at && !several.contains(&at) {
-                several.push(at);
-                count[bank] += 1;
+            let at = (addresses[lane] / 4 + word) as u32;
+            let (known, count) = (&mut known[at as usize % 32], &mut count[at as usize % 32]);
+            // A group has at most 32 words, so a bank has no more.
+            if !known[..*count].contains(&at) {
+                known[*count % 32] = at;
+                *count += 1;
             }
         }
     }
-    count.iter().copied().max().unwrap_or(0).into()
+    count.iter().copied().max().unwrap_or(0)
 }

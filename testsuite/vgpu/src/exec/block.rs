@@ -127,7 +127,8 @@ impl<'l> Cluster<'l> {
     /// Runs the cluster whose first block is `first`.
     pub(super) fn run(&mut self, first: u32) -> Result<(), Box<Fault>> {
         self.reset(first);
-        let (mut idle, mut seen) = (0, self.machine.counters.warp_instructions());
+        let started = self.machine.counters.warp_instructions();
+        let (mut idle, mut seen) = (0, started);
         loop {
             let before = self.machine.progress;
             let (mut ran, mut spun) = (false, false);
@@ -149,10 +150,12 @@ impl<'l> Cluster<'l> {
                 return Err(self.deadlock());
             }
             let steps = self.machine.counters.warp_instructions();
-            if self.machine.progress != before {
+            if steps - started > self.machine.launch.most_instructions {
+                return Err(self.endless(self.machine.launch.most_instructions, "without an end"));
+            } else if self.machine.progress != before {
                 seen = steps;
             } else if steps - seen > BARREN * self.warps.len() as u64 {
-                return Err(self.endless());
+                return Err(self.endless(BARREN, "of each warp without a store or a barrier"));
             }
         }
     }
@@ -183,10 +186,9 @@ impl<'l> Cluster<'l> {
 
     /// Warps run on and on without a store, an atomic, a copy or a barrier.
     #[cold]
-    fn endless(&self) -> Box<Fault> {
+    fn endless(&self, count: u64, how: &str) -> Box<Fault> {
         let running = self.warps.iter().find(|warp| warp.state == State::Ready).unwrap_or(&self.warps[0]);
-        let what =
-            format!("an endless loop: {BARREN} instructions of each warp without a store or a barrier");
+        let what = format!("an endless loop: {count} instructions {how}");
         self.machine.fault(running, *Wrong::warp(what))
     }
 

@@ -32,6 +32,8 @@ pub struct Launch {
     pub device: Target,
     /// A number that no other launch has.
     pub serial: u32,
+    /// The most instructions of warps that a cluster may do.
+    pub most_instructions: u64,
     /// Threads of this machine that work on it.
     pub workers: u32,
 }
