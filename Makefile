@@ -13,13 +13,14 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm bench fuzz goldens clean
+.PHONY: help setup llvm ptxas demo test minilm bench fuzz goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
 	@echo "make test   all checks: format, lints, unit tests, file tests, goldens, a real checkpoint"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make fuzz   a million mutated inputs"
+	@echo "make gpu-test  all that needs a GPU (after make gpu-build); skipped where there is none"
 
 setup:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install the toolchain of rust-toolchain.toml"; exit 1; }
@@ -67,6 +68,14 @@ goldens: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet -r testsuite/goldens/requirements.txt
 	$(VENV)/bin/python testsuite/goldens/make.py
 	$(VENV)/bin/python testsuite/goldens/make_bf16.py
+
+# The binaries that run.sh takes to a machine with a GPU; needs LLVM and MLIR.
+gpu-build: setup
+	$(CARGO) build --release -p sinter-driver --features nvptx
+	$(CARGO) build --release -p sinter-gpu-tests --bin gpu_check
+
+gpu-test:
+	testsuite/gpu/run.sh target/gpu-test
 
 clean:
 	$(CARGO) clean

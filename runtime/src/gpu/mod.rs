@@ -13,3 +13,6 @@ mod model;
 
 pub use model::{GpuConfig, GpuModel, WeightSource};
 pub use place::GpuMemoryPlan;
+
+#[cfg(test)]
+mod tests;

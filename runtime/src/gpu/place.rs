@@ -128,7 +128,8 @@ impl fmt::Display for GpuMemoryPlan {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         write!(
             f,
-            "{:.1} MiB: {:.1} of weights, {:.1} of KV cache, {:.1} of activations, {:.1} of inputs and results, {:.1} of scratch",
+            "{:.1} MiB: {:.1} of weights, {:.1} of KV cache, {:.1} of activations, {:.1} of inputs and results, \
+             {:.1} of scratch",
             mib(self.total()),
             mib(self.weights),
             mib(self.states),

@@ -161,18 +161,27 @@ pub fn program_on(
     program: &GpuProgram,
     (binding, params): (&Binding, &[Tensor<f32>]),
 ) -> Vec<Tensor<f32>> {
+    on_device(device, (tile, program), binding, params)
+        .unwrap_or_else(|error| panic!("{}: {error}\n{tile}\n{}", tile.name, program.kernels[0].ptx))
+}
+
+/// The same on a device that may fail.
+pub fn on_device(
+    device: &mut dyn GpuDevice,
+    (tile, program): (&TileProgram, &GpuProgram),
+    binding: &Binding,
+    params: &[Tensor<f32>],
+) -> Result<Vec<Tensor<f32>>, GpuError> {
     let steps = &plan_of(tile).steps[0];
     let mut places: BTreeMap<String, DevicePtr> = BTreeMap::new();
     for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
         let bytes = encode(param, tensor);
-        let at = device.alloc(bytes.len().max(1) as u64).expect("memory");
-        device.write(at, &bytes).expect("a write");
+        let at = device.alloc(bytes.len().max(1) as u64)?;
+        device.write(at, &bytes)?;
         places.insert(format!("{arg:?}"), at);
     }
     let at = |arg: Arg| places[&format!("{arg:?}")];
-    if let Err(error) = run(device, program, binding, &at) {
-        panic!("{}: {error}\n{tile}\n{}", tile.name, program.kernels[0].ptx);
-    }
+    run(device, program, binding, &at)?;
     let mut out = Vec::new();
     for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
         if param.access == Access::Read {
@@ -180,10 +189,10 @@ pub fn program_on(
             continue;
         }
         let mut bytes = vec![0; tensor.data.len() * param.ty.dtype.bytes()];
-        device.read(at(*arg), &mut bytes).expect("all elements were written");
+        device.read(at(*arg), &mut bytes)?;
         out.push(Tensor::new(tensor.shape.clone(), decode(param.ty.dtype, &bytes)));
     }
-    out
+    Ok(out)
 }
 
 /// Compares with the evaluator in double precision: `tolerance` is relative to the greater of 1 and the value, and one

@@ -4,6 +4,7 @@ use super::body::{Body, K, SHARED, param_types};
 use super::value::{I8, I32, I64, Scalar};
 use crate::Error;
 use inkwell::OptimizationLevel;
+use inkwell::attributes::AttributeLoc;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, TargetMachine, TargetTriple};
 use melior::Context;
@@ -242,6 +243,11 @@ impl Assembler {
         let llvm = |reason: String| Error::Llvm { kernel: entry.name.clone(), reason };
         translated.set_triple(&self.machine.get_triple());
         translated.set_data_layout(&self.machine.get_target_data().get_data_layout());
+        if let Some(function) = translated.get_function(&entry.name) {
+            // A choice among many constants would become a table of addresses, which a GPU jumps through lane by lane.
+            let attribute = context.create_string_attribute("no-jump-tables", "true");
+            function.add_attribute(AttributeLoc::Function, attribute);
+        }
         translated
             .run_passes("default<O3>", &self.machine, PassBuilderOptions::create())
             .map_err(|error| llvm(error.to_string()))?;
