@@ -126,9 +126,7 @@ impl Checkpoint {
     /// Numbers that one token leaves in the KV cache.
     pub fn kv_values_per_token(&self) -> usize {
         let layers = &self.model.spec.layers;
-        let per_layer =
-            |attention: &sinter_frontend::spec::AttentionSpec| 2 * attention.kv_heads * attention.head_dim;
-        if self.info.decoder { layers.iter().map(|layer| per_layer(&layer.attention)).sum() } else { 0 }
+        if self.info.decoder { layers.iter().map(|layer| layer.attention.cached()).sum() } else { 0 }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` `u32[T]`; decoders also `slots`
 //! `u32[T]` (where each token's key and value go), `table` `u32[S, P]` (the pages of each sequence) and `rows`
-//! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`, and
-//! give `logits` `f32[R, V]`; encoders give `hidden` `f32[T, H]`.
+//! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`
+//! (latent attention the first only), and give `logits` `f32[R, V]`; encoders give `hidden` `f32[T, H]`.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
 //! the residual stream, norms, rotation and softmax stay f32.
@@ -12,6 +12,7 @@ mod attention;
 mod blocks;
 mod emit;
 mod experts;
+mod latent;
 
 use sinter_ir::{DType, Dim, Graph, GraphError, Sym, ValueId};
 use thiserror::Error;
@@ -78,7 +79,9 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
     let mut graph = emit.graph;
     for (i, Caches { k, v }) in caches.into_iter().enumerate() {
         graph.output(&format!("k_cache.{i}"), k);
-        graph.output(&format!("v_cache.{i}"), v);
+        if let Some(v) = v {
+            graph.output(&format!("v_cache.{i}"), v);
+        }
     }
     graph.output(name, result);
     Ok(graph)

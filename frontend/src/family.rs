@@ -112,6 +112,8 @@ pub enum Factor {
     InverseSqrtHead,
     /// 1/√field.
     InverseSqrtField(&'static str),
+    /// 1/√(field + field).
+    InverseSqrtSum(&'static str, &'static str),
     /// The field's value.
     Field(&'static str),
     /// The field's value, or as given where it is absent.
@@ -206,6 +208,23 @@ pub enum QkvRow {
     Stacked(&'static str),
     /// One matrix: by key head its queries, its key, its value.
     Grouped(&'static str),
+    /// One short row a token, from which keys and values of all heads come.
+    Latent(LatentRow),
+}
+
+/// Multi-head latent attention. The width of the rotated part is that of a head in [`Keys`].
+#[derive(Clone, Copy, Debug)]
+pub struct LatentRow {
+    /// The fields with the widths of the row of keys and values, of a head's own part of queries and keys, of a value.
+    pub widths: [&'static str; 3],
+    /// The field with the width of the row of queries; without a number, queries come from one matrix.
+    pub query_rank: &'static str,
+    /// Queries: the one matrix, or the matrix to the row, its norm, the matrix from it.
+    pub query: (&'static str, [&'static str; 3]),
+    /// The matrix to the row of keys and values, its norm, the matrix from it.
+    pub key_value: [&'static str; 3],
+    /// The norms' epsilon.
+    pub eps: f64,
 }
 
 /// Norms of queries and keys.

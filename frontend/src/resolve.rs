@@ -1,13 +1,14 @@
 //! From a row of the table and the fields of `config.json` to a [`ModelSpec`].
 
 mod experts;
+mod latent;
 
 use serde_json::Value;
 
 use crate::config::{ConfigError, RawConfig, Section, limits};
 use crate::families::FAMILIES;
 use crate::family::*;
-use crate::rope::{RopeContext, RopeSpec};
+use crate::rope::{RopeContext, RopeScaling, RopeSpec};
 use crate::source::shorten;
 use crate::spec::*;
 
@@ -164,6 +165,11 @@ impl<'a> Resolver<'a> {
         let (family, dims) = (self.family, &self.dims);
         let windows = self.windows()?;
         let ropes = self.ropes()?;
+        let latent = matches!(family.attention.qkv, QkvRow::Latent(_));
+        if latent && ropes.iter().any(|rope| rope.scaling != RopeScaling::None) {
+            // Scaled frequencies would change the scale of the scores here.
+            return Err(self.root.config().unsupported("rope_scaling", "a scaling beside latent attention"));
+        }
         let turned = self.turned(&windows)?;
         let layers =
             windows.iter().zip(turned).enumerate().map(|(i, places)| self.layer(i, (*places.0, places.1)));
@@ -195,6 +201,9 @@ impl<'a> Resolver<'a> {
             Factor::SqrtHidden => (self.dims.hidden as f64).sqrt(),
             Factor::InverseSqrtHead => 1.0 / (self.dims.head_dim as f64).sqrt(),
             Factor::InverseSqrtField(key) => 1.0 / self.root.f64(key, RANGE)?.sqrt(),
+            Factor::InverseSqrtSum(a, b) => {
+                1.0 / (self.root.f64(a, RANGE)? + self.root.f64(b, RANGE)?).sqrt()
+            }
             Factor::Field(key) => self.root.f64(key, RANGE)?,
             Factor::FieldOr(key, absent) => self.root.opt_f64(key, RANGE)?.unwrap_or(absent),
             Factor::InverseField(key) => 1.0 / self.root.f64(key, RANGE)?,
@@ -327,6 +336,9 @@ impl<'a> Resolver<'a> {
         (window, rope): (Option<usize>, Option<usize>),
     ) -> Result<AttentionSpec, ConfigError> {
         let (row, dims) = (&self.family.attention, &self.dims);
+        if let QkvRow::Latent(latent) = &row.qkv {
+            return self.latent(latent, i, rope);
+        }
         let (q_width, kv_width) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
         let bias = self.switch(row.qkv_bias)?;
         let project = |template: &str, n_out| self.linear(self.name(template, i), bias, (dims.hidden, n_out));
@@ -335,7 +347,9 @@ impl<'a> Resolver<'a> {
                 QkvSpec::Separate { q: project(q, q_width), k: project(k, kv_width), v: project(v, kv_width) }
             }
             QkvRow::Stacked(name) => QkvSpec::Stacked(project(name, q_width + 2 * kv_width)),
-            QkvRow::Grouped(name) => QkvSpec::Grouped(project(name, q_width + 2 * kv_width)),
+            QkvRow::Grouped(name) | QkvRow::Latent(LatentRow { query: (name, _), .. }) => {
+                QkvSpec::Grouped(project(name, q_width + 2 * kv_width))
+            }
         };
         let out_bias = self.switch(row.out_bias)?;
         Ok(AttentionSpec {

@@ -170,6 +170,46 @@ pub enum QkvSpec {
     Stacked(LinearSpec),
     /// One matrix: for each key head its queries, its key and its value.
     Grouped(LinearSpec),
+    /// Keys and values of all heads from one short row a token, which alone is cached (DeepSeek-V2, 2.1). The cache has
+    /// one head, as wide as the row and the rotated part of the key that all heads share.
+    Latent(Box<LatentSpec>),
+}
+
+/// Multi-head latent attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentSpec {
+    /// The queries.
+    pub query: LatentQuery,
+    /// From hidden states to a row and the shared part of the key, `rank + rotated` wide.
+    pub down: LinearSpec,
+    /// The norm of the row.
+    pub norm: NormSpec,
+    /// From the row to each head's part of the key and its value, `[H · (plain + value), rank]`.
+    pub up: String,
+    /// Width of the row.
+    pub rank: usize,
+    /// Width of a head's own part of queries and keys.
+    pub plain: usize,
+    /// Width of the rotated part.
+    pub rotated: usize,
+    /// Width of a value.
+    pub value: usize,
+}
+
+/// Where the queries of latent attention come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LatentQuery {
+    /// One matrix.
+    Direct(LinearSpec),
+    /// Through a short row of their own.
+    Low {
+        /// To the row.
+        down: LinearSpec,
+        /// Its norm.
+        norm: NormSpec,
+        /// To the queries.
+        up: LinearSpec,
+    },
 }
 
 /// What a norm of queries and keys runs over.
@@ -365,6 +405,14 @@ pub struct HeadSpec {
     pub scale: f64,
     /// Logits l become cap · tanh(l / cap).
     pub softcap: Option<f64>,
+}
+
+impl AttentionSpec {
+    /// Numbers that a token leaves in the cache.
+    pub fn cached(&self) -> usize {
+        let rows = if let QkvSpec::Latent(_) = self.qkv { 1 } else { 2 };
+        rows * self.kv_heads * self.head_dim
+    }
 }
 
 impl ModelSpec {

@@ -46,6 +46,19 @@ pub fn stack_of(graph: &Graph, weights: &IdVec<ValueId, bool>, value: ValueId) -
     grouped.then_some((stack, choice))
 }
 
+/// Whether a value is a product in which each head has a weight of its own, stored by output column: `thk,hnk->thn`.
+pub fn is_by_head(graph: &Graph, weights: &IdVec<ValueId, bool>, value: ValueId) -> bool {
+    let node = graph.node(value);
+    let Op::Contract { spec } = &node.op else { return false };
+    let [head, row, depth] = spec.b.as_bytes() else { return false };
+    let has = |labels: &str, label: &u8| labels.as_bytes().contains(label);
+    weights[node.args[1]]
+        && !weights[node.args[0]]
+        && (has(&spec.a, head) && has(&spec.out, head))
+        && (!has(&spec.a, row) && has(&spec.out, row))
+        && (has(&spec.a, depth) && !has(&spec.out, depth))
+}
+
 /// The graph with siblings merged, and how many sets were.
 pub fn merge_siblings(graph: &Graph) -> Result<(Graph, usize), GraphError> {
     let weights = weights_only(graph);

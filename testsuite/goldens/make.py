@@ -188,6 +188,12 @@ GLM4_MOE = {
     "routed_scaling_factor": 1.7, "first_k_dense_replace": 1, "attention_bias": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6},
 }
+DEEPSEEK_V3 = {
+    **{name: value for name, value in GLM4_MOE.items() if name not in ("head_dim", "rope_parameters")},
+    "num_attention_heads": 3, "num_key_value_heads": 3, "q_lora_rank": 14, "kv_lora_rank": 9, "qk_nope_head_dim": 7,
+    "qk_rope_head_dim": 6, "v_head_dim": 5, "n_group": 4, "topk_group": 2, "attention_bias": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
 MIXTRAL = {**LLAMA, "intermediate_size": 13, "num_local_experts": 5, "num_experts_per_tok": 2}
 
 CASES = {
@@ -267,6 +273,8 @@ CASES = {
     "qwen3_moe": Case("Qwen3Moe", {**LLAMA, **QWEN_EXPERTS, "norm_topk_prob": True, "mlp_only_layers": [1]}),
     "olmoe": Case("Olmoe", {**SQUARE, **EXPERTS, "intermediate_size": 13, "num_hidden_layers": 2}),
     "glm4_moe": Case("Glm4Moe", {**GLM4_MOE, "use_qk_norm": True}),
+    "deepseek_v3": Case("DeepseekV3", DEEPSEEK_V3),
+    "deepseek_v3_direct": Case("DeepseekV3", {**DEEPSEEK_V3, "q_lora_rank": None, "n_group": 1, "topk_group": 1}),
     "glm4_moe_groups": Case("Glm4Moe", {**GLM4_MOE, "n_group": 4, "topk_group": 2}),
 }
 

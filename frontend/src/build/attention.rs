@@ -10,14 +10,15 @@ use crate::spec::{
 /// The updated caches of a layer.
 pub(super) struct Caches {
     pub(super) k: ValueId,
-    pub(super) v: ValueId,
+    /// None where values come from what keys come from.
+    pub(super) v: Option<ValueId>,
 }
 
 /// What all layers share: built once, before the first.
 pub(super) struct Context {
     pub(super) positions: ValueId,
     /// Cosine and sine of each rotary table, `[T, 1, r/2]`.
-    turns: Vec<Turn>,
+    pub(super) turns: Vec<Turn>,
     paging: Option<Paging>,
     /// The masks by window, `[T, 1, C]` for decoders and `[T, 1, T]` for encoders.
     masks: Masks,
@@ -28,7 +29,7 @@ pub(super) struct Context {
 type Masks = Vec<(Option<usize>, ValueId)>;
 
 #[derive(Clone, Copy)]
-struct Turn {
+pub(super) struct Turn {
     cos: ValueId,
     sin: ValueId,
     pairs: usize,
@@ -37,16 +38,16 @@ struct Turn {
 
 /// Where keys and values go and come from.
 #[derive(Clone, Copy)]
-struct Paging {
+pub(super) struct Paging {
     /// The slot of each token of the step, `[T]`.
     slots: ValueId,
     /// The slots of each token's context, `[T, 16 P]`.
-    context: ValueId,
+    pub(super) context: ValueId,
 }
 
 /// What happens to scores besides scale and cap.
 #[derive(Clone, Copy)]
-struct Score {
+pub(super) struct Score {
     bias: Option<ValueId>,
     mask: Option<ValueId>,
 }
@@ -59,7 +60,7 @@ struct Heads {
 }
 
 /// The extent of the context: whole pages.
-fn context_len() -> Dim {
+pub(super) fn context_len() -> Dim {
     Dim::times(Sym::P, PAGE)
 }
 
@@ -82,7 +83,7 @@ impl Context {
     }
 
     /// What a layer adds to its scores, and its mask.
-    fn score(&self, spec: &AttentionSpec) -> Score {
+    pub(super) fn score(&self, spec: &AttentionSpec) -> Score {
         let mask = self.masks.iter().find(|(known, _)| *known == spec.window).map(|(_, mask)| *mask);
         Score { bias: self.alibi.filter(|_| spec.alibi), mask }
     }
@@ -198,6 +199,9 @@ impl Emit {
         context: &Context,
         (i, x): (usize, ValueId),
     ) -> Result<(ValueId, Option<Caches>), GraphError> {
+        if let (QkvSpec::Latent(latent), Some(paging)) = (&spec.qkv, context.paging) {
+            return self.latent((spec, latent), (context, paging), (i, x));
+        }
         let Heads { q, k, v } = self.heads(spec, context, x)?;
         let q = self.query(spec, q)?;
         let score = context.score(spec);
@@ -220,7 +224,7 @@ impl Emit {
                 let v = self.graph.gather(v_cache, paging.context)?;
                 let v = self.repeat_heads(v, spec)?;
                 let attended = self.graph.contract("thc,tchd->thd", p, v)?;
-                (attended, Some(Caches { k: k_cache, v: v_cache }))
+                (attended, Some(Caches { k: k_cache, v: Some(v_cache) }))
             }
         };
         let joined = self.by_token(attended, &[spec.heads * spec.head_dim])?;
@@ -229,13 +233,18 @@ impl Emit {
 
     /// Scaled queries in the type of the keys, for products whose operands have one type. The scale comes first: it then
     /// costs no rounding of its own, and nothing for each position of the context.
-    fn query(&mut self, spec: &AttentionSpec, q: ValueId) -> Emitted {
+    pub(super) fn query(&mut self, spec: &AttentionSpec, q: ValueId) -> Emitted {
         let q = self.scaled(q, spec.scale)?;
         self.graph.cast(q, self.options.kv_dtype)
     }
 
     /// The cache with the step's rows in it, `[N, Hkv, D]`.
-    fn stored(&mut self, name: &str, rows: ValueId, (spec, paging): (&AttentionSpec, Paging)) -> Emitted {
+    pub(super) fn stored(
+        &mut self,
+        name: &str,
+        rows: ValueId,
+        (spec, paging): (&AttentionSpec, Paging),
+    ) -> Emitted {
         let dtype = self.options.kv_dtype;
         let shape = [Sym::N.into(), Dim::of(spec.kv_heads), Dim::of(spec.head_dim)];
         let cache = self.graph.state(name, dtype, &shape)?;
@@ -292,6 +301,11 @@ impl Emit {
                 let k = self.graph.slice(all, 1, q_width, kv_width)?;
                 (q, k, self.graph.slice(all, 1, q_width + kv_width, kv_width)?)
             }
+            QkvSpec::Latent(latent) => {
+                // Without a cache the spec contradicts itself: a row has not the elements of queries and keys.
+                let row = self.linear(x, &latent.down)?;
+                (row, row, row)
+            }
             QkvSpec::Grouped(all) => {
                 let all = self.linear(x, all)?;
                 let group = heads / kv_heads * head_dim;
@@ -317,7 +331,7 @@ impl Emit {
 
     /// Turns the first `2 · pairs` dimensions of every head by the angles of its position. Pairs of neighbours come out
     /// with all first elements before all second ones: queries and keys alike, so their products are the same.
-    fn rotate(&mut self, x: ValueId, turn: Turn, head_dim: usize) -> Emitted {
+    pub(super) fn rotate(&mut self, x: ValueId, turn: Turn, head_dim: usize) -> Emitted {
         let (Turn { cos, sin, pairs, interleaved }, rest) = (turn, head_dim - 2 * turn.pairs);
         let (x1, x2) = if interleaved {
             let heads = self.graph.ty(x).shape[1].as_const().unwrap_or(0) as usize;
@@ -359,7 +373,7 @@ impl Emit {
     }
 
     /// Scaled scores `[T, H, C]` to weights that sum to 1 along C.
-    fn weights(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
+    pub(super) fn weights(&mut self, scores: ValueId, spec: &AttentionSpec, score: Score) -> Emitted {
         let mut s = self.softcap(scores, spec.softcap)?;
         if let Some(bias) = score.bias {
             s = self.map2(ScalarOp::Add, s, bias)?;

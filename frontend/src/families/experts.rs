@@ -132,3 +132,52 @@ pub(super) const GLM4_MOE: Family = Family {
     }),
     ..LLAMA
 };
+
+pub(super) const DEEPSEEK_V3: Family = Family {
+    model_type: "deepseek_v3",
+    keys: Keys { head_dim: Some("qk_rope_head_dim"), ..LLAMA_KEYS },
+    ignored: &[
+        "output_router_logits",
+        "num_mtp_layers",
+        "num_nextn_predict_layers",
+        "head_dim",
+        "qk_head_dim",
+    ],
+    only: &[
+        ("rope_interleave", "true"),
+        ("scoring_func", "\"sigmoid\""),
+        ("topk_method", "\"noaux_tc\""),
+        ("moe_layer_freq", "1"),
+        ("ep_size", "1"),
+        ("aux_loss_alpha", "0.001"),
+        ("seq_aux", "true"),
+    ],
+    attention: AttentionRow {
+        qkv: QkvRow::Latent(LatentRow {
+            widths: ["kv_lora_rank", "qk_nope_head_dim", "v_head_dim"],
+            query_rank: "q_lora_rank",
+            query: (
+                "layers.{i}.self_attn.q_proj",
+                [
+                    "layers.{i}.self_attn.q_a_proj",
+                    "layers.{i}.self_attn.q_a_layernorm",
+                    "layers.{i}.self_attn.q_b_proj",
+                ],
+            ),
+            key_value: [
+                "layers.{i}.self_attn.kv_a_proj_with_mqa",
+                "layers.{i}.self_attn.kv_a_layernorm",
+                "layers.{i}.self_attn.kv_b_proj",
+            ],
+            eps: 1e-6,
+        }),
+        rope: Some(RopeRow { interleaved: true, ..PLAIN_ROPE }),
+        scale: Factor::InverseSqrtSum("qk_nope_head_dim", "qk_rope_head_dim"),
+        ..LLAMA.attention
+    },
+    moe: match GLM4_MOE.moe {
+        Some(moe) => Some(MoeRow { dense: DenseLayers::First("first_k_dense_replace", 3), ..moe }),
+        None => None,
+    },
+    ..GLM4_MOE
+};

@@ -65,6 +65,7 @@ pub const FAMILIES: &[&Family] = &[
     &QWEN3_MOE,
     &OLMOE,
     &GLM4_MOE,
+    &DEEPSEEK_V3,
 ];
 
 const LLAMA_KEYS: Keys = Keys {

@@ -266,7 +266,9 @@ impl Lowering<'_> {
             let matrix = self.index_of(choice, &at[..rank])?;
             self.members.insert(node.args[1]);
             self.panels(weight, std::iter::once(matrix).chain(at.drain(rank..)).collect())
-        } else if crate::merge::is_linear(self.graph, self.weights, value) {
+        } else if crate::merge::is_linear(self.graph, self.weights, value)
+            || crate::merge::is_by_head(self.graph, self.weights, value)
+        {
             self.panels(node.args[1], at)
         } else {
             self.as_load(node.args[1], &at)?

@@ -7,6 +7,7 @@ mod arithmetic;
 mod choice;
 mod contraction;
 mod gather;
+mod latent;
 mod views;
 
 use crate::egraph::{EGraph, Facts, Head, Node};
@@ -53,11 +54,17 @@ pub struct Rule {
 
 /// All rules in the order of the phases.
 pub fn all() -> Vec<Rule> {
-    let mut rules =
-        [views::rules(), arithmetic::rules(), contraction::rules(), gather::rules(), choice::rules()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>();
+    let mut rules = [
+        views::rules(),
+        arithmetic::rules(),
+        contraction::rules(),
+        gather::rules(),
+        choice::rules(),
+        latent::rules(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
     rules.sort_by_key(|rule| rule.phase);
     rules
 }
