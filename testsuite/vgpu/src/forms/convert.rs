@@ -35,6 +35,8 @@ pub(super) fn rows() -> Vec<Form> {
     rows.extend(from_float());
     rows.extend(between_floats());
     rows.extend(pairs());
+    rows.extend(narrow_whole());
+    rows.extend(whole_halves());
     rows
 }
 
@@ -199,4 +201,112 @@ fn pairs() -> Vec<Form> {
         pair!("cvt.rn.f16x2.f32", |a: u32| f16_round(f64::from(f32::from_bits(a)))),
         pair!("cvt.rn.relu.f16x2.f32", |a: u32| f16_round(f64::from(relu(a)))),
     ]
+}
+
+/// A number as 16 bits of a range; NaN is what it is for the source.
+fn to_16(value: f64, least: f64, most: f64, nan: u32) -> u32 {
+    if value.is_nan() { nan } else { value.clamp(least, most) as i32 as u32 & 0xffff }
+}
+
+/// The value of an f16 and of a bf16.
+fn wide_f16(bits: u32) -> f64 {
+    f16::from_bits(bits as u16).to_f64()
+}
+fn wide_bf16(bits: u32) -> f64 {
+    f64::from(f32::from_bits(bits << 16))
+}
+
+/// A whole number of 64 bits, rounded to odd in 53.
+fn odd(negative: bool, magnitude: u64) -> f64 {
+    let kept = if magnitude >> 53 == 0 {
+        magnitude as f64
+    } else {
+        ((magnitude >> 11) | u64::from(magnitude & 0x7ff != 0)) as f64 * 2048.0
+    };
+    if negative { -kept } else { kept }
+}
+fn odd_signed(value: u64) -> f64 {
+    odd((value as i64) < 0, (value as i64).unsigned_abs())
+}
+
+/// To and from whole numbers of 16 bits, and from 16-bit floating point to wider ones.
+fn narrow_whole() -> Vec<Form> {
+    vec![
+        row("cvt.rzi.s16.f32", "hz", word1!(|a: u32| to_16(f32::from_bits(a).into(), -32768.0, 32767.0, 0))),
+        row("cvt.rzi.u16.f32", "hz", word1!(|a: u32| to_16(f32::from_bits(a).into(), 0.0, 65535.0, 0))),
+        row("cvt.rzi.s16.f16", "hh", word1!(|a: u32| to_16(wide_f16(a), -32768.0, 32767.0, 0))),
+        row("cvt.rzi.u16.f16", "hh", word1!(|a: u32| to_16(wide_f16(a), 0.0, 65535.0, 0))),
+        row("cvt.rzi.s16.bf16", "hh", word1!(|a: u32| to_16(wide_bf16(a), -32768.0, 32767.0, 0))),
+        row("cvt.rzi.u16.bf16", "hh", word1!(|a: u32| to_16(wide_bf16(a), 0.0, 65535.0, 0))),
+        row(
+            "cvt.rzi.s16.f64",
+            "hd",
+            word_from_long!(|a: u64| to_16(f64::from_bits(a), -32768.0, 32767.0, 0x8000)),
+        ),
+        row(
+            "cvt.rzi.u16.f64",
+            "hd",
+            word_from_long!(|a: u64| to_16(f64::from_bits(a), 0.0, 65535.0, 0x8000)),
+        ),
+        row("cvt.rzi.u32.f16", "wh", word1!(|a: u32| wide_f16(a) as u32)),
+        row("cvt.rzi.u32.bf16", "wh", word1!(|a: u32| wide_bf16(a) as u32)),
+        row(
+            "cvt.rzi.u32.f64",
+            "wd",
+            word_from_long!(|a: u64| {
+                let value = f64::from_bits(a);
+                if value.is_nan() { 1 << 31 } else { value as u32 }
+            }),
+        ),
+        row(
+            "cvt.rzi.u64.f64",
+            "dd",
+            long1!(|a: u64| {
+                let value = f64::from_bits(a);
+                if value.is_nan() { 1 << 63 } else { value as u64 }
+            }),
+        ),
+        row(
+            "cvt.rzi.s64.f16",
+            "dh",
+            long_from_word!(|a: u32| to_64(wide_f16(a), |value| value as i64 as u64)),
+        ),
+        row("cvt.rzi.u64.f16", "dh", long_from_word!(|a: u32| to_64(wide_f16(a), |value| value as u64))),
+        row(
+            "cvt.rzi.s64.bf16",
+            "dh",
+            long_from_word!(|a: u32| to_64(wide_bf16(a), |value| value as i64 as u64)),
+        ),
+        row("cvt.rzi.u64.bf16", "dh", long_from_word!(|a: u32| to_64(wide_bf16(a), |value| value as u64))),
+    ]
+}
+
+fn to_64(value: f64, convert: impl Fn(f64) -> u64) -> u64 {
+    if value.is_nan() { 1 << 63 } else { convert(value) }
+}
+
+fn whole_halves() -> Vec<Form> {
+    let mut rows = vec![
+        row("cvt.rn.f16.s16", "hy", word1!(|a: u32| f16_round(f64::from(a as i16)))),
+        row("cvt.rn.f16.u16", "hy", word1!(|a: u32| f16_round(f64::from(a as u16)))),
+        row("cvt.rn.bf16.s16", "hy", word1!(|a: u32| bf16_round(f64::from(a as i16)))),
+        row("cvt.rn.bf16.u16", "hy", word1!(|a: u32| bf16_round(f64::from(a as u16)))),
+        row("cvt.rn.f16.s64", "hd", word_from_long!(|a: u64| f16_round(odd_signed(a)))),
+        row("cvt.rn.f16.u64", "hd", word_from_long!(|a: u64| f16_round(odd(false, a)))),
+        row("cvt.rn.bf16.s64", "hd", word_from_long!(|a: u64| bf16_round(odd_signed(a)))),
+        row("cvt.rn.bf16.u64", "hd", word_from_long!(|a: u64| bf16_round(odd(false, a)))),
+        row("cvt.rn.f64.s16", "dy", long_from_word!(|a: u32| f64::from(a as i16).to_bits())),
+        row("cvt.rn.f64.u16", "dy", long_from_word!(|a: u32| f64::from(a as u16).to_bits())),
+        row("cvt.f64.f16", "dh", long_from_word!(|a: u32| wide_f16(a).to_bits())),
+        row("cvt.f64.bf16", "dh", long_from_word!(|a: u32| wide_bf16(a).to_bits())),
+        row("cvt.rn.f16.f64", "hd", word_from_long!(|a: u64| f16_round(f64::from_bits(a)))),
+    ];
+    macro_rules! rounded {
+        ($($name:literal => $round:expr),+) => {$(
+            rows.push(row(concat!("cvt.", $name, ".f16.f16"), "hh", word1!(|a: u32| f16_round($round(wide_f16(a))))));
+            rows.push(row(concat!("cvt.", $name, ".bf16.bf16"), "hh", word1!(|a: u32| bf16_round($round(wide_bf16(a))))));
+        )+};
+    }
+    rounded!("rni" => f64::round_ties_even, "rzi" => f64::trunc, "rmi" => f64::floor, "rpi" => f64::ceil);
+    rows
 }

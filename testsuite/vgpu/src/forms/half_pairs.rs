@@ -133,6 +133,12 @@ pub(super) fn rows() -> Vec<Form> {
     signs(&mut rows);
     rows.push(form(
         Class::Special,
+        "ex2.approx.f16",
+        "hh",
+        Op::Word1(|a, out| lanes1(a, out, |a: u32| f16_round(f64::from(f16_value(a)).exp2()))),
+    ));
+    rows.push(form(
+        Class::Special,
         "ex2.approx.ftz.bf16",
         "hh",
         Op::Word1(|a, out| {

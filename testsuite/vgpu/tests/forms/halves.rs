@@ -246,6 +246,14 @@ pub fn cases() -> Vec<Case> {
     ));
     single_and_pair!(all, "hh", "ww", h, "neg.{f16,bf16}", "neg.{f16x2,bf16x2}", |a, _, _, _| a ^ 0x8000);
     single_and_pair!(all, "hh", "ww", h, "abs.{f16,bf16}", "abs.{f16x2,bf16x2}", |a, _, _, _| a & 0x7fff);
+    all.push(case("ex2.approx.f16", "hh", h, |a, _, _, _| {
+        let value = half_value(a).exp2();
+        match parts(value.to_bits(), Format { exponent: 11, fraction: 52 }) {
+            Some((significand, exponent)) => rounded(significand, exponent, false, HALF),
+            None if value.is_nan() => 0x7fff,
+            None => infinite(value, HALF),
+        }
+    }));
     all.push(case("ex2.approx.ftz.bf16", "hh", b, |a, _, _, _| {
         let value = if a & 0x7f80 == 0 { 0.0 } else { brain_value(a) };
         let bits = to_brain(value.exp2() as f32);
@@ -254,6 +262,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(narrowing());
     all.extend(widening());
     all.extend(whole());
+    all.extend(narrow());
     all
 }
 
@@ -391,3 +400,62 @@ fn whole() -> Vec<Case> {
 }
 
 const SINGLE: Format = Format { exponent: 8, fraction: 23 };
+
+const S16: (i128, i128) = (-32768, 32767);
+const U16: (i128, i128) = (0, 65535);
+const S64: (i128, i128) = (i64::MIN as i128, i64::MAX as i128);
+const U64: (i128, i128) = (0, u64::MAX as i128);
+
+fn into((least, most): (i128, i128), value: f64, nan: u64) -> u64 {
+    clamp(value.trunc(), least, most, nan)
+}
+
+fn narrow() -> Vec<Case> {
+    let (h, b, w, d, i) = (Values::F16, Values::Bf16, Values::F32, Values::F64, Values::Whole);
+    let mut all = vec![
+        case("cvt.rzi.s16.f32", "hw", w, |a, _, _, _| into(S16, f(a).into(), 0)),
+        case("cvt.rzi.u16.f32", "hw", w, |a, _, _, _| into(U16, f(a).into(), 0)),
+        case("cvt.rzi.s16.f16", "hh", h, |a, _, _, _| into(S16, half_value(a), 0)),
+        case("cvt.rzi.u16.f16", "hh", h, |a, _, _, _| into(U16, half_value(a), 0)),
+        case("cvt.rzi.s16.bf16", "hh", b, |a, _, _, _| into(S16, brain_value(a), 0)),
+        case("cvt.rzi.u16.bf16", "hh", b, |a, _, _, _| into(U16, brain_value(a), 0)),
+        case("cvt.rzi.s16.f64", "hd", d, |a, _, _, _| into(S16, f64::from_bits(a), 0x8000)),
+        case("cvt.rzi.u16.f64", "hd", d, |a, _, _, _| into(U16, f64::from_bits(a), 0x8000)),
+        case("cvt.rzi.u32.f16", "wh", h, |a, _, _, _| into((0, u32::MAX.into()), half_value(a), 0)),
+        case("cvt.rzi.u32.bf16", "wh", b, |a, _, _, _| into((0, u32::MAX.into()), brain_value(a), 0)),
+        case("cvt.rzi.u32.f64", "wd", d, |a, _, _, _| into((0, u32::MAX.into()), f64::from_bits(a), 1 << 31)),
+        case("cvt.rzi.u64.f64", "dd", d, |a, _, _, _| into(U64, f64::from_bits(a), 1 << 63)),
+        case("cvt.rzi.s64.f16", "dh", h, |a, _, _, _| into(S64, half_value(a), 1 << 63)),
+        case("cvt.rzi.u64.f16", "dh", h, |a, _, _, _| into(U64, half_value(a), 1 << 63)),
+        case("cvt.rzi.s64.bf16", "dh", b, |a, _, _, _| into(S64, brain_value(a), 1 << 63)),
+        case("cvt.rzi.u64.bf16", "dh", b, |a, _, _, _| into(U64, brain_value(a), 1 << 63)),
+        case("cvt.rn.f16.s16", "hy", i, |a, _, _, _| rounded((a as i16).into(), 0, false, HALF)),
+        case("cvt.rn.f16.u16", "hy", i, |a, _, _, _| rounded((a as u16).into(), 0, false, HALF)),
+        case("cvt.rn.bf16.s16", "hy", i, |a, _, _, _| rounded((a as i16).into(), 0, false, BRAIN)),
+        case("cvt.rn.bf16.u16", "hy", i, |a, _, _, _| rounded((a as u16).into(), 0, false, BRAIN)),
+        case("cvt.rn.f16.s64", "hd", i, |a, _, _, _| rounded((a as i64).into(), 0, false, HALF)),
+        case("cvt.rn.f16.u64", "hd", i, |a, _, _, _| rounded(a.into(), 0, false, HALF)),
+        case("cvt.rn.bf16.s64", "hd", i, |a, _, _, _| rounded((a as i64).into(), 0, false, BRAIN)),
+        case("cvt.rn.bf16.u64", "hd", i, |a, _, _, _| rounded(a.into(), 0, false, BRAIN)),
+        case("cvt.rn.f64.s16", "dy", i, |a, _, _, _| f64::from(a as i16).to_bits()),
+        case("cvt.rn.f64.u16", "dy", i, |a, _, _, _| f64::from(a as u16).to_bits()),
+        case("cvt.f64.f16", "dh", h, |a, _, _, _| half_value(a).to_bits()),
+        case("cvt.f64.bf16", "dh", b, |a, _, _, _| brain_value(a).to_bits()),
+        case("cvt.rn.f16.f64", "hd", d, |a, _, _, _| match parts(a, Format { exponent: 11, fraction: 52 }) {
+            Some((significand, exponent)) => rounded(significand, exponent, false, HALF) | a >> 63 << 15,
+            None if f64::from_bits(a).is_nan() => 0x7fff,
+            None => infinite(f64::from_bits(a), HALF),
+        }),
+    ];
+    macro_rules! to_whole {
+        ($($name:literal => $round:expr),+) => {$(
+            all.push(case(concat!("cvt.", $name, ".f16.f16"), "hh", h, |a, _, _, _| {
+                to_half(u64::from(($round(half_value(a)) as f32).to_bits()))
+            }));
+            all.push(case(concat!("cvt.", $name, ".bf16.bf16"), "hh", b, |a, _, _, _| to_brain($round(brain_value(a)) as f32)));
+        )+};
+    }
+    to_whole!("rni" => |a: f64| a.round_ties_even(), "rzi" => |a: f64| a.trunc(), "rmi" => |a: f64| a.floor(),
+        "rpi" => |a: f64| a.ceil());
+    all
+}
