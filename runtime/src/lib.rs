@@ -57,7 +57,10 @@ pub use device::{DeviceModel, KernelTime, Limits};
 pub use engine::Finish;
 pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};
-pub use host::{HostConfig, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes, packed_bytes};
+pub use host::{
+    HostConfig, HostMemoryPlan, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes,
+    packed_bytes,
+};
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};
 pub use sequence::Sequence;

@@ -6,11 +6,13 @@
 
 mod load;
 mod memory;
+mod memory_plan;
 mod model;
 mod pool;
 
 pub use load::packed_bytes;
 pub use memory::{MappedFile, Memory, WeightBytes};
+pub use memory_plan::HostMemoryPlan;
 pub use model::{HostConfig, HostModel};
 pub(crate) use pool::panic_text;
 pub use pool::{PoolPanic, ThreadPool};

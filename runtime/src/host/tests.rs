@@ -249,6 +249,10 @@ fn a_plan_is_walked_in_order() {
     let mut model = load(|_| ()).unwrap();
     assert_eq!((model.result_name(), model.width()), ("logits", 8));
     assert_eq!(model.state_bytes(), 5 * 16 * 4);
+    let limits = Limits { vocab: 8, max_positions: 60, max_tokens: 32, max_sequences: 3, pages: 5 };
+    let planned = HostMemoryPlan::of(model.plan(), &kernels(), &limits, 2);
+    let found = (planned.states, planned.activations, planned.weights);
+    assert_eq!(found, (model.state_bytes() as u64, model.activation_bytes() as u64, 32));
     let mut builder = BatchBuilder::new();
     builder.push(Chunk { tokens: &[1, 2, 3], start: 0, pages: &[4], rows: Rows::All });
     builder.push(Chunk { tokens: &[7, 6], start: 0, pages: &[0], rows: Rows::Last });

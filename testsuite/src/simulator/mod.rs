@@ -12,9 +12,8 @@ use crate::machine::{Arrival, Outcome, Scheduler, StepPlan, Turn};
 use memory::{Memory, next_token};
 use sinter_runtime::Rows;
 use std::collections::BTreeMap;
-use world::{Client, Drafts, Moment};
 
-pub use world::World;
+pub use world::{Client, Drafts, Moment, World};
 
 /// What one run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
