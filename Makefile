@@ -13,13 +13,14 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm bench fuzz goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm bench fuzz simulate goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
 	@echo "make test   all checks: format, lints, unit tests, file tests, goldens, a real checkpoint"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make fuzz   a million mutated inputs"
+	@echo "make simulate  the scheduler under a million seeds"
 	@echo "make gpu-test  all that needs a GPU (after make gpu-build); skipped where there is none"
 
 setup:
@@ -60,6 +61,10 @@ bench: setup $(VENV)/bin/python
 	$(CARGO) build --release -p sinter-driver
 	CMAKE_ARGS="-DGGML_NATIVE=ON" $(VENV)/bin/pip install --quiet -r testsuite/peers/requirements.txt
 	$(VENV)/bin/python testsuite/peers/bench.py
+
+# The scheduler under a million seeds; SINTER_SIM_FIRST=N SINTER_SIM_SEEDS=1 replays seed N.
+simulate: setup
+	SINTER_SIM_SEEDS=1000000 $(CARGO) test --release -p sinter-testsuite --test simulator -- --nocapture
 
 fuzz: setup
 	SINTER_FUZZ_CASES=1000000 $(CARGO) test --release -p sinter-testsuite --test fuzz -- --nocapture

@@ -34,6 +34,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod device;
 pub mod gpu;
+pub mod grammar;
 pub mod info;
 pub mod pipeline;
 pub mod ptx;

@@ -13,7 +13,8 @@ use sinter_codegen_host::micro::Isa;
 use sinter_frontend::source::ModelDir;
 use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan};
 use sinter_runtime::{
-    DeviceModel, GpuConfig, GpuModel, HostConfig, HostModel, Limits, RuntimeError, WeightBytes,
+    DeviceModel, GpuConfig, GpuModel, HostConfig, HostMemoryPlan, HostModel, Limits, RuntimeError,
+    WeightBytes,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,6 +140,12 @@ impl Program {
 
     fn on_host(&self, kernels: &[HostKernel], limits: Limits, profile: bool) -> Result<Box<dyn DeviceModel>> {
         let config = HostConfig { threads: self.threads, limits, profile };
+        let memory = HostMemoryPlan::of(&self.plan, kernels, &limits, self.threads);
+        self.output.note(format!("host: {memory}"));
+        if let Some(free) = free_memory().filter(|free| memory.taken() > *free) {
+            let (taken, free) = (crate::output::bytes(memory.taken()), crate::output::bytes(free));
+            bail!("the model wants {taken} besides its weights, {free} are free: ask for a smaller context");
+        }
         let loaded = HostModel::new(self.plan.clone(), kernels.to_vec(), self.weights.0.clone(), config);
         let model = loaded.with_context(|| {
             let tokens = limits.pages as u64 * PAGE;
@@ -167,6 +174,11 @@ impl Program {
         let model = GpuModel::new(self.plan.clone(), program.clone(), &weight, device, config);
         Ok(Box::new(model.with_context(|| format!("cannot load the model, which wants {memory}"))?))
     }
+}
+
+/// Bytes that the system could give to this program, where it says so.
+fn free_memory() -> Option<u64> {
+    crate::commands::meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
 }
 
 /// Refuses quantisations that this version does not have.

@@ -74,6 +74,7 @@ pub mod weights;
 mod bounded;
 pub mod chat;
 mod clock;
+pub mod token_bytes;
 pub mod tokenizer;
 
 pub mod generation;

@@ -3,6 +3,7 @@
 //! The `tokenizers` crate does the work; this module adds what a server needs around it: a size cap, panics
 //! turned into errors, ids checked against the model's vocabulary, and a decoder that streams whole characters.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -143,6 +144,22 @@ impl Tokenizer {
             None => Ok(()),
             Some(&id) => Err(TokenizerError::OutOfVocabulary { id, vocabulary: self.vocabulary }),
         }
+    }
+
+    /// How many ids the model has rows for.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The tokens that were added to the vocabulary: name, and whether it is special.
+    pub(crate) fn added_tokens(&self) -> BTreeMap<u32, (String, bool)> {
+        let added = self.inner.get_added_tokens_decoder();
+        added.iter().map(|(id, token)| (*id, (token.content.clone(), token.special))).collect()
+    }
+
+    /// How the tokenizer turns tokens into text, as its file says it.
+    pub(crate) fn decoder_json(&self) -> String {
+        serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default()
     }
 
     /// The token as it stands in the vocabulary, for display.

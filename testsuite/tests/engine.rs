@@ -113,3 +113,30 @@ fn dropping_the_events_frees_the_pages() {
     let stats = handle.stats();
     assert_eq!((stats.running, stats.blocks_used, stats.finished), (0, 0, 2));
 }
+
+#[test]
+fn a_sink_that_panics_or_breaks_costs_only_its_own_request() {
+    let (handle, _thread) = start(12, 4);
+    let panics = handle.submit_to(Request::new(vec![1], 20), Box::new(|_| panic!("a careless client")));
+    let breaks = handle.submit_to(Request::new(vec![2], 20), Box::new(|_| std::ops::ControlFlow::Break(())));
+    let (tokens, _, _) = collect(handle.submit(Request::new(vec![3], 20)).unwrap(), 1);
+    assert_eq!(tokens[0], greedy(&[3], 20));
+    drop((panics, breaks));
+    let stats = handle.stats();
+    assert_eq!((stats.running, stats.blocks_used, stats.requests, stats.finished), (0, 0, 3, 3));
+}
+
+#[test]
+fn choices_share_the_prompt_and_later_requests_find_it() {
+    let (handle, _thread) = start(40, 4);
+    let prompt: Vec<u32> = (0..40).collect();
+    let request = Request { n: 3, ..Request::new(prompt.clone(), 5) };
+    let (tokens, finishes, last) = collect(handle.submit(request.clone()).unwrap(), 3);
+    assert!(tokens.iter().all(|tokens| *tokens == greedy(&prompt, 5)) && finishes.len() == 3);
+    assert!(matches!(last, Event::Done(Usage { prompt: 40, cached: 0, generated: 15, .. })));
+    // The second and third choice took two full pages each from the first.
+    assert_eq!((handle.stats().prefix_queries, handle.stats().prefix_hits), (120, 64));
+    let salted = Request { cache_salt: vec![7], ..request.clone() };
+    assert!(matches!(collect(handle.submit(salted).unwrap(), 3).2, Event::Done(Usage { cached: 0, .. })));
+    assert!(matches!(collect(handle.submit(request).unwrap(), 3).2, Event::Done(Usage { cached: 32, .. })));
+}

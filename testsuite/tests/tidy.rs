@@ -130,6 +130,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("clap", &["driver"]),
     ("clap_complete", &["driver"]),
     ("indicatif", &["driver"]),
+    ("llguidance", &["driver"]),
 ];
 
 /// The names under the dependency tables of a manifest.

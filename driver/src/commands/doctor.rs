@@ -107,7 +107,8 @@ fn in_words(info: &CudaInfo) -> String {
 }
 
 /// A field of /proc/meminfo in bytes.
-fn meminfo(text: &str, field: &str) -> Option<u64> {
+/// A field of the system's account of its memory, in bytes.
+pub(crate) fn meminfo(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

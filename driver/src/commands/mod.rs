@@ -17,6 +17,8 @@ mod bandwidth;
 mod bench;
 mod doctor;
 
+pub(crate) use doctor::meminfo;
+
 use crate::cli::{Cli, Command};
 use crate::environment::Environment;
 use crate::output::Output;

@@ -91,10 +91,14 @@ impl EngineHandle {
         if waiting >= admission.max_waiting || waiting_tokens >= admission.max_waiting_tokens {
             return Err(Refusal::Busy { waiting, tokens: waiting_tokens });
         }
+        // Counted before the owner thread knows of it, so that an engine with a message on its way is not drained.
+        add(&self.gauges.requests, 1);
         add(&self.gauges.waiting, sequences);
         add(&self.gauges.waiting_tokens, sequences * tokens);
+        add(&self.gauges.tokens_in, tokens);
         let id = RequestId(self.next.fetch_add(1, Relaxed));
         if self.sender.send(Message::Submit(id, Box::new(request), sink)).is_err() {
+            add(&self.gauges.finished, 1);
             sub(&self.gauges.waiting, sequences);
             sub(&self.gauges.waiting_tokens, sequences * tokens);
             return Err(Refusal::Closed);

@@ -111,10 +111,12 @@ impl Engine {
 
     /// Works until the last handle is gone or one says stop.
     pub fn serve(&mut self) {
-        while self.listen() {
-            let stepped = catch_unwind(AssertUnwindSafe(|| self.step()));
-            if let Err(panic) = stepped {
-                self.fail_all(&RuntimeError::Panic(crate::host::panic_text(&*panic)));
+        loop {
+            let turn = || self.listen().then(|| self.step()).is_some();
+            match catch_unwind(AssertUnwindSafe(turn)) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(panic) => self.fail_all(&RuntimeError::Panic(crate::host::panic_text(&*panic))),
             }
         }
         self.fail_all(&RuntimeError::Stopped);
@@ -157,8 +159,6 @@ impl Engine {
 
     fn submit(&mut self, id: RequestId, request: &Request, sink: Sink) {
         let tokens = request.prompt.len();
-        add(&self.gauges.requests, 1);
-        add(&self.gauges.tokens_in, tokens);
         self.waiting.0 += request.n;
         self.waiting.1 += request.n * tokens;
         let usage = Usage { prompt: tokens, ..Usage::default() };
@@ -304,7 +304,8 @@ impl Engine {
             // Counted first, so that a client that reads the gauges after its last event finds itself there.
             let last = event.is_last();
             add(&self.gauges.finished, usize::from(last));
-            let gone = (live.sink)(event).is_break();
+            let taken = catch_unwind(AssertUnwindSafe(|| (live.sink)(event)));
+            let gone = !taken.is_ok_and(|taken| taken.is_continue());
             if last {
                 self.requests.remove(&id);
                 return false;
@@ -343,6 +344,7 @@ impl Engine {
     fn fail(&mut self, id: RequestId, error: RuntimeError) {
         self.close_choices(id);
         self.publish();
+        add(&self.gauges.failed, usize::from(self.requests.contains_key(&id)));
         self.send(id, vec![Event::Failed(error)]);
     }
 

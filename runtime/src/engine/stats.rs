@@ -32,6 +32,8 @@ pub struct Stats {
     pub requests: u64,
     /// Requests that ended, for whatever reason.
     pub finished: u64,
+    /// Requests that ended with an error.
+    pub failed: u64,
     /// Tokens of prompts of the requests that were accepted.
     pub tokens_in: u64,
     /// Tokens that were given out.
@@ -109,6 +111,7 @@ gauges!(
     prefix_hits,
     requests,
     finished,
+    failed,
     tokens_in,
     tokens_out,
     preemptions,
