@@ -251,7 +251,9 @@ impl Shared {
 
     fn note_part(&mut self, new: Mark, at: usize, mask: u8) {
         let old = self.cells[at].mark;
-        let same = old.agent == new.agent && old.lane == new.lane && old.asynchronous == new.asynchronous;
+        // Bytes that were written at another time keep a mark of their own.
+        let when = |mark: Mark| (mark.agent, mark.lane, mark.asynchronous, mark.meetings, mark.clock);
+        let same = when(old) == when(new);
         if old.bytes == 0 || (same && !old.split) {
             self.cells[at].mark = Mark { bytes: old.bytes | mask, ..new };
             return;
