@@ -2,7 +2,7 @@
 
 use crate::emit::{Assembler, Stages};
 use crate::{Error, attend, contract, rows};
-use sinter_codegen_schedule::{FEW_TOKENS, Schedule, group};
+use sinter_codegen_schedule::{BUCKETS, Schedule, group};
 use sinter_ir::{
     Arg, GpuBucket, GpuKernel, GpuLaunch, GpuProgram, KernelId, Plan, Step, Target, TileProgram,
 };
@@ -29,15 +29,13 @@ pub fn stages(plan: &Plan, target: Target) -> Result<Vec<(String, Stages)>, Erro
 /// The pipeline.
 fn with(assembler: Assembler, plan: &Plan) -> Result<(GpuProgram, Assembler), Error> {
     let target = assembler.target();
-    let few = group::launches(plan, target, Some(FEW_TOKENS));
-    let many = group::launches(plan, target, None);
     let mut kernels = Kernels::new(plan, assembler);
-    let few = few.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
-    let many = many.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
-    let buckets = vec![
-        GpuBucket { max_tokens: Some(FEW_TOKENS), launches: few },
-        GpuBucket { max_tokens: None, launches: many },
-    ];
+    let mut buckets = Vec::new();
+    for max_tokens in BUCKETS {
+        let groups = group::launches(plan, target, max_tokens);
+        let launches = groups.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
+        buckets.push(GpuBucket { max_tokens, launches });
+    }
     Ok((GpuProgram { target, kernels: kernels.made, buckets }, kernels.assembler))
 }
 

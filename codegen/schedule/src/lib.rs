@@ -21,6 +21,10 @@ use std::fmt;
 /// tensor-core instructions.
 pub const FEW_TOKENS: u64 = 16;
 
+/// The sizes of steps that have launches of their own, each the most tokens: few, a batch of decodes, a short prompt, and
+/// any number. Kernels that two of them share are compiled once.
+pub const BUCKETS: [Option<u64>; 4] = [Some(FEW_TOKENS), Some(64), Some(512), None];
+
 /// How a program is divided.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Schedule {

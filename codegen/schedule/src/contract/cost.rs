@@ -66,6 +66,8 @@ fn rows(found: &Contraction, max_tokens: Option<u64>) -> u64 {
     found.n_rows.coeff * if found.n_rows.sym.is_some() { tokens } else { 1 }
 }
 
+/// Bytes that a multiprocessor should have on their way, whatever the latency: DRAM answers in bursts.
+const IN_FLIGHT: u64 = 40 << 10;
 /// The latency of one dependent step in cycles: an accumulator is one chain.
 const STEP_LATENCY: u64 = 33;
 /// Of an f32 multiply-add.
@@ -90,12 +92,12 @@ pub fn cycles(
     if schedule.kind == Kind::Skinny {
         let bytes: u64 = found.products.iter().map(|product| columns * product.k * 2).sum();
         let depth: u64 = found.products.iter().map(|product| product.k).sum();
-        // Each multiprocessor gets its share of DRAM, or what its ring has on its way in a latency.
+        // Each multiprocessor gets its share of DRAM if its rings have enough on their way.
         let even = bytes / machine.dram * (rounds * machine.multiprocessors) / blocks.max(1);
-        let flying = (shared * together * machine.multiprocessors).min(machine.dram * machine.latency * 2);
-        let slow = bytes * machine.latency / flying;
+        let flying = schedule.shared_bytes(found) * together;
+        let even = even * IN_FLIGHT / flying.clamp(1, IN_FLIGHT);
         let chain = rounds.div_ceil(together) * depth / u64::from(STEP) * STEP_LATENCY;
-        return even.max(slow).max(chain) + machine.latency;
+        return even.max(chain) + machine.latency;
     }
     let mut total = 0;
     for product in &found.products {

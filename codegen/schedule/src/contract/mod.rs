@@ -179,6 +179,10 @@ fn fits(schedule: &Contract, found: &Contraction, target: Target) -> bool {
 pub fn choose(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -> Option<Contract> {
     let found = find(tile)?;
     let mut all = candidates(tile, target, max_tokens);
+    // Where rows are few, nothing but the stream of weights counts, and this skeleton is made for it.
+    if all.iter().any(|schedule| schedule.kind == Kind::Skinny) {
+        all.retain(|schedule| schedule.kind == Kind::Skinny);
+    }
     // A stable order, so that of equal costs the first stays.
     all.sort_by_cached_key(|schedule| cycles(schedule, tile, &found, (target, max_tokens)));
     all.into_iter().next()
