@@ -20,6 +20,8 @@ pub const POSITIONS: u32 = 64;
 pub const SPLIT: u32 = 512;
 /// Rows of a matrix fragment of the tensor cores.
 pub const FRAGMENT: u32 = 16;
+/// Warps of a multiprocessor that keep its tensor cores busy: two for each of the four.
+pub const ENOUGH_WARPS: u32 = 8;
 /// The most tokens of a step whose context is read in splits.
 pub const SPLIT_TOKENS: u64 = 16;
 /// Warps of a block that reads a split of the context for few rows.
@@ -198,8 +200,11 @@ impl Attend {
             return vec![AttendSchedule::Rows { warps: self.sizes.group.min(4) }];
         }
         let splits = [3, 2, 1].map(|stages| AttendSchedule::Splits { stages });
-        let tiles = [(4, 2), (2, 2), (4, 1), (1, 2), (2, 1), (1, 1)];
-        let tiles = tiles.map(|(warps, stages)| AttendSchedule::Tiles { warps, stages });
+        let tiles = [(4, 2), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)];
+        let mut tiles = tiles.map(|(warps, stages)| AttendSchedule::Tiles { warps, stages });
+        tiles.sort_by_key(|schedule| {
+            std::cmp::Reverse(schedule.resident_warps(self, target).min(ENOUGH_WARPS))
+        });
         // Splits have counters for so many tokens.
         let few = most.is_some_and(|most| most <= SPLIT_TOKENS);
         let all: Vec<_> = splits.into_iter().filter(|_| few).chain(tiles).collect();
@@ -220,6 +225,17 @@ impl AttendSchedule {
                 stages * stage + queries + warps * 32 * merged_bytes(sizes)
             }
         }
+    }
+    /// Warps that a multiprocessor has room for, by its shared memory and its registers: for each thread those of sums,
+    /// queries and scores, and so many besides as `ptxas` was seen to use.
+    pub fn resident_warps(&self, attend: &Attend, target: Target) -> u32 {
+        let sizes = attend.sizes;
+        let queries = if query_in_shared(sizes) { 8 } else { sizes.padded_depth() / 4 };
+        let registers =
+            (sizes.padded_lanes() / 2 + queries + POSITIONS / 2 + 110).min(255).next_multiple_of(8);
+        // A block takes a KiB of shared memory for itself, and that much is not for one block alone.
+        let shared = (target.max_shared_bytes() + 1024) / (self.shared_bytes(attend) + 1024);
+        shared.min(65_536 / (registers * self.threads())) * self.threads() / 32
     }
     /// Threads of a block.
     pub fn threads(&self) -> u32 {

@@ -7,13 +7,15 @@
 use super::Job;
 use super::rows::{Range, Row};
 use crate::emit::{Bit, Float, Int, K};
+use crate::lower::Val;
 use sinter_codegen_schedule::attend::POSITIONS;
+use sinter_ir::{Atom, Expr, ExprId, Index, ScalarOp};
 
 /// Fragments of a block of positions.
 pub(super) const FRAGMENTS: usize = POSITIONS as usize / 8;
 
 /// Scores of a block.
-pub(super) type Scores<'k> = [[Float<'k>; 4]; FRAGMENTS];
+pub(super) type Scores<'k> = Vec<[Float<'k>; 4]>;
 /// Weights of a block in bf16, one operand for each 16 positions.
 pub(super) type Weights<'k> = [[Int<'k>; 4]; FRAGMENTS / 2];
 /// The maxima and sums of two rows, and the weighted sums.
@@ -25,14 +27,48 @@ pub(super) fn nothing<'k>(k: K<'k>, fragments: usize) -> State<'k> {
     ([k.float(f32::NEG_INFINITY); 2], [zero; 2], vec![[zero; 4]; fragments])
 }
 
-/// The scores of two rows at `2` positions of each fragment of a part of the block that begins at `start`.
+/// The scores of two rows at a part of a block's positions that begins at `start`, eight positions a fragment. Where the
+/// mask hides none of them from any row of the warp, it is not asked of each.
 pub(super) fn score<'k>(
     job: &Job<'_>,
     rows: &[Row<'_, 'k>; 2],
     range: Range<'k>,
     start: Int<'k>,
-    products: &mut [[Float<'k>; 4]],
-) {
+    products: Vec<[Float<'k>; 4]>,
+) -> Vec<[Float<'k>; 4]> {
+    let k = start.kernel();
+    let Some(mask) = monotone_mask(job) else { return masked(job, rows, range, start, products) };
+    let last = start + (8 * products.len() as i32 - 1);
+    let mut open = start.ge(range.from) & last.lt(range.to);
+    for row in rows {
+        for end in [start, last] {
+            open = open & row.scope.with_axis(job.attend.context, end).value(mask).truth(k);
+        }
+    }
+    let first = start + ((k.lane() & 3) << 1);
+    k.choose(
+        k.all_lanes(open),
+        || {
+            let shown = [0, 1].map(|half: usize| rows[half].scope.with_value(mask, Val::Truth(k.bit(true))));
+            let one = |n: usize, at: usize| {
+                let scope = shown[at / 2].with_axis(job.attend.context, first + (8 * n + at % 2) as i32);
+                let scope = scope.with_result(job.attend.dot, products[n][at]);
+                scope.value(job.attend.score).number(k)
+            };
+            (0..products.len()).map(|n| std::array::from_fn(|at| one(n, at))).collect()
+        },
+        || masked(job, rows, range, start, products.clone()),
+    )
+}
+
+/// The same where each position may be hidden from each row.
+fn masked<'k>(
+    job: &Job<'_>,
+    rows: &[Row<'_, 'k>; 2],
+    range: Range<'k>,
+    start: Int<'k>,
+    mut products: Vec<[Float<'k>; 4]>,
+) -> Vec<[Float<'k>; 4]> {
     let k = start.kernel();
     let first = start + ((k.lane() & 3) << 1);
     for (n, product) in products.iter_mut().enumerate() {
@@ -49,13 +85,38 @@ pub(super) fn score<'k>(
             }
         }
     }
+    products
+}
+
+/// The condition of the score's outermost selection against −∞, if it holds for all positions between two for which it
+/// holds: comparisons of whole numbers that are linear in the position, and all of several such.
+fn monotone_mask(job: &Job<'_>) -> Option<ExprId> {
+    let tile = job.tile;
+    let Expr::Apply(ScalarOp::Select, args) = &tile.exprs[job.attend.score] else { return None };
+    let never = matches!(&tile.exprs[args[2]], Expr::Const(value) if value.get() == f64::NEG_INFINITY);
+    let linear = |id: &ExprId| match &tile.exprs[*id] {
+        Expr::Index(index) => index.terms.iter().all(|(atom, _)| {
+            let still = !Index::atom(atom.clone()).axes().contains(&job.attend.context);
+            still || *atom == Atom::Axis(job.attend.context)
+        }),
+        _ => false,
+    };
+    let mut open = vec![args[0]];
+    while let Some(id) = open.pop() {
+        match &tile.exprs[id] {
+            Expr::Apply(ScalarOp::And, args) => open.extend(args),
+            Expr::Apply(ScalarOp::Lt | ScalarOp::Le, args) if args.iter().all(linear) => {}
+            _ => return None,
+        }
+    }
+    never.then_some(args[0])
 }
 
 /// One block of the online softmax: the weights of its scores, and the state with their sums in it. The weighted sums are
 /// scaled, the values not yet added. The sum of a row is that of the four lanes that share it.
 pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, State<'k>) {
     let (mut max, mut sum, mut acc) = state;
-    let mut weights = *scores;
+    let mut weights = scores.clone();
     for half in 0..2 {
         let own = scores.iter().flat_map(|score| &score[2 * half..2 * half + 2]);
         let own = own.copied().reduce(Float::greatest).unwrap_or(max[half]);

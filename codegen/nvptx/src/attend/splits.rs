@@ -137,26 +137,27 @@ impl<'k> Split<'_, '_, 'k> {
         let keys = self.stages.key_lane(keys, first);
         let values: Vec<_> =
             self.pairs.iter().map(|pair| self.stages.value_lane(values, *pair << 4)).collect();
-        let mut own = [[k.float(0.0); 4]; 2];
+        let mut own = vec![[k.float(0.0); 4]; 2];
         for step in 0..self.job.attend.sizes.padded_depth() / 16 {
             let query = self.query.operand(k, step);
             for (score, operand) in own.iter_mut().zip(self.stages.key_operands(keys, 0, step * 16)) {
                 *score = k.mma_bf16(query, operand, *score);
             }
         }
-        fragment::score(self.job, &self.rows, range, at * POSITIONS as i32 + first, &mut own);
+        let own = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32 + first, own);
         for (n, [a, b, c, d]) in own.into_iter().enumerate() {
             let to = self.place((first >> 3) + n as i32);
             k.store_vector(to, [a, b]);
             k.store_vector(to.at((8 * SCORE_PITCH) as i32), [c, d]);
         }
         k.barrier();
-        let scores: Scores<'k> = std::array::from_fn(|n| {
+        let read = |n: usize| {
             let from = self.place(k.int(n as i32));
             let [a, b] = k.load_vector::<F32, 2>(from, Cache::Any);
             let [c, d] = k.load_vector::<F32, 2>(from.at((8 * SCORE_PITCH) as i32), Cache::Any);
             [a, b, c, d]
-        });
+        };
+        let scores: Scores<'k> = (0..FRAGMENTS).map(read).collect();
         let (weights, (max, sum, mut acc)) = fragment::step(&scores, state);
         for (step, weights) in weights.into_iter().enumerate().take(FRAGMENTS / 2) {
             for (two, values) in values.iter().enumerate() {

@@ -65,17 +65,37 @@ impl<'a, 'k> Stages<'a, 'k> {
     /// Begins to copy block number `block` and ends a group of copies. Positions outside the range are zeros: their
     /// pages may be gone.
     pub(super) fn fill(&self, job: &Job<'_>, scope: &Scope<'_, 'k>, range: Range<'k>, block: Int<'k>) {
-        let k = scope.k;
         let (keys, values) = self.of(block);
+        self.copy(job, scope, (self.keys, keys), (block, range));
+        self.copy(job, scope, (self.values, values), (block, range));
+        scope.k.copy_commit();
+    }
+
+    /// The same for the keys alone.
+    pub(super) fn fill_keys(&self, job: &Job<'_>, scope: &Scope<'_, 'k>, range: Range<'k>, block: Int<'k>) {
+        self.copy(job, scope, (self.keys, self.of(block).0), (block, range));
+        scope.k.copy_commit();
+    }
+
+    /// The same for the values alone.
+    pub(super) fn fill_values(&self, job: &Job<'_>, scope: &Scope<'_, 'k>, range: Range<'k>, block: Int<'k>) {
+        self.copy(job, scope, (self.values, self.of(block).1), (block, range));
+        scope.k.copy_commit();
+    }
+
+    fn copy(
+        &self,
+        job: &Job<'_>,
+        scope: &Scope<'_, 'k>,
+        rows: (Rows<'_>, Shared<'k>),
+        (block, range): (Int<'k>, Range<'k>),
+    ) {
         let start = block * POSITIONS as i32;
-        for (rows, to) in [(self.keys, keys), (self.values, values)] {
-            if rows.pieces {
-                self.copy_pieces(job, scope, (rows, to), (start, range));
-            } else {
-                self.copy_elements(job, scope, (rows, to), (start, range));
-            }
+        if rows.0.pieces {
+            self.copy_pieces(job, scope, rows, (start, range));
+        } else {
+            self.copy_elements(job, scope, rows, (start, range));
         }
-        k.copy_commit();
     }
 
     fn copy_pieces(
@@ -97,10 +117,12 @@ impl<'a, 'k> Stages<'a, 'k> {
             k.copy_async_first(shared, from, inside.select(k.int(16), k.int(0)));
         };
         // So many at a time: their page numbers are read together, and registers hold their addresses.
-        let together = [16, 8, 4].into_iter().find(|together| total == together * self.threads);
-        let together =
-            together.or_else(|| [4, 2].into_iter().find(|n| total.is_multiple_of(n * self.threads)));
-        let together = together.unwrap_or(1);
+        let together = [16, 8, 4, 2].into_iter().find(|together| total == together * self.threads);
+        if let Some(together) = together {
+            (0..together).for_each(|time| copy(k.thread() + (time * self.threads) as i32));
+            return;
+        }
+        let together = [4, 2].into_iter().find(|n| total.is_multiple_of(n * self.threads)).unwrap_or(1);
         let step = (together * self.threads) as i32;
         k.rolled_range((k.thread(), total as i32, step), (), |at, ()| {
             (0..together).for_each(|time| copy(at + (time * self.threads) as i32));

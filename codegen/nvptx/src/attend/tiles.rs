@@ -1,6 +1,6 @@
 //! Attention of many tokens: a block has a tile of rows, each of its warps 16 of them, and goes through all of their
 //! context (T. Dao, FlashAttention-2, 2023). Scores and weights stay in registers; while a block of positions is worked
-//! on, the next one is copied.
+//! on, what comes next is copied.
 //!
 //! Tokens of several sequences in one tile are done one sequence after another.
 
@@ -11,6 +11,7 @@ use super::query::Query;
 use super::rows::{Range, Row, Tokens};
 use super::stage::Stages;
 use crate::emit::{Cache, F32, Float, Int, K, Shared};
+use crate::lower::Scope;
 use sinter_codegen_schedule::attend::{FRAGMENT, POSITIONS, SPLIT};
 
 /// What all of a block's work has.
@@ -66,9 +67,13 @@ impl<'k> Tile<'_, '_, 'k> {
         let fragments = (self.job.attend.sizes.padded_lanes() / 8) as usize;
         self.keep(&fragment::nothing(k, fragments));
         let (from, to) = (range.from.divided(POSITIONS as i32), super::point::ceil(range.to, POSITIONS));
-        if self.count > 1 {
-            k.when(from.lt(to), || self.stages.fill(self.job, &scope, range, from));
-        }
+        k.when(from.lt(to), || {
+            if self.count > 1 {
+                self.stages.fill(self.job, &scope, range, from);
+            } else {
+                self.stages.fill_keys(self.job, &scope, range, from);
+            }
+        });
         let in_split = (SPLIT / POSITIONS) as i32;
         k.repeat(
             (from,),
@@ -78,7 +83,8 @@ impl<'k> Tile<'_, '_, 'k> {
                 let state = fragment::nothing(k, fragments);
                 let state = k.rolled_range((at, last, 1), state, |at, state| {
                     self.arrive(&scope, range, (at, to));
-                    self.block(range, at, state)
+                    let keys_are_read = || self.turn(&scope, range, (at, to));
+                    self.block((range, at), state, keys_are_read)
                 });
                 self.merge(&fragment::whole_rows(state));
                 (last,)
@@ -96,27 +102,41 @@ impl<'k> Tile<'_, '_, 'k> {
         }
     }
 
-    /// Waits for a block of positions and begins to copy the next.
-    fn arrive(&self, scope: &crate::lower::Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) {
+    /// Waits for a block of positions and begins to copy what comes next: the next block, or, where there is room for one
+    /// only, its values, which are wanted later than its keys.
+    fn arrive(&self, scope: &Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) {
         let k = self.k;
+        k.copy_wait(0);
+        k.barrier();
         if self.count > 1 {
-            k.copy_wait(0);
-            k.barrier();
             k.when((at + 1).lt(to), || self.stages.fill(self.job, scope, range, at + 1));
         } else {
-            k.barrier();
-            self.stages.fill(self.job, scope, range, at);
-            k.copy_wait(0);
-            k.barrier();
+            self.stages.fill_values(self.job, scope, range, at);
         }
     }
 
-    /// A block of positions.
-    fn block(&self, range: Range<'k>, at: Int<'k>, state: State<'k>) -> State<'k> {
+    /// Where there is room for one block only: waits for its values and begins to copy the next keys over those that all
+    /// warps have read.
+    fn turn(&self, scope: &Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) {
+        let k = self.k;
+        if self.count == 1 {
+            k.copy_wait(0);
+            k.barrier();
+            k.when((at + 1).lt(to), || self.stages.fill_keys(self.job, scope, range, at + 1));
+        }
+    }
+
+    /// A block of positions; `keys_are_read` is called between its two products.
+    fn block(
+        &self,
+        (range, at): (Range<'k>, Int<'k>),
+        state: State<'k>,
+        keys_are_read: impl FnOnce(),
+    ) -> State<'k> {
         let k = self.k;
         let (keys, values) = self.stages.of(at);
         let (keys, values) = (self.stages.key_lane(keys, k.int(0)), self.stages.value_lane(values, k.int(0)));
-        let mut scores = [[k.float(0.0); 4]; FRAGMENTS];
+        let mut scores = vec![[k.float(0.0); 4]; FRAGMENTS];
         for step in 0..self.job.attend.sizes.padded_depth() / 16 {
             let query = self.query.operand(k, step);
             for two in 0..FRAGMENTS / 2 {
@@ -127,8 +147,9 @@ impl<'k> Tile<'_, '_, 'k> {
                 }
             }
         }
-        fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, &mut scores);
+        let scores = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, scores);
         let (weights, (max, sum, mut acc)) = fragment::step(&scores, state);
+        keys_are_read();
         for (step, weights) in weights.into_iter().enumerate() {
             for two in 0..acc.len() / 2 {
                 let operands = self.stages.value_operands(values, 16 * step as u32, 16 * two as u32);

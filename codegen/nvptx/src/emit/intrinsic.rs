@@ -2,7 +2,7 @@
 
 use super::body::{Body, K};
 use super::value::I64;
-use super::value::{F32, Float, Global, I32, Int, Long, Scalar, Shared, V};
+use super::value::{Bit, F32, Float, Global, I32, Int, Long, Scalar, Shared, V};
 use melior::dialect::llvm::r#type as llvm;
 use melior::ir::{Type, Value};
 
@@ -115,6 +115,11 @@ impl<'k> Body<'k> {
     /// Waits until all lanes of the warp are here: `bar.warp.sync`.
     pub fn warp_barrier(&'k self) {
         self.call_for_effect("llvm.nvvm.bar.warp.sync", &[self.int(ALL_LANES).raw]);
+    }
+
+    /// Whether a condition holds in all lanes of the warp: `vote.sync.all`. All lanes take part.
+    pub fn all_lanes(&'k self, condition: Bit<'k>) -> Bit<'k> {
+        self.call("llvm.nvvm.vote.all.sync", &[self.int(ALL_LANES).raw, condition.raw])
     }
 
     /// Copies 16 bytes from global to shared memory past the first cache: `cp.async.cg`. Both addresses are multiples
