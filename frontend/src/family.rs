@@ -400,8 +400,8 @@ pub struct MoeRow {
     pub scoring: Scoring,
     /// The vector that is added to scores for the choice alone; its whole name.
     pub correction: Option<&'static str>,
-    /// The fields with the number of groups and of groups to choose from.
-    pub groups: Option<(&'static str, &'static str)>,
+    /// The fields with the number of groups and of groups to choose from, and how many of a group's scores count.
+    pub groups: Option<(&'static str, &'static str, usize)>,
     /// Whether the scores of the chosen are divided by their sum.
     pub normalise: Switch,
     /// What the weights are multiplied by.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::{ConfigError, RawConfig, Section, limits};
 use crate::families::FAMILIES;
 use crate::family::*;
-use crate::rope::{RopeContext, RopeScaling, RopeSpec};
+use crate::rope::{RopeContext, RopeSpec};
 use crate::source::shorten;
 use crate::spec::*;
 
@@ -165,11 +165,6 @@ impl<'a> Resolver<'a> {
         let (family, dims) = (self.family, &self.dims);
         let windows = self.windows()?;
         let ropes = self.ropes()?;
-        let latent = matches!(family.attention.qkv, QkvRow::Latent(_));
-        if latent && ropes.iter().any(|rope| rope.scaling != RopeScaling::None) {
-            // Scaled frequencies would change the scale of the scores here.
-            return Err(self.root.config().unsupported("rope_scaling", "a scaling beside latent attention"));
-        }
         let turned = self.turned(&windows)?;
         let layers =
             windows.iter().zip(turned).enumerate().map(|(i, places)| self.layer(i, (*places.0, places.1)));

@@ -53,6 +53,8 @@ pub enum RopeScaling {
         beta_slow: f64,
         /// What cosine and sine are multiplied by.
         attention_factor: f64,
+        /// What the scores of latent attention are multiplied by besides, twice (`mscale_all_dim`).
+        score_magnitude: f64,
         /// The context of the original training.
         original_max_position: usize,
         /// Whether the ramp's ends are rounded to whole dimensions.
@@ -334,6 +336,7 @@ fn yarn(inner: Section<'_>, context: RopeContext, original: usize) -> Result<Rop
         beta_fast,
         beta_slow,
         attention_factor: inner.opt_f64("attention_factor", 1e-6..=1e6)?.unwrap_or(inferred),
+        score_magnitude: if mscale_all_dim == 0.0 { 1.0 } else { magnitude(mscale_all_dim) },
         original_max_position: original,
         truncate: inner.bool_or("truncate", true)?,
     })

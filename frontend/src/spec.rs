@@ -329,13 +329,15 @@ pub enum Scoring {
     Sigmoid,
 }
 
-/// Experts are chosen from few groups: those whose two best scores have the greatest sums (DeepSeek-V3, 2.1.2).
+/// Experts are chosen from few groups: those whose best scores have the greatest sums (DeepSeek-V3, 2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupSpec {
     /// Groups of equal size.
     pub count: usize,
     /// Groups from which experts may come.
     pub chosen: usize,
+    /// How many scores of a group are added up.
+    pub best: usize,
 }
 
 /// Which experts a token goes through, and with which weights.

@@ -256,6 +256,18 @@ const PUBLISHED: &[&str] = &[
     "output_router_logits":false,"rms_norm_eps":1e-06,"rope_scaling":null,"rope_theta":1000000.0,
     "router_aux_loss_coef":0.001,"sliding_window":null,"tie_word_embeddings":false,"torch_dtype":"bfloat16",
     "transformers_version":"4.51.0","use_cache":true,"use_sliding_window":false,"vocab_size":151936}"#,
+    // DeepSeek-V2-Lite
+    r#"{"architectures":["DeepseekV2ForCausalLM"],"attention_bias":false,"attention_dropout":0.0,"aux_loss_alpha":0.001,
+    "bos_token_id":100000,"eos_token_id":100001,"first_k_dense_replace":1,"hidden_act":"silu","hidden_size":2048,
+    "initializer_range":0.02,"intermediate_size":10944,"kv_lora_rank":512,"max_position_embeddings":163840,
+    "model_type":"deepseek_v2","moe_intermediate_size":1408,"moe_layer_freq":1,"n_group":1,"n_routed_experts":64,
+    "n_shared_experts":2,"norm_topk_prob":false,"num_attention_heads":16,"num_experts_per_tok":6,
+    "num_hidden_layers":27,"num_key_value_heads":16,"pretraining_tp":1,"q_lora_rank":null,"qk_nope_head_dim":128,
+    "qk_rope_head_dim":64,"rms_norm_eps":1e-06,"rope_scaling":{"beta_fast":32,"beta_slow":1,"factor":40,"mscale":0.707,
+    "mscale_all_dim":0.707,"original_max_position_embeddings":4096,"type":"yarn"},"rope_theta":10000,
+    "routed_scaling_factor":1.0,"scoring_func":"softmax","seq_aux":true,"tie_word_embeddings":false,"topk_group":1,
+    "topk_method":"greedy","torch_dtype":"bfloat16","transformers_version":"4.33.1","use_cache":true,"v_head_dim":128,
+    "vocab_size":102400}"#,
     // all-MiniLM-L6-v2
     r#"{"_name_or_path":"nreimers/MiniLM-L6-H384-uncased","architectures":["BertModel"],
     "attention_probs_dropout_prob":0.1,"gradient_checkpointing":false,"hidden_act":"gelu","hidden_dropout_prob":0.1,
@@ -288,6 +300,14 @@ fn published_configurations_are_understood() {
     let FeedForward::Experts(experts) = &of("qwen3_moe").layers[47].mlp else { panic!("it has experts") };
     assert_eq!((experts.router.chosen, experts.up.count, experts.up.n_out), (8, 128, 768));
     assert_eq!((experts.router.normalise, of("mixtral").ropes[0].theta), (true, 1e6));
+    let attention = &of("deepseek_v2").layers[26].attention;
+    assert_eq!((attention.kv_heads, attention.head_dim, attention.cached()), (1, 576, 576));
+    // 0.1 · 0.707 · ln 40 + 1, squared.
+    assert!(
+        (attention.scale * 192f64.sqrt() - 1.589_626).abs() < 1e-5,
+        "{}",
+        attention.scale * 192f64.sqrt()
+    );
     assert!(of("bert").head.is_none() && of("bert").ropes.is_empty());
     let names: Vec<String> = of("llama").constants().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["const.rope_inv_freq.0"]);

@@ -194,6 +194,12 @@ DEEPSEEK_V3 = {
     "qk_rope_head_dim": 6, "v_head_dim": 5, "n_group": 4, "topk_group": 2, "attention_bias": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+DEEPSEEK_V2 = {
+    **{name: value for name, value in DEEPSEEK_V3.items() if name not in ("n_group", "topk_group")},
+    # Its complex rotation wants rows of even widths.
+    "qk_nope_head_dim": 8, "kv_lora_rank": 10, "num_hidden_layers": 2,
+    "rope_parameters": {**YARN_ROPE, "mscale": 1.3, "mscale_all_dim": 0.9},
+}
 MIXTRAL = {**LLAMA, "intermediate_size": 13, "num_local_experts": 5, "num_experts_per_tok": 2}
 
 CASES = {
@@ -273,6 +279,9 @@ CASES = {
     "qwen3_moe": Case("Qwen3Moe", {**LLAMA, **QWEN_EXPERTS, "norm_topk_prob": True, "mlp_only_layers": [1]}),
     "olmoe": Case("Olmoe", {**SQUARE, **EXPERTS, "intermediate_size": 13, "num_hidden_layers": 2}),
     "glm4_moe": Case("Glm4Moe", {**GLM4_MOE, "use_qk_norm": True}),
+    "deepseek_v2": Case("DeepseekV2", {**DEEPSEEK_V2, "q_lora_rank": None}, n_tokens=33),
+    "deepseek_v2_groups": Case("DeepseekV2", {
+        **DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}, n_tokens=33),
     "deepseek_v3": Case("DeepseekV3", DEEPSEEK_V3),
     "deepseek_v3_direct": Case("DeepseekV3", {**DEEPSEEK_V3, "q_lora_rank": None, "n_group": 1, "topk_group": 1}),
     "glm4_moe_groups": Case("Glm4Moe", {**GLM4_MOE, "n_group": 4, "topk_group": 2}),
@@ -344,9 +353,10 @@ def choice_lead(model, tokens):
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, output[2], True)
         if hasattr(router, "e_score_correction_bias"):
             scores = scores.sigmoid() + router.e_score_correction_bias
-        if getattr(router, "num_group", 1) > 1:
+        if (getattr(router, "num_group", 1) or 1) > 1:
             by_group = scores.unflatten(1, (router.num_group, -1))
-            best = by_group.topk(2).values.sum(2)
+            corrected = hasattr(router, "e_score_correction_bias")
+            best = by_group.topk(2).values.sum(2) if corrected else by_group.amax(2)
             open_groups = torch.zeros_like(best, dtype=torch.bool).scatter(1, best.topk(router.topk_group).indices, True)
             lead(best, open_groups)
             scores = by_group.masked_fill(~open_groups[..., None], float("-inf")).flatten(1)

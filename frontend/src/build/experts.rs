@@ -93,10 +93,10 @@ impl Emit {
         self.graph.gather(flat, at)
     }
 
-    /// The scores, −∞ outside the best groups: those whose two best scores have the greatest sums.
+    /// The scores, −∞ outside the best groups: those whose best scores have the greatest sums.
     fn best_groups(&mut self, scores: ValueId, groups: GroupSpec, experts: usize) -> Emitted {
         let by_group = self.by_token(scores, &[groups.count, experts / groups.count])?;
-        let best = self.graph.push(Op::TopK { k: 2 }, &[by_group])?;
+        let best = self.graph.push(Op::TopK { k: groups.best }, &[by_group])?;
         let best = self.along(by_group, best)?;
         let sums = self.graph.reduce(Monoid::Sum, 2, best)?;
         let sums = self.by_token(sums, &[groups.count])?;

@@ -115,7 +115,7 @@ pub(super) const GLM4_MOE: Family = Family {
         count: &["n_routed_experts", "num_local_experts"],
         scoring: Scoring::Sigmoid,
         correction: Some("layers.{i}.mlp.gate.e_score_correction_bias"),
-        groups: Some(("n_group", "topk_group")),
+        groups: Some(("n_group", "topk_group", 2)),
         normalise: Switch::Field("norm_topk_prob", true),
         scale: Factor::FieldOr("routed_scaling_factor", 1.0),
         shared: Some(SharedRow {
@@ -148,9 +148,6 @@ pub(super) const DEEPSEEK_V3: Family = Family {
         ("scoring_func", "\"sigmoid\""),
         ("topk_method", "\"noaux_tc\""),
         ("moe_layer_freq", "1"),
-        ("ep_size", "1"),
-        ("aux_loss_alpha", "0.001"),
-        ("seq_aux", "true"),
     ],
     attention: AttentionRow {
         qkv: QkvRow::Latent(LatentRow {
@@ -180,4 +177,59 @@ pub(super) const DEEPSEEK_V3: Family = Family {
         None => None,
     },
     ..GLM4_MOE
+};
+
+pub(super) const DEEPSEEK_V2: Family = Family {
+    model_type: "deepseek_v2",
+    ignored: &[
+        "output_router_logits",
+        "n_group",
+        "topk_group",
+        "head_dim",
+        "qk_head_dim",
+        "ep_size",
+        "aux_loss_alpha",
+        "seq_aux",
+    ],
+    only: &[
+        ("topk_method", "\"greedy\""),
+        ("scoring_func", "\"softmax\""),
+        ("norm_topk_prob", "false"),
+        ("moe_layer_freq", "1"),
+    ],
+    mlp: LLAMA.mlp,
+    moe: match GLM4_MOE.moe {
+        Some(moe) => Some(MoeRow {
+            scoring: Scoring::Softmax,
+            correction: None,
+            groups: None,
+            normalise: NO,
+            dense: DenseLayers::First("first_k_dense_replace", 0),
+            ..moe
+        }),
+        None => None,
+    },
+    ..DEEPSEEK_V3
+};
+
+pub(super) const DEEPSEEK_V2_GROUPS: Family = Family {
+    when: &[("topk_method", "\"group_limited_greedy\"")],
+    ignored: &[
+        "output_router_logits",
+        "topk_method",
+        "head_dim",
+        "qk_head_dim",
+        "ep_size",
+        "aux_loss_alpha",
+        "seq_aux",
+    ],
+    only: match DEEPSEEK_V2.only.split_first() {
+        Some((_, rest)) => rest,
+        None => &[],
+    },
+    moe: match DEEPSEEK_V2.moe {
+        Some(moe) => Some(MoeRow { groups: Some(("n_group", "topk_group", 1)), ..moe }),
+        None => None,
+    },
+    ..DEEPSEEK_V2
 };

@@ -66,6 +66,8 @@ pub const FAMILIES: &[&Family] = &[
     &OLMOE,
     &GLM4_MOE,
     &DEEPSEEK_V3,
+    &DEEPSEEK_V2_GROUPS,
+    &DEEPSEEK_V2,
 ];
 
 const LLAMA_KEYS: Keys = Keys {

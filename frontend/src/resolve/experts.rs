@@ -71,16 +71,16 @@ impl Resolver<'_> {
     fn router(&self, row: &MoeRow, i: usize, count: usize) -> Result<RouterSpec, ConfigError> {
         let groups = match row.groups {
             None => None,
-            Some((all, some)) => {
+            Some((all, some, best)) => {
                 let groups = self.root.opt_usize(all, 1..=count)?.unwrap_or(1);
                 let chosen = self.root.opt_usize(some, 1..=groups)?.unwrap_or(groups);
-                if !count.is_multiple_of(groups) || (groups > 1 && count / groups < 2) {
+                if !count.is_multiple_of(groups) || (groups > 1 && count / groups < best) {
                     return Err(self
                         .root
-                        .wrong(all, format!("a divisor of {count} with two or more in a group")));
+                        .wrong(all, format!("a divisor of {count} with {best} or more in a group")));
                 }
                 // Where every group is chosen there is nothing to choose.
-                (chosen < groups).then_some(GroupSpec { count: groups, chosen })
+                (chosen < groups).then_some(GroupSpec { count: groups, chosen, best })
             }
         };
         let open = groups.map_or(count, |groups| count / groups.count * groups.chosen);

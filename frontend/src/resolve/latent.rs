@@ -3,6 +3,7 @@
 use super::Resolver;
 use crate::config::{ConfigError, limits};
 use crate::family::*;
+use crate::rope::RopeScaling;
 use crate::spec::*;
 
 impl Resolver<'_> {
@@ -60,10 +61,19 @@ impl Resolver<'_> {
             rope,
             clip: None,
             alibi: false,
-            scale: self.factor(attention.scale)?,
+            scale: self.factor(attention.scale)? * self.magnitude()?,
             softcap: None,
             window: None,
             out: linear(attention.out, out_bias, (heads * value, dims.hidden)),
+        })
+    }
+
+    /// What a scaling of the rotary frequencies does to the scores besides.
+    fn magnitude(&self) -> Result<f64, ConfigError> {
+        let ropes = self.ropes()?;
+        Ok(match ropes.first().map(|rope| &rope.scaling) {
+            Some(RopeScaling::Yarn { score_magnitude, .. }) => score_magnitude * score_magnitude,
+            _ => 1.0,
         })
     }
 }
