@@ -91,7 +91,8 @@ impl<'a> Kernels<'a> {
                     return attend::compile(&self.assembler, format!("attend_{number}"), (&piece, *schedule));
                 }
                 Schedule::Contract(schedule) => {
-                    return contract::kernel(&self.assembler, format!("contract_{number}"), &piece, schedule);
+                    let name = format!("contract_{number}");
+                    return contract::kernel(&self.assembler, name, &piece, schedule, rows.first());
                 }
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! A step of the model is latency-bound when it has few tokens, so neighbouring row-wise steps that do not need each
 //! other's results run side by side in one launch: the rotation of the queries, that of the keys with their way into the
-//! cache, and the values' way into the cache.
+//! cache, and the values' way into the cache. With very few tokens, a product computes the norm of its rows for itself.
 
-use crate::{Schedule, choose, rows::Rows};
+use crate::{LEAST_TOKENS, Schedule, choose, fold::folds_into, rows::Rows};
 use sinter_ir::{Access, Arg, BufferId, Dim, Plan, Step, Target, TileProgram};
 
 /// Steps that one launch does, with the schedule of each.
@@ -20,6 +20,25 @@ pub struct Group {
 pub fn launches(plan: &Plan, target: Target, max_tokens: Option<u64>) -> Vec<Group> {
     // Steps of a model repeat the same few programs, so each program's schedule is found once.
     let known: Vec<Schedule> = plan.kernels.values().map(|tile| choose(tile, target, max_tokens)).collect();
+    let groups = beside(plan, &known);
+    if max_tokens.is_none_or(|most| most > LEAST_TOKENS) {
+        return groups;
+    }
+    let mut folded: Vec<Group> = Vec::new();
+    for group in groups {
+        match folded.last_mut() {
+            Some(last) if folds_into(plan, last, &group) => {
+                last.steps.extend(group.steps);
+                last.schedules.extend(group.schedules);
+            }
+            _ => folded.push(group),
+        }
+    }
+    folded
+}
+
+/// Row-wise steps side by side, all others alone.
+fn beside(plan: &Plan, known: &[Schedule]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, step) in plan.steps.iter().enumerate() {
         let schedule = known[step.kernel.0 as usize].clone();

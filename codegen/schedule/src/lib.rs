@@ -11,6 +11,7 @@
 pub mod access;
 pub mod attend;
 pub mod contract;
+pub mod fold;
 pub mod group;
 pub mod rows;
 
@@ -21,9 +22,13 @@ use std::fmt;
 /// tensor-core instructions.
 pub const FEW_TOKENS: u64 = 16;
 
-/// The sizes of steps that have launches of their own, each the most tokens: few, a batch of decodes, a short prompt, and
+/// The most tokens of a step for which products compute their norms for themselves: more rows take longer to fold in every
+/// block than a launch of their own.
+pub const LEAST_TOKENS: u64 = 4;
+
+/// The sizes of steps that have launches of their own, each the most tokens: very few, few, a batch of decodes, a short prompt, and
 /// any number. Kernels that two of them share are compiled once.
-pub const BUCKETS: [Option<u64>; 4] = [Some(FEW_TOKENS), Some(64), Some(512), None];
+pub const BUCKETS: [Option<u64>; 5] = [Some(LEAST_TOKENS), Some(FEW_TOKENS), Some(64), Some(512), None];
 
 /// How a program is divided.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

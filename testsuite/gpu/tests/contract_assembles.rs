@@ -61,7 +61,7 @@ fn program(text: &str, n: &str, k: &str) -> TileProgram {
 fn kernel(tile: &TileProgram, target: Target, schedule: &Contract) -> GpuKernel {
     let constant = tile.params.values().map(|param| param.layout == Layout::Panels).collect();
     let assembler = Assembler::new(target).expect("the target is known");
-    let kernel = contract::kernel(&assembler, "contract".into(), &Piece { tile, constant }, schedule);
+    let kernel = contract::kernel(&assembler, "contract".into(), &Piece { tile, constant }, schedule, None);
     kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"))
 }
 

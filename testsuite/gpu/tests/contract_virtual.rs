@@ -107,6 +107,7 @@ impl Case {
             schedule.to_string().replace(|c: char| !c.is_alphanumeric(), "_"),
             &piece,
             schedule,
+            None,
         );
         let kernel = kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"));
         let step = &plan_of(&self.tile).steps[0];

@@ -8,10 +8,12 @@
 //! - `tiles`: `mma.sync` on tiles in shared memory, on every target; operands of any form.
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
-//! `stage` brings operands into shared memory, `epilogue` stores what was accumulated.
+//! `stage` brings operands into shared memory, `prologue` computes a norm of the rows, `epilogue` stores what was
+//! accumulated.
 
 mod epilogue;
 mod fma;
+mod prologue;
 mod skinny;
 mod stage;
 mod tiles;
@@ -21,6 +23,7 @@ use crate::emit::{Assembler, Entry, Int, K};
 use crate::lower::Scope;
 use crate::{Error, Piece};
 use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
+use sinter_codegen_schedule::rows::Rows;
 use sinter_ir::{Blocks, GpuKernel, GpuParam, Target};
 
 /// Row tiles that follow each other before the next column begins: their operands fit the second cache together.
@@ -36,6 +39,8 @@ struct Job<'a, 'k> {
     schedule: &'a Contract,
     /// Of each parameter, whether it is a weight.
     constant: &'a [bool],
+    /// The norm whose result is the left operand, if the kernel computes it.
+    prologue: Option<&'a (Piece<'a>, Rows)>,
     target: Target,
     /// The first row and the first column of the block's tile.
     first: (Int<'k>, Int<'k>),
@@ -43,12 +48,13 @@ struct Job<'a, 'k> {
     extent: (Int<'k>, Int<'k>),
 }
 
-/// The kernel of a contraction.
+/// The kernel of a contraction. With a prologue, the norm's parameters come first, and its result is stored nowhere.
 pub fn kernel(
     assembler: &Assembler,
     name: String,
     piece: &Piece<'_>,
     schedule: &Contract,
+    prologue: Option<&(Piece<'_>, Rows)>,
 ) -> Result<GpuKernel, Error> {
     let unsupported = |reason: &str| Error::Unsupported { kernel: name.clone(), reason: reason.into() };
     let found = contract::find(piece.tile).ok_or_else(|| unsupported("it is no contraction"))?;
@@ -58,7 +64,8 @@ pub fn kernel(
         Blocks { extent: found.n_columns, per_block: used(schedule.tile_columns, found.columns_share) },
         Blocks { extent: found.n_rows, per_block: used(schedule.tile_rows, found.rows_share) },
     ];
-    let addresses = (0..piece.tile.params.len()).map(GpuParam::Address);
+    let first_arg = prologue.map_or(0, |(norm, _)| norm.tile.params.len());
+    let addresses = (0..first_arg + piece.tile.params.len()).map(GpuParam::Address);
     let mut params: Vec<GpuParam> = addresses.chain([GpuParam::Symbols]).collect();
     let persistent = (schedule.kind == Kind::Warpgroups).then_some(1);
     if persistent.is_some() {
@@ -75,7 +82,7 @@ pub fn kernel(
     });
     let entry = Entry { name: name.clone(), params, threads, max_registers, min_blocks: None };
     let assembled = assembler.kernel(&entry, |k| {
-        let job = Job::new(k, piece, (&found, schedule), assembler.target());
+        let job = Job::new(k, piece, (&found, schedule), assembler.target(), prologue);
         match schedule.kind {
             Kind::Fma => fma::body(&job),
             Kind::Tiles => tiles::body(&job),
@@ -103,11 +110,14 @@ impl<'a, 'k> Job<'a, 'k> {
         piece: &'a Piece<'_>,
         (found, schedule): (&'a Contraction, &'a Contract),
         target: Target,
+        prologue: Option<&'a (Piece<'a>, Rows)>,
     ) -> Self {
-        let scope = Scope::new(k, piece.tile, &piece.constant, 0);
+        let first_arg = prologue.map_or(0, |(norm, _)| norm.tile.params.len());
+        let scope = Scope::new(k, piece.tile, &piece.constant, first_arg);
         let extent = (scope.dim(found.n_rows), scope.dim(found.n_columns));
         let first = (k.int(0), k.int(0));
-        let job = Self { k, scope, found, schedule, constant: &piece.constant, target, first, extent };
+        let constant = &piece.constant;
+        let job = Self { k, scope, found, schedule, constant, prologue, target, first, extent };
         job.at_tile(k.block())
     }
 

@@ -5,9 +5,11 @@
 //! copies are on their way to hide the latency of DRAM, and the first of them before the launch before has ended. The
 //! rows' elements are so few that they come from the caches straight into registers, a chunk ahead.
 
+use super::prologue::Normed;
 use super::stage::{Operand, Side, Team, piece_offset};
 use super::{Job, epilogue};
 use crate::emit::{Cache, Float, I32, Int, Shared};
+use crate::lower::Scope;
 use sinter_codegen_schedule::contract::{Product, STEP, Unit};
 
 /// The accumulators of one product: for each 8 rows four numbers, columns `g` and `g + 8`, rows `2q` and `2q + 1` where
@@ -20,13 +22,14 @@ type Rows<'k> = Vec<Vec<[Int<'k>; 2]>>;
 pub(super) fn body(job: &Job<'_, '_>) {
     let products = &job.found.products;
     let mut sums: Vec<Option<Sums<'_>>> = vec![None; products.len()];
+    let normed = Normed::new(job);
     let memory = job.k.shared(job.schedule.shared_bytes(job.found) as u32, 128);
     for (at, run) in job.found.runs().iter().enumerate() {
         let members: Vec<&Product> = run.iter().map(|at| &products[*at]).collect();
         if at > 0 {
             job.k.warp_barrier();
         }
-        for (at, done) in run.iter().zip(Run::new(job, &members, memory).sums(at == 0)) {
+        for (at, done) in run.iter().zip(Run::new(job, &members, memory, normed.as_ref()).sums(at == 0)) {
             sums[*at] = Some(done);
         }
     }
@@ -41,10 +44,17 @@ struct Run<'j, 'a, 'k> {
     /// The warp's own.
     memory: Shared<'k>,
     team: Team<'k>,
+    /// The norm that gives the rows' elements.
+    normed: Option<&'j Normed<'j, 'a, 'k>>,
 }
 
 impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
-    fn new(job: &'j Job<'a, 'k>, products: &[&'a Product], memory: Shared<'k>) -> Self {
+    fn new(
+        job: &'j Job<'a, 'k>,
+        products: &[&'a Product],
+        memory: Shared<'k>,
+        normed: Option<&'j Normed<'j, 'a, 'k>>,
+    ) -> Self {
         let (k, columns) = (job.k, job.schedule.warp_columns());
         let warp = k.uniform(k.warp());
         let right = |product: &&'a Product| Operand::new(job, product, Side::Right, columns);
@@ -55,6 +65,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
             right: products.iter().map(right).collect(),
             memory: memory.at(warp * bytes as i32),
             team: Team { thread: k.lane(), threads: 32, first: warp * columns as i32 },
+            normed,
         }
     }
 
@@ -92,14 +103,15 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
         let (chunk, stages, depth) = (schedule.tile_k, schedule.stages as i32, self.left.k as u32);
         let (whole, all) = ((depth / chunk) as i32, depth.div_ceil(chunk) as i32);
         self.fill(beginning);
+        let left = self.normalised(beginning);
         let zero = vec![[k.float(0.0); 4]; schedule.tile_rows as usize / 8];
         let mut sums = vec![zero; self.right.len()];
         let mut stage = k.int(0);
         if whole > 0 {
-            let start = (stage, self.rows(k.int(0), chunk), sums);
+            let start = (stage, self.rows(&left, k.int(0), chunk), sums);
             let carried = k.rolled_range((0, whole, 1), start, |at, (stage, rows, sums)| {
                 // The last iteration reads its own elements again.
-                let ahead = self.rows((at + 1).least(whole - 1) * chunk as i32, chunk);
+                let ahead = self.rows(&left, (at + 1).least(whole - 1) * chunk as i32, chunk);
                 k.copy_wait(stages - 2);
                 k.warp_barrier();
                 let (next, free) = (at + (stages - 1), stage.equals(0).select(k.int(stages - 1), stage - 1));
@@ -111,7 +123,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
             (stage, sums) = (carried.0, carried.2);
         }
         if all > whole {
-            let rows = self.rows(k.int(whole * chunk as i32), depth % chunk);
+            let rows = self.rows(&left, k.int(whole * chunk as i32), depth % chunk);
             k.copy_wait(0);
             k.warp_barrier();
             sums = self.multiply(stage, &rows, sums);
@@ -119,8 +131,18 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
         sums
     }
 
+    /// For each 8 rows, the norm at the lane's row; nothing where the elements lie in memory.
+    fn normalised(&self, beginning: bool) -> Vec<Scope<'a, 'k>> {
+        let Some(normed) = self.normed else { return Vec::new() };
+        if beginning {
+            normed.compute();
+        }
+        let row = |eight: u32| normed.at((self.job.k.lane() >> 2) + (eight * 8) as i32);
+        (0..self.job.schedule.tile_rows / 8).map(row).collect()
+    }
+
     /// The fragments of the rows' elements from `from` on, as many steps as hold `present` elements.
-    fn rows(&self, from: Int<'k>, present: u32) -> Rows<'k> {
+    fn rows(&self, left: &[Scope<'a, 'k>], from: Int<'k>, present: u32) -> Rows<'k> {
         let job = self.job;
         let (k, lane, load) = (job.k, job.k.lane(), &self.left.a);
         let word = |step: u32, eight: u32, half: u32| {
@@ -131,6 +153,10 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
             // Both elements of a pair exist: rows are read only where pairs lie aligned.
             let partial = first as u32 + 8 > present;
             let at = from + if partial { within.least(present as i32 - 2) } else { within };
+            if let (Some(scope), Some(normed)) = (left.get(eight as usize), self.normed) {
+                let value = normed.pair(scope, at, self.left.unit);
+                return if partial { exists.select(value, k.int(0)) } else { value };
+            }
             let scope = job.at(row, job.column(k.int(0))).with_axis(self.left.axis, at);
             let value = k.load::<I32>(scope.address(load.param, &load.index), Cache::Any);
             if partial { exists.select(value, k.int(0)) } else { value }

@@ -6,6 +6,8 @@
 mod reduce;
 mod store;
 
+pub use reduce::fold_of_warp;
+
 use crate::emit::{Assembler, Bit, Entry, Int, K};
 use crate::lower::Scope;
 use crate::{Error, Piece};

@@ -16,19 +16,42 @@ pub fn reduce<'k>(
     width: u32,
     (axis, monoid, value): (AxisId, Monoid, ExprId),
 ) -> Float<'k> {
+    let group = place.rows.group;
+    let own = of_thread(scope, (group, width), place.lane, (axis, monoid, value));
+    let all = of_warp(monoid, own, group);
+    if group <= 32 { all } else { of_warps(scope.k, monoid, all, place) }
+}
+
+/// What warp number `warp` of a group folds, computed by any warp: the same bits in all its lanes. Combined in the order of
+/// the warps, these are the group's fold.
+pub fn fold_of_warp<'k>(
+    scope: &Scope<'_, 'k>,
+    (group, width): (u32, u32),
+    warp: Int<'k>,
+    fold: (AxisId, Monoid, ExprId),
+) -> Float<'k> {
+    let lane = (scope.k.lane() & (group.min(32) as i32 - 1)) + warp * 32;
+    of_warp(fold.1, of_thread(scope, (group, width), lane, fold), group)
+}
+
+fn of_thread<'k>(
+    scope: &Scope<'_, 'k>,
+    (group, width): (u32, u32),
+    thread: Int<'k>,
+    (axis, monoid, value): (AxisId, Monoid, ExprId),
+) -> Float<'k> {
     let k = scope.k;
-    let (group, step) = (place.rows.group, place.rows.group * width);
-    let extent = scope.extent(axis);
-    let start = k.float(neutral(monoid));
-    let own = k.range((place.lane * width as i32, extent, step as i32), start, |at, folded| {
+    let (from, to, step) = (thread * width as i32, scope.extent(axis), (group * width) as i32);
+    k.range((from, to, step), k.float(neutral(monoid)), |at, folded| {
         let values = scope.with_axis(axis, at).values(value, axis, width);
         values.into_iter().fold(folded, |folded, value| combine(monoid, folded, value.number(k)))
-    });
-    let mut all = own;
-    for bits in [16, 8, 4, 2, 1].into_iter().filter(|bits| *bits < group as i32) {
-        all = combine(monoid, all, all.of_lane_xor(bits));
-    }
-    if group <= 32 { all } else { of_warps(k, monoid, all, place) }
+    })
+}
+
+/// The lanes' results as one, in a butterfly.
+fn of_warp<'k>(monoid: Monoid, own: Float<'k>, group: u32) -> Float<'k> {
+    let bits = [16, 8, 4, 2, 1].into_iter().filter(|bits| *bits < group as i32);
+    bits.fold(own, |all, bits| combine(monoid, all, all.of_lane_xor(bits)))
 }
 
 /// The results of a group's warps as one, through shared memory that nothing else uses.
