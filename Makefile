@@ -13,7 +13,7 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm bench fuzz simulate goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm bench fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -73,6 +73,10 @@ goldens: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet -r testsuite/goldens/requirements.txt
 	$(VENV)/bin/python testsuite/goldens/make.py
 	$(VENV)/bin/python testsuite/goldens/make_bf16.py
+
+# Every golden model, compiled for sm_80 and sm_90a, on the virtual GPU; the tests of `make test` take some of them.
+gpu-goldens: setup
+	$(CARGO) test --release -p sinter-gpu-tests --features goldens --test goldens -- --nocapture
 
 # The binaries that run.sh takes to a machine with a GPU; needs LLVM and MLIR.
 gpu-build: setup
