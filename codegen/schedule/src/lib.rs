@@ -26,8 +26,8 @@ pub const FEW_TOKENS: u64 = 16;
 /// block than a launch of their own.
 pub const LEAST_TOKENS: u64 = 4;
 
-/// The sizes of steps that have launches of their own, each the most tokens: very few, few, a batch of decodes, a short prompt, and
-/// any number. Kernels that two of them share are compiled once.
+/// The sizes of steps that have launches of their own, each the most tokens: very few, few, a batch of decodes, a short
+/// prompt, and any number. Kernels that two of them share are compiled once.
 pub const BUCKETS: [Option<u64>; 5] = [Some(LEAST_TOKENS), Some(FEW_TOKENS), Some(64), Some(512), None];
 
 /// How a program is divided.
