@@ -9,7 +9,7 @@ mod structure;
 pub use cost::{cycles, multiprocessors};
 pub use structure::{Contraction, Product, Unit, find, is_plain, piece_bytes, row_offset};
 
-use sinter_ir::{Binding, Target, TileProgram};
+use sinter_ir::{Binding, Sym, Target, TileProgram};
 use std::fmt;
 
 /// Elements that one step of the tensor cores sums.
@@ -136,7 +136,12 @@ fn skinny_shapes() -> impl Iterator<Item = (u32, u32, u32, u32)> {
 /// The most rows that a step of at most `max_tokens` tokens has, if the skinny skeleton can do them: its weights are
 /// copied 16 bytes at a time, and its rows are read in pairs.
 fn few_rows(tile: &TileProgram, found: &Contraction, max_tokens: Option<u64>) -> Option<u64> {
-    let tokens = if found.n_rows.sym.is_some() { max_tokens? } else { 1 };
+    let tokens = match found.n_rows.sym {
+        None => 1,
+        // Neither sequences nor rows of logits are more than tokens.
+        Some(Sym::T | Sym::S | Sym::R) => max_tokens?,
+        Some(Sym::P | Sym::N) => return None,
+    };
     let rows = found.n_rows.coeff.checked_mul(tokens)?;
     let copied = |product: &Product| {
         piece_bytes(tile, &product.b, product.axis) == 16 && piece_bytes(tile, &product.a, product.axis) >= 4
