@@ -329,8 +329,22 @@ fn bound(tile: &TileProgram, param: ParamId, binding: &Binding) -> usize {
     let mut most = binding.get(Sym::P) * PAGE;
     each_index(tile, &mut |index, extent, _| {
         for factor in factors(index, param) {
-            most = most.min(extent.eval(binding) / factor.unsigned_abs());
+            let left = extent.eval(binding).saturating_sub(rest(tile, index, binding));
+            most = most.min(left.div_ceil(factor.unsigned_abs()));
         }
     });
     most.max(1) as usize
+}
+
+/// The most that the terms of an index come to which read nothing.
+fn rest(tile: &TileProgram, index: &Index, binding: &Binding) -> u64 {
+    let most = |(atom, factor): &(Atom, i64)| {
+        let last = match atom {
+            Atom::Axis(axis) => tile.axes[*axis].extent.eval(binding).saturating_sub(1),
+            Atom::Mod(_, by) => by - 1,
+            Atom::Div(..) | Atom::Load(_) => 0,
+        };
+        last * (*factor).max(0) as u64
+    };
+    index.terms.iter().map(most).sum::<u64>() + index.offset.max(0) as u64
 }
