@@ -19,7 +19,7 @@ help:
 	@echo "make demo   compile and run the example model"
 	@echo "make test   all checks: format, lints, unit tests, file tests, goldens, a real checkpoint"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
-	@echo "make fuzz   a million mutated inputs"
+	@echo "make fuzz   a million mutated inputs, ten thousand random graphs on host and virtual GPU"
 	@echo "make simulate  the scheduler under a million seeds"
 	@echo "make gpu-test  all that needs a GPU (after make gpu-build); skipped where there is none"
 
@@ -68,6 +68,7 @@ simulate: setup
 
 fuzz: setup
 	SINTER_FUZZ_CASES=1000000 $(CARGO) test --release -p sinter-testsuite --test fuzz -- --nocapture
+	SINTER_FUZZ_CASES=10000 $(CARGO) test --release -p sinter-gpu-tests --test graphs -- --nocapture
 
 goldens: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet -r testsuite/goldens/requirements.txt

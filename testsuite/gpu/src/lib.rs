@@ -1,7 +1,11 @@
 //! Tests of compiled GPU kernels: on the virtual GPU against the evaluator of tile programs, and through `ptxas`.
 
+pub mod agree;
 pub mod attention;
+pub mod bounds;
+pub mod graphs;
 pub mod launch;
+pub mod pieces;
 pub mod plans;
 pub mod ptxas;
 pub mod random;
