@@ -77,8 +77,15 @@ impl Case {
     /// # Errors
     /// What went wrong where.
     pub fn on_gpu(&self, target: Target) -> Result<Distance, String> {
-        let program = compile(&self.plan, target).map_err(|error| format!("{target}: {error}"))?;
-        self.program(program)
+        self.program(self.compiled(target)?)
+    }
+
+    /// The program for a target.
+    ///
+    /// # Errors
+    /// If the plan does not compile.
+    pub fn compiled(&self, target: Target) -> Result<GpuProgram, String> {
+        compile(&self.plan, target).map_err(|error| format!("{target}: {error}"))
     }
 
     /// The same with a program.

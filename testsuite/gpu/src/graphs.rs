@@ -125,7 +125,9 @@ impl Recipe {
             }
         };
         for at in 0..self.pieces.len() {
-            with(&|other| drop(other.pieces.remove(at)));
+            with(&|other| {
+                other.pieces.remove(at);
+            });
         }
         with(&|other| other.further = 0);
         for at in 0..self.prompts.len() {
