@@ -122,7 +122,7 @@ impl Case {
     /// All schedules for a target, or some of them if `every` is more than 1.
     fn check_all(&self, target: Target, every: usize) {
         let mut first: Option<Vec<Tensor<f32>>> = None;
-        let all = [None, Some(16)].map(|tokens| candidates(&self.tile, target, tokens));
+        let all = [None, Some(16), Some(4)].map(|tokens| candidates(&self.tile, target, tokens));
         let fits = |schedule: &&Contract| schedule.takes(&find(&self.tile).unwrap(), &self.binding);
         for schedule in all.iter().flatten().filter(fits).step_by(every) {
             let results = self.on(target, schedule);
