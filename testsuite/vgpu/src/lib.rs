@@ -47,7 +47,7 @@
 //!
 //! IEEE operations are exact to the bit, NaN included. Tensor cores add as the published model says ([`tensor`]).
 //! Approximations (`ex2.approx` and its like) are computed in 64 bits and rounded once: within PTX's bounds, and not the
-//! bits of a GPU. `docs/virtual-gpu.md` lists the forms.
+//! bits of a GPU. `forms.md` lists the forms.
 //!
 //! ```
 //! use sinter_ir::{GpuDevice, LaunchArg, LaunchShape, Target};
