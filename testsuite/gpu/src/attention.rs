@@ -212,9 +212,9 @@ impl World {
         let mut table = vec![vec![nowhere; pages]; order.len()];
         let mut owners = vec![None; pool];
         for (number, sequence) in order.iter().enumerate() {
-            for at in 0..needed(*sequence) {
+            for (at, entry) in table[number].iter_mut().enumerate().take(needed(*sequence)) {
                 let taken = free.swap_remove(stream.below(free.len()));
-                table[number][at] = taken as f32;
+                *entry = taken as f32;
                 owners[taken] = Some((*sequence, at * page));
             }
         }
@@ -259,8 +259,10 @@ impl World {
         }
         let context = (binding.values[2] * PAGE) as usize;
         let one = |(sequence, position): &Token, at: usize| {
-            let gap = (at / 64 + sequence + position) % 3 == 0;
-            let seen = at < self.rows[*sequence].len() && !gap && mixed([*sequence, *position, at]) % 4 != 0;
+            let gap = (at / 64 + sequence + position).is_multiple_of(3);
+            let seen = at < self.rows[*sequence].len()
+                && !gap
+                && !mixed([*sequence, *position, at]).is_multiple_of(4);
             f32::from(seen)
         };
         tokens.iter().flat_map(|token| (0..context).map(move |at| one(token, at))).collect()

@@ -3,7 +3,7 @@
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_weights::pack_rows;
 use sinter_ir::{DType, Target};
-use sinter_runtime::{DeviceModel, GpuConfig, GpuModel};
+use sinter_runtime::{GpuConfig, GpuModel};
 use sinter_testsuite::compiled::{greedy, limits, logits, plan, weights, whole};
 use sinter_testsuite::golden::{Golden, error_in_deviations, open};
 use sinter_vgpu::VirtualGpu;

@@ -196,6 +196,33 @@ pub fn cases() -> Vec<Case> {
         (a ^ b) & NOTHING,
         0
     ));
+    all.extend(choices());
+    single_and_pair!(all, "hh", "ww", h, "neg.{f16,bf16}", "neg.{f16x2,bf16x2}", |a, _, _, _| a ^ 0x8000);
+    single_and_pair!(all, "hh", "ww", h, "abs.{f16,bf16}", "abs.{f16x2,bf16x2}", |a, _, _, _| a & 0x7fff);
+    all.push(case("ex2.approx.f16", "hh", h, |a, _, _, _| {
+        let value = half_value(a).exp2();
+        match parts(value.to_bits(), Format { exponent: 11, fraction: 52 }) {
+            Some((significand, exponent)) => rounded(significand, exponent, false, HALF),
+            None if value.is_nan() => 0x7fff,
+            None => infinite(value, HALF),
+        }
+    }));
+    all.push(case("ex2.approx.ftz.bf16", "hh", b, |a, _, _, _| {
+        let value = if a & 0x7f80 == 0 { 0.0 } else { brain_value(a) };
+        let bits = to_brain(value.exp2() as f32);
+        if bits & 0x7f80 == 0 { 0 } else { bits }
+    }));
+    all.extend(narrowing());
+    all.extend(widening());
+    all.extend(whole());
+    all.extend(narrow());
+    all
+}
+
+/// The smaller and the greater of two, with and without NaN.
+fn choices() -> Vec<Case> {
+    let mut all = Vec::new();
+    let (h, b) = (Values::F16, Values::Bf16);
     single_and_pair!(all, "hhh", "www", h, "min.f16", "min.f16x2", |a, b, _, _| choose(
         a,
         b,
@@ -244,25 +271,6 @@ pub fn cases() -> Vec<Case> {
         brain_value,
         (false, true)
     ));
-    single_and_pair!(all, "hh", "ww", h, "neg.{f16,bf16}", "neg.{f16x2,bf16x2}", |a, _, _, _| a ^ 0x8000);
-    single_and_pair!(all, "hh", "ww", h, "abs.{f16,bf16}", "abs.{f16x2,bf16x2}", |a, _, _, _| a & 0x7fff);
-    all.push(case("ex2.approx.f16", "hh", h, |a, _, _, _| {
-        let value = half_value(a).exp2();
-        match parts(value.to_bits(), Format { exponent: 11, fraction: 52 }) {
-            Some((significand, exponent)) => rounded(significand, exponent, false, HALF),
-            None if value.is_nan() => 0x7fff,
-            None => infinite(value, HALF),
-        }
-    }));
-    all.push(case("ex2.approx.ftz.bf16", "hh", b, |a, _, _, _| {
-        let value = if a & 0x7f80 == 0 { 0.0 } else { brain_value(a) };
-        let bits = to_brain(value.exp2() as f32);
-        if bits & 0x7f80 == 0 { 0 } else { bits }
-    }));
-    all.extend(narrowing());
-    all.extend(widening());
-    all.extend(whole());
-    all.extend(narrow());
     all
 }
 
