@@ -8,8 +8,8 @@ use sinter_ir::{DType, Target};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Graphs in an ordinary run.
-const CASES: u64 = 300;
+/// Graphs in an ordinary run: 300 are checked even if as many as are allowed say nothing.
+const CASES: u64 = 380;
 const TARGETS: [Target; 2] = [Target::Sm80, Target::Sm90a];
 
 fn setting(name: &str, otherwise: u64) -> u64 {
@@ -76,7 +76,8 @@ fn random_graphs_mean_the_same_everywhere() {
         println!("f32: {:?}, bf16: {:?}", worst[0], worst[1]);
     }
     let unclear: Vec<u64> = found.iter().flat_map(|(.., unclear)| unclear.clone()).collect();
-    assert!(unclear.len() as u64 <= cases / 5 + 1, "{unclear:?} say nothing");
+    println!("{} graphs checked, {} say nothing", cases - unclear.len() as u64, unclear.len());
+    assert!(unclear.len() as u64 <= cases / 5, "{unclear:?} say nothing");
     let mut failed: Vec<_> = found.into_iter().flat_map(|(_, failed, _)| failed).collect();
     failed.sort_by_key(|(recipe, _)| recipe.seed);
     let seeds: Vec<u64> = failed.iter().map(|(recipe, _)| recipe.seed).collect();
