@@ -66,7 +66,7 @@ bench: setup $(VENV)/bin/python
 simulate: setup
 	SINTER_SIM_SEEDS=1000000 $(CARGO) test --release -p sinter-testsuite --test simulator -- --nocapture
 
-fuzz: setup
+fuzz: setup llvm
 	SINTER_FUZZ_CASES=1000000 $(CARGO) test --release -p sinter-testsuite --test fuzz -- --nocapture
 	SINTER_FUZZ_CASES=10000 $(CARGO) test --release -p sinter-gpu-tests --test graphs -- --nocapture
 

@@ -3,6 +3,7 @@
 pub mod agree;
 pub mod attention;
 pub mod bounds;
+pub mod counted;
 pub mod graphs;
 pub mod launch;
 pub mod pieces;

@@ -13,12 +13,21 @@ pub fn golden_plan(name: &str, dtype: DType) -> Plan {
 
 /// The graph of the Llama-3.2-1B shape with so many layers, in bf16.
 pub fn llama_1b(layers: usize) -> Graph {
-    let config = serde_json::json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 2048,
-        "intermediate_size": 8192, "num_hidden_layers": layers, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "head_dim": 64, "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
-        "rope_theta": 500000.0, "tie_word_embeddings": true,
+    llama(serde_json::json!({
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": layers,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
+    }))
+}
+
+/// The graph of a Llama of the given shape, in bf16.
+pub fn llama(mut config: serde_json::Value) -> Graph {
+    let rest = serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
     });
+    for (key, value) in rest.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
     let config = RawConfig::parse(config.to_string().as_bytes()).expect("the config parses");
     let spec = resolve(&config, &|_| true).expect("the config is understood");
     build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
