@@ -2,13 +2,11 @@
 
 mod experts;
 mod latent;
-
-use serde_json::Value;
+mod layers;
 
 use crate::config::{ConfigError, RawConfig, Section, limits};
 use crate::families::FAMILIES;
 use crate::family::*;
-use crate::rope::{RopeContext, RopeSpec};
 use crate::source::shorten;
 use crate::spec::*;
 
@@ -270,48 +268,6 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The rotary tables: one for all layers, or one for layers without and one for layers with a window.
-    fn ropes(&self) -> Result<Vec<RopeSpec>, ConfigError> {
-        let Some(row) = self.family.attention.rope else { return Ok(Vec::new()) };
-        let context = RopeContext {
-            head_dim: self.dims.head_dim,
-            max_position: self.dims.max_position,
-            default_theta: row.theta,
-            default_partial: row.partial,
-            dim: row.dim,
-            interleaved: row.interleaved,
-        };
-        match row.local {
-            None => Ok(vec![RopeSpec::from_config(self.root, context)?]),
-            Some(local) => RopeSpec::by_window(self.root, context, local).map(Vec::from),
-        }
-    }
-
-    /// Which rotary table turns each layer.
-    fn turned(&self, windows: &[Option<usize>]) -> Result<Vec<Option<usize>>, ConfigError> {
-        let Some(row) = self.family.attention.rope else { return Ok(vec![None; windows.len()]) };
-        let sliding = windows.iter().any(Option::is_some);
-        let on: Vec<bool> = match row.layers {
-            RopeLayers::All => vec![true; windows.len()],
-            RopeLayers::SlidingOrAll if !sliding => vec![true; windows.len()],
-            RopeLayers::Sliding | RopeLayers::SlidingOrAll => windows.iter().map(Option::is_some).collect(),
-            RopeLayers::Listed(key, (period_key, absent)) => {
-                let period = self.root.opt_usize(period_key, limits::LAYERS)?.unwrap_or(absent);
-                match self.root.opt_flags(key)? {
-                    None => (0..windows.len()).map(|i| (i + 1) % period != 0).collect(),
-                    Some(list) if list.len() >= windows.len() => list,
-                    Some(_) => {
-                        return Err(self
-                            .root
-                            .wrong(key, format!("a 0 or 1 for each of {} layers", windows.len())));
-                    }
-                }
-            }
-        };
-        let table = |window: &Option<usize>| usize::from(row.local.is_some() && window.is_some());
-        Ok(windows.iter().zip(on).map(|(window, on)| on.then(|| table(window))).collect())
-    }
-
     fn layer(&self, i: usize, places: (Option<usize>, Option<usize>)) -> Result<LayerSpec, ConfigError> {
         let (norms, residual) = (self.family.norms, self.family.residual);
         Ok(LayerSpec {
@@ -417,63 +373,5 @@ impl<'a> Resolver<'a> {
             n_out: self.dims.vocab,
         };
         Ok(Some(HeadSpec { linear, scale: self.factor(row.scale)?, softcap: self.cap(row.softcap)? }))
-    }
-
-    /// The window of each layer.
-    fn windows(&self) -> Result<Vec<Option<usize>>, ConfigError> {
-        let (root, n_layers) = (self.root, self.dims.layers);
-        let width = |absent: Option<usize>| -> Result<Option<usize>, ConfigError> {
-            let given = root.opt_usize("sliding_window", limits::POSITIONS)?;
-            Ok(if root.is_null("sliding_window") { None } else { given.or(absent) })
-        };
-        // The width, and which layers have it where no list says so.
-        let (width, rule): (_, Box<dyn Fn(usize) -> bool>) = match self.family.attention.window {
-            WindowRow::Never => return Ok(vec![None; n_layers]),
-            WindowRow::AllLayers(absent) => (width(absent)?, Box::new(|_| true)),
-            WindowRow::AllButEvery { period, period_field, absent } => {
-                // A list of layers has the last word; what stands beside it may even be no number.
-                let period = match root.has("layer_types") {
-                    true => period,
-                    false => root.opt_usize(period_field, limits::LAYERS)?.unwrap_or(period),
-                };
-                root.skip(period_field);
-                (width(Some(absent))?, Box::new(move |i| (i + 1) % period != 0))
-            }
-            WindowRow::BothSides { width, period } => {
-                let width = root.opt_usize(width.0, limits::POSITIONS)?.unwrap_or(width.1);
-                let period = root.opt_usize(period.0, limits::LAYERS)?.unwrap_or(period.1);
-                (Some(width / 2 + 1), Box::new(move |i| i % period != 0))
-            }
-            WindowRow::FromLayer => {
-                let on = root.bool_or("use_sliding_window", false)?;
-                // A width that is not in use may be anything; newer files say 0.
-                let width = if on { width(Some(4096))? } else { None };
-                root.skip("sliding_window");
-                let first = root.opt_usize("max_window_layers", 0..=*limits::POSITIONS.end())?.unwrap_or(28);
-                (width, Box::new(move |i| i >= first))
-            }
-        };
-        match self.layer_types()? {
-            None => Ok((0..n_layers).map(|i| width.filter(|_| rule(i))).collect()),
-            Some(sliding) if width.is_none() && sliding.contains(&true) => Err(root
-                .wrong("layer_types", "full_attention for every layer, since no sliding window is in use")),
-            Some(sliding) => Ok(sliding.iter().map(|on| width.filter(|_| *on)).collect()),
-        }
-    }
-
-    /// Which layers slide, if `layer_types` says it.
-    fn layer_types(&self) -> Result<Option<Vec<bool>>, ConfigError> {
-        let Some(list) = self.root.value("layer_types") else { return Ok(None) };
-        let word = |value: &Value| match value.as_str() {
-            Some("sliding_attention") => Some(true),
-            Some("full_attention") => Some(false),
-            _ => None,
-        };
-        let sliding: Option<Vec<bool>> = list.as_array().and_then(|list| list.iter().map(word).collect());
-        let wanted = || format!("a list of {} words full_attention or sliding_attention", self.dims.layers);
-        sliding
-            .filter(|list| list.len() == self.dims.layers)
-            .map(Some)
-            .ok_or_else(|| self.root.wrong("layer_types", wanted()))
     }
 }
