@@ -14,6 +14,7 @@
 //! - [`output`] keeps the promise that results go to stdout, everything else to stderr, and that `--json` works
 //!   everywhere.
 //! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them.
+//! - [`tools`] reads tool calls and reasoning out of answers, and forces calls.
 //! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU programs; both refuse what does not match, with the reason.
 //!
 //! The exit code is 0 when the command did what was asked, 2 for bad usage, and 1 with a reason otherwise:
@@ -41,6 +42,7 @@ pub mod ptx;
 pub mod roofline;
 pub mod text;
 pub mod text_stream;
+pub mod tools;
 
 pub mod commands;
 mod entry;
