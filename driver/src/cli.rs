@@ -278,6 +278,9 @@ pub struct BenchArgs {
     /// Tokens that are decoded.
     #[arg(long, value_name = "N", default_value = "128", value_parser = positive)]
     pub decode: usize,
+    /// Sequences that the engine decodes together; they are measured beside one alone.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    pub sequences: usize,
     /// How often each is measured; the median counts.
     #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
     pub repetitions: usize,

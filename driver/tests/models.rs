@@ -198,6 +198,11 @@ fn the_bench_checks_what_it_measures() {
     let kernels = json(&[&["bench", &golden("llama"), "kernels"], &flags[..]].concat());
     assert!(!kernels["decode_kernels"].as_array().unwrap().is_empty());
     assert!(json(&[&["bench", &golden("bert"), "prefill"], &flags[..]].concat())["prefill"].is_object());
+    let flags = ["--decode", "40", "--repetitions", "3", "--sequences", "4"];
+    let together = json(&[&["bench", &golden("llama"), "decode"], &flags[..]].concat());
+    assert_eq!(together["together_equals_alone"], true);
+    assert_eq!(together["together"]["tokens"], 160);
+    assert!(together["ratio"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! bandwidth of the memory, is measured in the same run.
 
 use super::bandwidth::read_bandwidth;
+use super::bench_together::together;
 use crate::cli::{BenchArg, BenchArgs};
 use crate::device::Place;
 use crate::environment::Environment;
@@ -21,7 +22,7 @@ const CHECK: usize = 48;
 
 /// Repeated measurements of one thing.
 #[derive(Debug, Serialize)]
-struct Measure {
+pub(super) struct Measure {
     tokens: usize,
     /// Seconds of each repetition, sorted.
     seconds: Vec<f64>,
@@ -33,12 +34,16 @@ struct Measure {
 
 pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Result<()> {
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
+    if args.sequences > 1 && args.what != Some(BenchArg::Decode) {
+        bail!("--sequences is for `bench MODEL decode`");
+    }
     if !program.info.decoder && args.what == Some(BenchArg::Decode) {
         bail!("{} is an encoder, which does not decode", program.info.architecture);
     }
     let check = program.info.decoder.then(|| check(&program)).transpose()?;
     let measured = match args.what {
         Some(BenchArg::Kernels) => kernels(args, &program)?,
+        _ if args.sequences > 1 => together(args, &program, output)?,
         _ => speed(args, &program, output)?,
     };
     let (device, isa) = place(&program);
@@ -54,6 +59,11 @@ pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Resul
     }
     output.result(&value, || text(&value))?;
     ensure!(check != Some(false), "a prompt in chunks does not give the bits of the same prompt at once");
+    let together = value["together_equals_alone"].as_bool();
+    ensure!(
+        together != Some(false),
+        "a sequence in company does not give the tokens of the same sequence alone"
+    );
     Ok(())
 }
 
@@ -88,7 +98,7 @@ fn check(program: &Program) -> Result<bool> {
     Ok(feed(7)? == whole && feed(1)? == whole)
 }
 
-fn random_tokens(program: &Program, count: usize) -> Vec<u32> {
+pub(super) fn random_tokens(program: &Program, count: usize) -> Vec<u32> {
     (0..count as u64).map(|at| (uniform(42, at) * program.info.vocab as f64) as u32).collect()
 }
 
@@ -137,10 +147,16 @@ fn repeat(
         seconds.push(once()?);
         bar.inc(1);
     }
+    Ok(measure(tokens, seconds))
+}
+
+/// What repeated measurements, at least one, say together.
+pub(super) fn measure(tokens: usize, mut seconds: Vec<f64>) -> Measure {
     seconds.sort_by(f64::total_cmp);
-    let median = (seconds[(repetitions - 1) / 2] + seconds[repetitions / 2]) / 2.0;
-    let spread = (seconds[repetitions - 1] - seconds[0]) / median;
-    Ok(Measure { tokens, tokens_per_second: tokens as f64 / median, median_seconds: median, seconds, spread })
+    let (first, last) = (seconds[0], seconds[seconds.len() - 1]);
+    let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+    let (tokens_per_second, spread) = (tokens as f64 / median, (last - first) / median);
+    Measure { tokens, tokens_per_second, median_seconds: median, seconds, spread }
 }
 
 fn prefill(model: &mut dyn DeviceModel, program: &Program, tokens: &[u32]) -> Result<f64> {
@@ -210,7 +226,7 @@ fn text(value: &Value) -> String {
         value["device"].as_str().unwrap_or_default(),
         value["isa"].as_str().unwrap_or_default(),
     );
-    for name in ["prefill", "decode"] {
+    for name in ["prefill", "decode", "single", "together"] {
         if let measure @ Value::Object(_) = &value[name] {
             text += &format!(
                 "{name:<8}{:>6} tokens  {:>10.1} tokens/s  spread {:.1} %\n",
@@ -240,6 +256,12 @@ fn text(value: &Value) -> String {
             "decode reads weights at {share:.1} % of the {:.1} GB/s measured here\n",
             bandwidth / 1e9
         );
+    }
+    if let (Some(count), Some(ratio)) = (value["sequences"].as_u64(), value["ratio"].as_f64()) {
+        text += &format!("{count} sequences together give {ratio:.2} times the tokens of one\n");
+    }
+    if let Some(good) = value["together_equals_alone"].as_bool() {
+        text += if good { "check: together and alone give the same tokens\n" } else { "check: FAILED\n" };
     }
     if let Some(good) = value["chunked_equals_whole"].as_bool() {
         text += if good { "check: chunks and whole give the same bits\n" } else { "check: FAILED\n" };

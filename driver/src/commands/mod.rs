@@ -15,6 +15,7 @@ mod tokenize;
 
 mod bandwidth;
 mod bench;
+mod bench_together;
 mod doctor;
 
 pub(crate) use doctor::meminfo;
