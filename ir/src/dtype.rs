@@ -18,23 +18,52 @@ pub enum DType {
     U32,
     /// Truth value.
     Bool,
+    /// Unsigned byte: packed bits of a quantised weight, or the bytes of any stored tensor.
+    U8,
+    /// Signed byte, two's complement.
+    I8,
+    /// Signed 32-bit integer: sums of products of bytes.
+    I32,
+    /// 8-bit float, 4 bits of exponent and 3 of mantissa, no infinities, ±448 the greatest (OCP FP8, `E4M3`).
+    F8e4m3,
+    /// 8-bit float, 5 bits of exponent and 2 of mantissa, ±57344 the greatest (OCP FP8, `E5M2`).
+    F8e5m2,
+    /// A power of two: 8 bits of exponent, bias 127, 255 is NaN (OCP MX, `E8M0`).
+    F8e8m0,
 }
 
 impl DType {
     /// All types, for parsers and tests.
-    pub const ALL: [DType; 5] = [DType::F32, DType::Bf16, DType::F16, DType::U32, DType::Bool];
+    pub const ALL: [DType; 11] = [
+        DType::F32,
+        DType::Bf16,
+        DType::F16,
+        DType::U32,
+        DType::Bool,
+        DType::U8,
+        DType::I8,
+        DType::I32,
+        DType::F8e4m3,
+        DType::F8e5m2,
+        DType::F8e8m0,
+    ];
 
     /// Bytes of one element in memory.
     pub fn bytes(self) -> usize {
         match self {
-            DType::F32 | DType::U32 => 4,
+            DType::F32 | DType::U32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
-            DType::Bool => 1,
+            DType::Bool | DType::U8 | DType::I8 => 1,
+            DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => 1,
         }
     }
     /// Whether it is a floating-point type.
     pub fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::Bf16 | DType::F16)
+        matches!(self, DType::F32 | DType::Bf16 | DType::F16) || self.is_float8()
+    }
+    /// Whether it is a float of one byte: stored only, never what a product is computed in.
+    pub fn is_float8(self) -> bool {
+        matches!(self, DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0)
     }
     /// The name in the text forms.
     pub fn name(self) -> &'static str {
@@ -44,6 +73,12 @@ impl DType {
             DType::F16 => "f16",
             DType::U32 => "u32",
             DType::Bool => "bool",
+            DType::U8 => "u8",
+            DType::I8 => "i8",
+            DType::I32 => "i32",
+            DType::F8e4m3 => "f8e4m3",
+            DType::F8e5m2 => "f8e5m2",
+            DType::F8e8m0 => "f8e8m0",
         }
     }
     /// The type of that name.

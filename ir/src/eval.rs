@@ -1,6 +1,6 @@
 //! The naive evaluator: the meaning of every op, one function each, in f32 or f64. Slow and plain on purpose.
 
-use crate::{Binding, DType, Einsum, Graph, Monoid, Op, ScalarOp, ValueId};
+use crate::{Binding, DType, Einsum, Float8, Graph, Monoid, Op, ScalarOp, ValueId};
 
 /// The number type that the evaluator computes in.
 pub trait Real: Copy + PartialEq + std::fmt::Debug {
@@ -49,6 +49,13 @@ impl Real for f32 {
             DType::Bf16 => half::bf16::from_f32(self).to_f32(),
             DType::F16 => half::f16::from_f32(self).to_f32(),
             DType::U32 => self.trunc().max(0.0),
+            DType::U8 => f32::from(self as u8),
+            DType::I8 => f32::from(self as i8),
+            DType::I32 => self as i32 as f32,
+            DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => match Float8::of(dtype) {
+                Some(format) => format.decode(format.encode(self)),
+                None => self,
+            },
         }
     }
 }
@@ -73,7 +80,13 @@ impl Real for f64 {
         self / other
     }
     fn stored(self, dtype: DType) -> Self {
-        if dtype == DType::U32 { self.trunc().max(0.0) } else { self }
+        match dtype {
+            DType::U32 => self.trunc().max(0.0),
+            DType::U8 => f64::from(self as u8),
+            DType::I8 => f64::from(self as i8),
+            DType::I32 => f64::from(self as i32),
+            _ => self,
+        }
     }
 }
 
@@ -208,6 +221,7 @@ pub fn evaluate_op<R: Real>(
         Op::Cast { dtype } => {
             Tensor::new(shape.into(), args[0].data.iter().map(|element| element.stored(*dtype)).collect())
         }
+        Op::Bitcast { dtype } => bitcast(*dtype, args[0], shape),
         Op::Contract { spec } => contract(spec, args[0], args[1], shape),
         Op::Attend { spec } => contract(spec, &softmax(args[0], spec), args[1], shape),
         Op::Reduce { monoid, axis } => reduce(*monoid, *axis, args[0], shape),
@@ -236,6 +250,12 @@ fn map<R: Real>(scalar: ScalarOp, args: &[&Tensor<R>], shape: &[usize]) -> Tenso
         operands.iter_mut().zip(args).for_each(|(operand, tensor)| *operand = tensor.at(p));
         scalar.eval(&operands)
     })
+}
+
+fn bitcast<R: Real>(dtype: DType, x: &Tensor<R>, shape: &[usize]) -> Tensor<R> {
+    let bytes: Vec<u8> = x.data.iter().map(|byte| byte.to_f64() as u8).collect();
+    let data = bytes.chunks_exact(dtype.bytes()).map(|bytes| R::from_f64(dtype.read(bytes))).collect();
+    Tensor::new(shape.into(), data)
 }
 
 fn contract<R: Real>(spec: &Einsum, a: &Tensor<R>, b: &Tensor<R>, shape: &[usize]) -> Tensor<R> {

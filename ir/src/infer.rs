@@ -17,6 +17,7 @@ pub fn infer(op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Iota { len } => Ok(Type::new(DType::U32, [*len])),
         Op::Map(scalar) => map(*scalar, args),
         Op::Cast { dtype } => Ok(Type::new(*dtype, args[0].shape.clone())),
+        Op::Bitcast { dtype } => bitcast(*dtype, args[0]),
         Op::Contract { spec } => contract(spec, args[0], args[1]),
         Op::Attend { spec } if spec.summed().len() != 1 => Err("attend sums over exactly one label".into()),
         Op::Attend { spec } => contract(spec, args[0], args[1]),
@@ -63,6 +64,7 @@ fn map_dtype(scalar: ScalarOp, args: &[&Type]) -> Result<DType, String> {
     let legal = match scalar {
         ScalarOp::And | ScalarOp::Or | ScalarOp::Not => dtype == DType::Bool,
         ScalarOp::Idiv | ScalarOp::Mod => dtype == DType::U32,
+        ScalarOp::Shr | ScalarOp::Bitand => matches!(dtype, DType::U32 | DType::U8),
         _ => dtype == DType::F32 || (scalar.takes_integers() && dtype == DType::U32),
     };
     match legal {
@@ -79,9 +81,12 @@ fn contract(spec: &Einsum, a: &Type, b: &Type) -> Result<Type, String> {
     if spec.a.len() != a.rank() || spec.b.len() != b.rank() {
         return Err(format!("{spec} does not label {a} and {b}"));
     }
-    if !a.dtype.is_float() || !b.dtype.is_float() {
-        return Err(format!("a contraction takes floats, found {a} and {b}"));
+    let wide = |ty: &Type| ty.dtype.is_float() && !ty.dtype.is_float8();
+    let whole = a.dtype == DType::I8 && b.dtype == DType::I8;
+    if !(whole || wide(a) && wide(b)) {
+        return Err(format!("a contraction takes floats of 16 or 32 bits, or two i8, found {a} and {b}"));
     }
+    let dtype = if whole { DType::I32 } else { DType::F32 };
     let extent = |label: char| -> Result<Dim, String> {
         let from_a = spec.a.find(label).map(|axis| a.shape[axis]);
         let from_b = spec.b.find(label).map(|axis| b.shape[axis]);
@@ -91,7 +96,18 @@ fn contract(spec: &Einsum, a: &Type, b: &Type) -> Result<Type, String> {
         }
     };
     spec.summed().chars().try_for_each(|label| extent(label).map(drop))?;
-    Ok(Type::new(DType::F32, spec.out.chars().map(extent).collect::<Result<Vec<_>, _>>()?))
+    Ok(Type::new(dtype, spec.out.chars().map(extent).collect::<Result<Vec<_>, _>>()?))
+}
+
+fn bitcast(dtype: DType, ty: &Type) -> Result<Type, String> {
+    if ty.dtype != DType::U8 {
+        return Err(format!("a bitcast takes u8, found {ty}"));
+    }
+    match (dtype.bytes(), ty.shape.split_last()) {
+        (1, _) => Ok(Type::new(dtype, ty.shape.clone())),
+        (bytes, Some((last, outer))) if *last == Dim::of(bytes) => Ok(Type::new(dtype, outer)),
+        (bytes, _) => Err(format!("{dtype} has {bytes} bytes, the last axis of {ty} has not")),
+    }
 }
 
 fn axis_of(axis: usize, ty: &Type) -> Result<Dim, String> {

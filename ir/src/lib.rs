@@ -29,6 +29,8 @@ mod dot;
 mod dtype;
 mod entity;
 mod eval;
+mod float8;
+
 mod graph;
 mod infer;
 mod op;
@@ -48,6 +50,7 @@ pub use dot::to_dot;
 pub use dtype::{DType, Type};
 pub use entity::{Id, IdVec};
 pub use eval::{EvalError, Real, Tensor, evaluate, evaluate_op};
+pub use float8::Float8;
 pub use gpu::{
     Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuMark, GpuParam,
     GpuProgram, GpuRecording, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef, gpu_twins,

@@ -30,6 +30,10 @@ fn truth<R: Real>(value: bool) -> R {
     R::from_f64(if value { 1.0 } else { 0.0 })
 }
 
+fn bits<R: Real>(value: R) -> u64 {
+    value.to_f64() as u64
+}
+
 scalar_ops! {
     /// −x
     "neg" Neg 1 |x| R::from_f64(0.0).sub(x[0]);
@@ -69,6 +73,10 @@ scalar_ops! {
     "idiv" Idiv 2 |x| R::from_f64((x[0].to_f64() / x[1].to_f64()).floor());
     /// x mod y of integers
     "mod" Mod 2 |x| R::from_f64(x[0].to_f64().rem_euclid(x[1].to_f64()));
+    /// ⌊x / 2ʸ⌋ of unsigned integers
+    "shr" Shr 2 |x| R::from_f64((bits(x[0]) >> bits(x[1]).min(63)) as f64);
+    /// The bits that both unsigned integers have.
+    "bitand" Bitand 2 |x| R::from_f64((bits(x[0]) & bits(x[1])) as f64);
     /// The greater.
     "max" Max 2 |x| if x[0].to_f64() >= x[1].to_f64() { x[0] } else { x[1] };
     /// The lesser.
@@ -99,7 +107,7 @@ impl ScalarOp {
     /// Whether it is defined on integers as well as on floats.
     pub fn takes_integers(self) -> bool {
         use ScalarOp::*;
-        matches!(self, Add | Sub | Mul | Idiv | Mod | Max | Min | Lt | Le | Eq | Select)
+        matches!(self, Add | Sub | Mul | Idiv | Mod | Shr | Bitand | Max | Min | Lt | Le | Eq | Select)
     }
 }
 

@@ -104,7 +104,7 @@ pub struct Load {
     pub index: Vec<Index>,
 }
 
-/// A scalar expression. Loads of bf16 and f16 give f32.
+/// A scalar expression. Loads of narrow floats give f32, those of bytes whole numbers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Expr {
     /// A number.
@@ -296,18 +296,22 @@ impl TileProgram {
         let stage = |id: &ExprId| if let Expr::Stage(stage) = &self.exprs[*id] { Some(*stage) } else { None };
         self.cone(root).iter().filter_map(stage).collect()
     }
-    /// The element type of an expression's value: F32, U32 or Bool.
+    /// The element type of an expression's value: F32, U32, I32 or Bool.
     pub fn dtype(&self, id: ExprId) -> DType {
         match &self.exprs[id] {
             Expr::Const(_) | Expr::Stage(_) => DType::F32,
             Expr::Index(_) => DType::U32,
             Expr::Load(load) => match self.params[load.param].ty.dtype {
-                DType::Bf16 | DType::F16 => DType::F32,
+                DType::U8 => DType::U32,
+                DType::I8 => DType::I32,
+                dtype if dtype.is_float() => DType::F32,
                 dtype => dtype,
             },
             Expr::Apply(op, _) if op.is_predicate() => DType::Bool,
             Expr::Apply(op, args) => self.dtype(args[usize::from(*op == ScalarOp::Select)]),
             Expr::Cast(dtype, _) if dtype.is_float() => DType::F32,
+            Expr::Cast(DType::U8, _) => DType::U32,
+            Expr::Cast(DType::I8, _) => DType::I32,
             Expr::Cast(dtype, _) => *dtype,
         }
     }

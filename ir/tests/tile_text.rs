@@ -206,7 +206,12 @@ fn indices_are_sums() {
 #[test]
 fn errors_name_the_line_and_what_was_wanted() {
     let cases = [
-        (2, "p0: f32", "p0: f64", "wanted an element type, one of f32, bf16, f16, u32, bool, found \"f64"),
+        (
+            2,
+            "p0: f32",
+            "p0: f64",
+            "wanted an element type, one of f32, bf16, f16, u32, bool, u8, i8, i32, f8e4m3, f8e5m2, f8e8m0, found \"f64",
+        ),
         (3, "panels", "tiles", "wanted a layout, one of rows, panels, found \"tiles"),
         (4, "write", "writes", "wanted an access, one of read, write, readwrite, found \"writes"),
         (4, "p2:", "p3:", "the next one is p2, found \"p3:"),

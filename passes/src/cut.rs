@@ -6,6 +6,7 @@
 //! of their weights and states are one distinct block: work grows with the distinct blocks, not with the layers. A
 //! segment is copied only if it is no block yet; a repeated one is recognised in place.
 
+use crate::merge::weights_only;
 use sinter_ir::{Graph, GraphError, IdVec, Node, Op, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -72,9 +73,9 @@ pub fn cut(graph: &Graph) -> Result<Cut, GraphError> {
 /// Which values depend on rows gathered from a weight.
 pub fn hidden_values(graph: &Graph) -> IdVec<ValueId, bool> {
     let mut hidden: IdVec<ValueId, bool> = IdVec::default();
+    let weights = weights_only(graph);
     for (_, node) in graph.nodes.iter() {
-        let gathers =
-            matches!(node.op, Op::Gather {}) && matches!(graph.node(node.args[0]).op, Op::Param { .. });
+        let gathers = matches!(node.op, Op::Gather {}) && weights[node.args[0]] && !weights[node.args[1]];
         let inherits = node.args.iter().any(|arg| hidden[*arg]);
         let entry = matches!(&node.op, Op::Input { name, .. } if name == RESIDUAL);
         hidden.push(gathers || inherits || entry);

@@ -133,23 +133,14 @@ impl ReferenceDevice {
     }
 }
 
-fn number(dtype: DType, b: &[u8]) -> f64 {
-    match dtype {
-        DType::F32 => f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        DType::Bf16 => f64::from(f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
-        DType::U32 => f64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        DType::F16 | DType::Bool => panic!("{dtype} is in no golden"),
-    }
+fn number(dtype: DType, bytes: &[u8]) -> f64 {
+    dtype.read(bytes)
 }
 
 fn bytes(dtype: DType, x: f64) -> Vec<u8> {
-    match dtype {
-        DType::F32 => (x as f32).to_le_bytes().to_vec(),
-        // The evaluator has rounded.
-        DType::Bf16 => ((x as f32).to_bits() >> 16).to_le_bytes()[..2].to_vec(),
-        DType::U32 => (x as u32).to_le_bytes().to_vec(),
-        DType::F16 | DType::Bool => panic!("{dtype} is in no golden"),
-    }
+    let mut bytes = Vec::new();
+    dtype.append(x, &mut bytes);
+    bytes
 }
 
 impl GpuDevice for ReferenceDevice {

@@ -238,6 +238,12 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
             ));
         }
     }
+    let stored = tile.params.values().map(|param| param.ty.dtype);
+    let rounded =
+        tile.exprs.values().filter_map(|expr| if let Expr::Cast(to, _) = expr { Some(*to) } else { None });
+    if let Some(dtype) = stored.chain(rounded).find(|dtype| dtype.is_float8()) {
+        broken.push(format!("{dtype} is a type of stored weights, kernels compute with f32, bf16 and f16"));
+    }
     if broken.is_empty() {
         return Ok(());
     }

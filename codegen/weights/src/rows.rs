@@ -4,7 +4,6 @@ use crate::{
     AlignedBytes, PackError, RawTensor, Source, View, as_u16, bf16_to_f32, each_piece, f16_to_f32,
     f32_to_bf16,
 };
-use half::f16;
 use sinter_ir::{DType, Layout, WeightDef, gpu_weight_bytes, weight_pitch};
 
 /// Elements that are converted at a time: they stay in the second cache.
@@ -123,14 +122,7 @@ pub fn gathered(view: &View, raw: &RawTensor<'_>) -> Vec<f32> {
 }
 
 fn element(dtype: DType, bytes: &[u8], at: usize) -> f32 {
-    let b = &bytes[at * dtype.bytes()..];
-    match dtype {
-        DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        DType::Bf16 => f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16),
-        DType::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        DType::U32 => u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32,
-        DType::Bool => f32::from(u8::from(b[0] != 0)),
-    }
+    dtype.read(&bytes[at * dtype.bytes()..]) as f32
 }
 
 fn write(dtype: DType, data: &[f32], bytes: &mut [u8]) {
@@ -142,8 +134,13 @@ fn write(dtype: DType, data: &[f32], bytes: &mut [u8]) {
             f32_to_bf16(data, &mut halves);
             halves.iter().zip(places).for_each(|(half, (_, to))| to.copy_from_slice(&half.to_le_bytes()));
         }
-        DType::F16 => places.for_each(|(x, to)| to.copy_from_slice(&f16::from_f32(*x).to_le_bytes())),
-        DType::U32 => places.for_each(|(x, to)| to.copy_from_slice(&(*x as u32).to_le_bytes())),
-        DType::Bool => places.for_each(|(x, to)| to[0] = u8::from(*x != 0.0)),
+        _ => {
+            let mut element = Vec::with_capacity(dtype.bytes());
+            places.for_each(|(x, to)| {
+                element.clear();
+                dtype.append(f64::from(*x), &mut element);
+                to.copy_from_slice(&element);
+            });
+        }
     }
 }

@@ -66,7 +66,8 @@ impl Lowering<'_> {
         let weight = self.weights[value]
             && !node.op.is_view()
             && !matches!(node.op, Op::Const { .. })
-            && !matches!(node.op, Op::Cast { dtype: DType::F32 });
+            && !(matches!(node.op, Op::Cast { dtype: DType::F32 })
+                && self.graph.ty(node.args[0]).dtype.is_float());
         let stored = self.materialised.contains(&value) && value != self.root;
         weight || stored || matches!(node.op, Op::Input { .. } | Op::State { .. } | Op::Param { .. })
     }

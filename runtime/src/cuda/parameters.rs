@@ -65,7 +65,8 @@ impl EncodedMap {
             DType::F32 => 7,
             DType::Bf16 => 9,
             DType::U32 => 2,
-            DType::Bool => return Err(GpuError::Device("no tensor map has truth values".into())),
+            DType::I32 => 4,
+            dtype => return Err(GpuError::Device(format!("no tensor map has elements of type {dtype}"))),
         };
         let swizzle = match map.swizzle {
             Swizzle::None => 0,

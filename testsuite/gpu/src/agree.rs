@@ -173,7 +173,7 @@ fn encode(dtype: DType, data: &[f32]) -> Vec<u8> {
     let each = |x: &f32| match dtype {
         DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
         DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
-        DType::F32 | DType::U32 | DType::Bool => x.to_le_bytes().to_vec(),
+        _ => x.to_le_bytes().to_vec(),
     };
     data.iter().flat_map(each).collect()
 }

@@ -50,7 +50,10 @@ fn rounding(dtype: DType) -> f64 {
     match dtype {
         DType::Bf16 => 1.0 / 256.0,
         DType::F16 => 1.0 / 2048.0,
-        DType::F32 | DType::U32 | DType::Bool => 0.0,
+        DType::F8e4m3 => 1.0 / 16.0,
+        DType::F8e5m2 => 1.0 / 8.0,
+        DType::F8e8m0 => 1.0,
+        DType::F32 | DType::U32 | DType::I32 | DType::U8 | DType::I8 | DType::Bool => 0.0,
     }
 }
 
@@ -97,6 +100,12 @@ impl Real for Bounded {
             DType::U32 => return bounded(self.value.trunc().max(0.0), self.error),
             DType::Bf16 => |x| bf16::from_f64(x).to_f64(),
             DType::F16 => |x| f16::from_f64(x).to_f64(),
+            DType::U8 => |x| f64::from(x as u8),
+            DType::I8 => |x| f64::from(x as i8),
+            DType::I32 => |x| f64::from(x as i32),
+            DType::F8e4m3 => |x| f64::from((x as f32).stored(DType::F8e4m3)),
+            DType::F8e5m2 => |x| f64::from((x as f32).stored(DType::F8e5m2)),
+            DType::F8e8m0 => |x| f64::from((x as f32).stored(DType::F8e8m0)),
         };
         let value = round(self.value);
         let (low, high) = (round(self.value - self.error), round(self.value + self.error));

@@ -32,8 +32,11 @@ pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
         DType::F32 => x.to_le_bytes().to_vec(),
         DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
         DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
-        DType::U32 => (*x as u32).to_le_bytes().to_vec(),
-        DType::Bool => vec![u8::from(*x != 0.0)],
+        _ => {
+            let mut bytes = Vec::new();
+            dtype.append(f64::from(*x), &mut bytes);
+            bytes
+        }
     };
     if param.layout == Layout::Rows {
         return tensor.data.iter().flat_map(each).collect();
@@ -54,8 +57,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
         DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         DType::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
         DType::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        DType::U32 => u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32,
-        DType::Bool => f32::from(b[0]),
+        _ => dtype.read(b) as f32,
     };
     bytes.chunks_exact(dtype.bytes()).map(each).collect()
 }
@@ -227,7 +229,7 @@ pub fn compare(
             DType::Bf16 => 1.0 / 256.0,
             DType::F16 => 1.0 / 2048.0,
             DType::F32 => 1e-6,
-            DType::U32 | DType::Bool => 0.0,
+            _ => 0.0,
         };
         for (at, (found, wanted)) in found.data.iter().zip(&wanted.data).enumerate() {
             let found = f64::from(*found);

@@ -2,7 +2,7 @@
 
 use super::Case;
 use crate::reference::Leaves;
-use sinter_ir::{Binding, DType, Graph, Node, Tensor};
+use sinter_ir::{Binding, DType, Graph, Node, Real, Tensor};
 
 /// The step of a case: 5 tokens of 3 sequences with 2 pages each at most, in a pool of 64 slots; logits of 2 rows. The
 /// values 0, 1 and 2 are then sequences, pages and rows alike, so random indices below 3 are always good.
@@ -40,9 +40,10 @@ fn leaf(
     }
     let below = setting("below").and_then(|text| text.parse().ok()).unwrap_or(3.0);
     Ok(Tensor::from_fn(&shape, |_| match node.ty.dtype {
-        DType::U32 => (random.next() * below).floor(),
+        DType::U32 | DType::U8 => (random.next() * below).floor(),
+        DType::I8 | DType::I32 => ((random.next() - 0.5) * 2.0 * below).floor(),
         DType::Bool => (random.next() * 2.0).floor(),
-        DType::F32 | DType::Bf16 | DType::F16 => random.next() - 0.5,
+        dtype => (random.next() - 0.5).stored(dtype),
     }))
 }
 

@@ -159,7 +159,7 @@ impl Emitter<'_> {
                 let address = self.address(load.param, &load.index, guarded.then_some(1));
                 self.read(dtype, address, false)
             }
-            Some((_, Lanes::Step(1))) if dtype != DType::Bool => {
+            Some((_, Lanes::Step(1))) if dtype.bytes() > 1 => {
                 let address = self.address(load.param, &load.index, guarded.then_some(LANES));
                 self.read(dtype, address, true)
             }
@@ -212,6 +212,17 @@ impl Emitter<'_> {
                 let most = self.same(types::I32X4, i64::from(i32::MAX));
                 Val::new(self.b.ins().umin(value, most), Kind::Whole, true)
             }
+            (DType::I32, false) => Val::new(self.b.ins().sload32(plain(), address, 0), Kind::Whole, false),
+            (DType::I32, true) => {
+                Val::new(self.b.ins().load(types::I32X4, plain(), address, 0), Kind::Whole, true)
+            }
+            (DType::U8, _) => {
+                Val::new(self.b.ins().uload8(types::I64, plain(), address, 0), Kind::Whole, false)
+            }
+            // `facts::check` refuses floats of one byte.
+            (DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0, _) => {
+                Val::new(self.b.ins().sload8(types::I64, plain(), address, 0), Kind::Whole, false)
+            }
             (DType::Bool, _) => {
                 let byte = self.b.ins().load(types::I8, plain(), address, 0);
                 let zero = self.b.ins().iconst(types::I8, 0);
@@ -240,9 +251,14 @@ impl Emitter<'_> {
                     self.b.ins().istore16(plain(), low, address, 0);
                 }
             }
-            DType::U32 => {
-                let whole = self.cast(DType::U32, val);
+            DType::U32 | DType::I32 => {
+                let whole = self.cast(dtype, val);
                 self.b.ins().istore32(plain(), whole.value, address, 0);
+            }
+            // `facts::check` refuses floats of one byte.
+            DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
+                let whole = self.cast(dtype, val);
+                self.b.ins().istore8(plain(), whole.value, address, 0);
             }
             DType::Bool => {
                 let truth = self.truth(val);

@@ -34,6 +34,11 @@ impl Emitter<'_> {
                 let (x, y) = self.level(x, y);
                 Val::number(self.b.ins().fdiv(x.value, y.value), x.wide)
             }
+            Shr | Bitand => {
+                let (x, y) = (self.cast(DType::U32, args[0]), self.cast(DType::U32, args[1]));
+                let (x, y) = self.level(x, y);
+                self.of_bits(op, x, y)
+            }
             Add | Sub | Mul | Idiv | Mod | Max | Min | Lt | Le | Eq => {
                 let (x, y) = self.unify(args[0], args[1]);
                 if x.kind == Kind::Whole { self.whole_binary(op, x, y) } else { self.number_binary(op, x, y) }
@@ -54,9 +59,42 @@ impl Emitter<'_> {
                 let whole = self.whole(val);
                 let ty = self.b.func.dfg.value_type(whole.value);
                 let zero = self.same(ty, 0);
-                Val::new(self.b.ins().smax(whole.value, zero), Kind::Whole, whole.wide)
+                let value = self.b.ins().smax(whole.value, zero);
+                Val { constant: whole.constant, ..Val::new(value, Kind::Whole, whole.wide) }
             }
+            DType::U8 => self.kept_within(val, (0, 255)),
+            DType::I8 => self.kept_within(val, (-128, 127)),
+            DType::I32 => self.kept_within(val, (i64::from(i32::MIN), i64::from(i32::MAX))),
+            // `facts::check` refuses programs with them.
+            DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => self.number(val),
         }
+    }
+
+    /// As a whole number in a range.
+    fn kept_within(&mut self, val: Val, (low, high): (i64, i64)) -> Val {
+        let whole = self.whole(val);
+        let ty = self.b.func.dfg.value_type(whole.value);
+        let (low, high) = (self.same(ty, low), self.same(ty, high));
+        let value = self.b.ins().smax(whole.value, low);
+        Val::new(self.b.ins().smin(value, high), Kind::Whole, whole.wide)
+    }
+
+    /// A shift or the common bits of whole numbers that are not negative.
+    fn of_bits(&mut self, op: ScalarOp, x: Val, y: Val) -> Val {
+        if op == ScalarOp::Bitand {
+            return Val::new(self.b.ins().band(x.value, y.value), Kind::Whole, x.wide);
+        }
+        if x.wide {
+            // Vectors shift all lanes by one amount only.
+            let lanes = [0, 1, 2, 3].map(|at| {
+                let (x, y) = (self.lane(x, at), self.lane(y, at));
+                self.of_bits(op, x, y)
+            });
+            return self.gather(lanes);
+        }
+        let most = self.int(63);
+        let by = self.b.ins().smin(y.value, most);
+        Val::new(self.b.ins().ushr(x.value, by), Kind::Whole, false)
     }
 
     /// Both with one lane or both with four.

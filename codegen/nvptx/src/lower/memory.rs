@@ -24,6 +24,11 @@ impl<'k> Scope<'_, 'k> {
             DType::F16 => Val::Number(k.load::<I16>(from, cache).from_f16()),
             DType::U32 => Val::Whole(k.load::<I32>(from, cache)),
             DType::Bool => Val::Truth(k.load::<I8>(from, cache).int().differs(0)),
+            DType::I32 => Val::Whole(k.load::<I32>(from, cache)),
+            DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
+                k.fail(format!("{dtype} is read from memory by no kernel yet"));
+                Val::Whole(k.int(0))
+            }
         }
     }
 
@@ -43,7 +48,7 @@ impl<'k> Scope<'_, 'k> {
         let (k, dtype) = (self.k, self.tile.params[load.param].ty.dtype);
         let (from, cache) = (self.address(load.param, &load.index), self.cache(load.param));
         let bytes = dtype.bytes() as u32 * width;
-        if bytes < 4 || dtype == DType::Bool {
+        if bytes < 4 || dtype.bytes() == 1 {
             let each = |at| self.element(from.at((at * dtype.bytes() as u32) as i32), dtype, cache);
             return (0..width).map(each).collect();
         }
@@ -59,7 +64,7 @@ impl<'k> Scope<'_, 'k> {
         let halves = |word: &Int<'k>| [word.short(), (*word >> 16).short()];
         match dtype {
             DType::F32 => words.iter().map(|word| Val::Number(word.bits())).collect(),
-            DType::U32 => words.iter().map(|word| Val::Whole(*word)).collect(),
+            DType::U32 | DType::I32 => words.iter().map(|word| Val::Whole(*word)).collect(),
             DType::F16 => words.iter().flat_map(halves).map(|half| Val::Number(half.from_f16())).collect(),
             _ => words.iter().flat_map(|word| word.from_bf16_pair()).map(Val::Number).collect(),
         }
@@ -74,6 +79,10 @@ impl<'k> Scope<'_, 'k> {
             DType::Bf16 => k.store(to, value.number(k).to_bf16()),
             DType::F16 => k.store(to, value.number(k).to_f16()),
             DType::U32 => k.store(to, value.whole(k).greatest(0)),
+            DType::I32 => k.store(to, value.whole(k)),
+            dtype @ (DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0) => {
+                k.fail(format!("{dtype} is written to memory by no kernel yet"));
+            }
             DType::Bool => {
                 let (one, zero) = (k.byte(1), k.byte(0));
                 k.store(to, value.truth(k).select(one, zero));
@@ -85,7 +94,7 @@ impl<'k> Scope<'_, 'k> {
     pub fn store_lanes(&self, param: ParamId, index: &[Index], lane: AxisId, values: &[Val<'k>]) {
         let (width, dtype) = (values.len() as u32, self.tile.params[param].ty.dtype);
         let aligned = access::index_lanes(self.tile, param, index, lane, width) == access::Lanes::Aligned;
-        if aligned && dtype.bytes() as u32 * width >= 4 && dtype != DType::Bool {
+        if aligned && dtype.bytes() as u32 * width >= 4 && dtype.bytes() > 1 {
             return self.store_side_by_side(self.address(param, index), dtype, values);
         }
         let at = self.at(lane);
@@ -106,7 +115,8 @@ impl<'k> Scope<'_, 'k> {
             DType::Bf16 => {
                 values.chunks(2).map(|pair| number(&pair[0]).to_bf16_pair(number(&pair[1]))).collect()
             }
-            DType::U32 | DType::Bool => values.iter().map(|value| value.whole(k).greatest(0)).collect(),
+            DType::U32 => values.iter().map(|value| value.whole(k).greatest(0)).collect(),
+            _ => values.iter().map(|value| value.whole(k)).collect(),
         };
         let mut rest = &words[..];
         while !rest.is_empty() {
