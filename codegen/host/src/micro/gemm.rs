@@ -2,8 +2,8 @@
 //!
 //! The blocking follows Goto and van de Geijn ("Anatomy of high-performance matrix multiplication", 2008) with the
 //! weights packed once for all: a block of the depth at a time; within it a group of panels that stays in L2; within
-//! that a tile of rows, copied beside each other so that no stride of A aliases in L1; within that the panels, a few at
-//! a time for few rows. One register tile ([`tile`]) does all the arithmetic.
+//! that a tile of rows, copied beside each other so that no stride of A aliases in L1; within that the panels. One register
+//! tile ([`tile`]) does all the arithmetic, and asks meanwhile for what comes next ([`Fetch`]).
 //!
 //! Invariant: an output element is one accumulator that takes the depth in order. Blocks of the depth store and reload
 //! it, which f32 does exactly, so no blocking, row count or panel count shows in the result.
@@ -30,11 +30,15 @@ const TILE_ROWS: usize = 12;
 const SKEW: usize = 64;
 /// Panels that are used together while they are in L2: 4 blocks of 64 KiB, and room for the next 4 on their way.
 const GROUP: usize = 4;
-/// How far ahead of the arithmetic a panel is fetched to L2, in bytes, by tiles of [`PREFETCH_ROWS`] and more. Fewer rows
-/// pass so quickly that the memory's own reading ahead does better alone; both were measured on Zen 4.
+/// How far ahead of the arithmetic a panel is fetched to L2, in bytes, where there is only one tile.
 const AHEAD: usize = 6144;
-/// See [`AHEAD`].
+/// Tiles of so many rows and more ask for what comes next. Fewer rows pass so quickly that the memory's own reading ahead
+/// does better alone; both were measured on Zen 4.
 const PREFETCH_ROWS: usize = 7;
+/// A cache line.
+const LINE: usize = 64;
+/// Steps of a tile that follow one run of lines: as many lines as a row's block has.
+const RUN: usize = BLOCK / LINE;
 
 /// How a format of A and W is multiplied on lanes `Self::V`, and which register tiles suit it.
 ///
@@ -81,8 +85,39 @@ pub(super) struct Tile {
     steps: usize,
     /// Whether C holds the sums of the blocks before.
     resume: bool,
-    /// From a step's weights to the two lines to fetch at that step, in bytes; see [`fetches`].
-    fetch: [usize; 2],
+    /// What is fetched to L2 meanwhile.
+    fetch: [Fetch; 2],
+}
+
+/// Lines that are fetched to L2 while a tile is computed, one at each step. They lie in runs: the first line of each
+/// [`RUN`] steps is `run` bytes after that of the run before. Addresses are only ever asked for, so any will do.
+#[derive(Clone, Copy)]
+struct Fetch {
+    from: *const u8,
+    /// Bytes from a step's line to the next step's.
+    step: usize,
+    /// Bytes from a run's first line to the next run's.
+    run: usize,
+    /// How many runs there are.
+    runs: usize,
+}
+
+impl Fetch {
+    /// The line of a panel, `offset` bytes after the weights at `w`, at each step.
+    fn weights(w: *const u8, offset: usize) -> Self {
+        Self { from: w.wrapping_add(offset), step: PANEL_STEP, run: PANEL_STEP * RUN, runs: usize::MAX }
+    }
+    /// Nothing: `at` is a line that is there already.
+    fn none(at: *const u8) -> Self {
+        Self { from: at, step: 0, run: 0, runs: 0 }
+    }
+    /// The first line of a run, and the bytes to the next.
+    #[inline(always)]
+    fn run(&self, number: usize) -> (*const u8, usize) {
+        let inside = number < self.runs;
+        let offset = if inside { self.run.wrapping_mul(number) } else { 0 };
+        (self.from.wrapping_add(offset), if inside { self.step } else { 0 })
+    }
 }
 
 /// Bytes between the copied rows of a tile of `rows`: fewer rows may be longer.
@@ -106,24 +141,32 @@ pub(super) unsafe fn tile<F: Format, const MR: usize, const NV: usize>(t: &Tile)
                 }
             }
         }
-        let (mut a, mut w) = (t.a, t.w);
-        for _ in 0..t.steps {
-            let mut weights = [F::weight(w); NV];
-            for v in 1..NV {
-                weights[v] = F::weight(w.add(v / 2 * t.panel + v % 2 * HALF_STEP));
-            }
-            if const { MR >= PREFETCH_ROWS } {
-                prefetch(w.wrapping_add(t.fetch[0]));
-                prefetch(w.wrapping_add(t.fetch[1]));
-            }
-            for r in 0..MR {
-                let x = F::act(a.add(r * const { row_stride(MR) }));
-                for v in 0..NV {
-                    acc[r][v] = F::mac(acc[r][v], x, weights[v]);
+        let (mut a, mut w, mut left, mut number) = (t.a, t.w, t.steps, 0);
+        while left > 0 {
+            let run = left.min(RUN);
+            let [mut first, mut second] = t.fetch.map(|fetch| fetch.run(number));
+            for _ in 0..run {
+                let mut weights = [F::weight(w); NV];
+                for v in 1..NV {
+                    weights[v] = F::weight(w.add(v / 2 * t.panel + v % 2 * HALF_STEP));
                 }
+                if const { MR >= PREFETCH_ROWS } {
+                    prefetch(first.0);
+                    prefetch(second.0);
+                    first.0 = first.0.wrapping_add(first.1);
+                    second.0 = second.0.wrapping_add(second.1);
+                }
+                for r in 0..MR {
+                    let x = F::act(a.add(r * const { row_stride(MR) }));
+                    for v in 0..NV {
+                        acc[r][v] = F::mac(acc[r][v], x, weights[v]);
+                    }
+                }
+                a = a.add(STEP);
+                w = w.add(PANEL_STEP);
             }
-            a = a.add(STEP);
-            w = w.add(PANEL_STEP);
+            left -= run;
+            number += 1;
         }
         for r in 0..MR {
             for v in 0..NV {
@@ -168,7 +211,10 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
         return;
     }
     let steps = (p.k * F::ELEMENT).div_ceil(STEP);
-    let block = row_stride(p.m.div_ceil(tiles)) / STEP - SKEW / STEP;
+    let most = row_stride(p.m.div_ceil(tiles)) / STEP - SKEW / STEP;
+    // Blocks as even as can be, and so are the tiles: m = 13 is 7 and 6 rows, not 12 and 1.
+    let block = steps.div_ceil(steps.div_ceil(most).max(1)).max(1);
+    let rows_of = |i: usize| p.m * i / tiles..p.m * (i + 1) / tiles;
     let mut rows = Rows(MaybeUninit::uninit());
     let mut step0 = 0;
     // A depth of zero still writes its zeros.
@@ -176,23 +222,37 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
         let n_steps = block.min(steps - step0);
         for group in (0..p.panels).step_by(GROUP) {
             let n_panels = GROUP.min(p.panels - group);
+            let next = next(p, (step0, steps, block), group);
             for i in 0..tiles {
-                // Tiles as even as can be: m = 13 is 7 and 6 rows, not 12 and 1.
-                let (from, to) = (p.m * i / tiles, p.m * (i + 1) / tiles);
+                let (of, after) = (rows_of(i), rows_of((i + 1) % tiles));
                 // SAFETY: the rows, panels and outputs are within those the caller lends.
                 unsafe {
-                    copy_rows::<F>(p, from..to, step0, n_steps, &mut rows);
+                    copy_rows::<F>(p, of.clone(), step0, n_steps, &mut rows);
+                    let w = p.w.add((group * steps + step0) * PANEL_STEP);
                     let t = Tile {
                         a: rows.0.as_ptr().cast(),
-                        w: p.w.add((group * steps + step0) * PANEL_STEP),
+                        w,
                         panel: steps * PANEL_STEP,
-                        c: p.c.add(from * p.ldc + group * PANEL),
+                        c: p.c.add(of.start * p.ldc + group * PANEL),
                         ldc: p.ldc,
                         steps: n_steps,
                         resume: step0 > 0,
-                        fetch: fetches(i, tiles, group + GROUP < p.panels, steps * PANEL_STEP),
+                        fetch: [Fetch::none(w); 2],
                     };
-                    panels::<F>(to - from, n_panels, t);
+                    let ahead = Ahead {
+                        weights: match (i, tiles) {
+                            (_, 1) => Some(AHEAD),
+                            // Two lines a step are a panel's, so the first two tiles fetch all.
+                            (0 | 1, _) => Some(next.weights.wrapping_add(i * LINE)),
+                            _ => None,
+                        },
+                        rows: p.a.wrapping_add(
+                            after.start * p.lda * F::ELEMENT + next.step(i + 1 == tiles) * STEP,
+                        ),
+                        pitch: p.lda * F::ELEMENT,
+                        count: if tiles == 1 { 0 } else { after.len() },
+                    };
+                    panels::<F>(of.len(), n_panels, t, ahead);
                 }
             }
         }
@@ -200,14 +260,61 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
     }
 }
 
-/// What tile `i` of `tiles` fetches at a step: alone, the weights further on; of several, the first two fetch a line each
-/// of the group of panels that comes next, so that the memory works while the others compute from L2.
-fn fetches(i: usize, tiles: usize, more: bool, panel: usize) -> [usize; 2] {
-    match (i, tiles) {
-        (_, 1) => [AHEAD, AHEAD + HALF_STEP],
-        (0 | 1, _) if more => [GROUP * panel + i * HALF_STEP; 2],
-        // The step's own line: nothing.
-        _ => [0; 2],
+/// Where a group of panels is followed by the next.
+struct Next {
+    /// From a group's weights in a block to those that come next, in bytes.
+    weights: usize,
+    /// The first step of this block, and of the block of those.
+    steps: (usize, usize),
+}
+
+impl Next {
+    /// The first step of the rows that come next, after the last tile or before.
+    fn step(&self, last: bool) -> usize {
+        if last { self.steps.1 } else { self.steps.0 }
+    }
+}
+
+/// What comes after a group of panels in a block: the next group, or the next block, or the panels behind these, which are
+/// likely to be asked for by the next call.
+fn next(p: &Product, (step0, steps, block): (usize, usize, usize), group: usize) -> Next {
+    let panel = steps * PANEL_STEP;
+    let (weights, after) = if group + GROUP < p.panels {
+        (GROUP * panel, step0)
+    } else if step0 + block < steps {
+        ((block * PANEL_STEP).wrapping_sub(group * panel), step0 + block)
+    } else {
+        (((p.panels - group) * panel).wrapping_sub(step0 * PANEL_STEP), 0)
+    };
+    Next { weights, steps: (step0, after) }
+}
+
+/// What comes after a tile.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// From a step's weights to a line to fetch, in bytes.
+    weights: Option<usize>,
+    /// The rows of the next tile: the first, the bytes between two, and how many.
+    rows: *const u8,
+    pitch: usize,
+    count: usize,
+}
+
+impl Ahead {
+    /// What a part of a tile fetches that begins at the weights `w` after `done` of `all` half panels, and has `halves`.
+    fn part(&self, w: *const u8, (done, halves, all): (usize, usize, usize)) -> [Fetch; 2] {
+        let weights = self.weights.map_or(Fetch::none(w), |offset| Fetch::weights(w, offset));
+        let (from, to) = (self.count * done / all, self.count * (done + halves) / all);
+        let rows = Fetch {
+            from: self.rows.wrapping_add(from * self.pitch),
+            step: LINE,
+            run: self.pitch,
+            runs: to - from,
+        };
+        match self.count {
+            0 => [weights, self.weights.map_or(weights, |offset| Fetch::weights(w, offset + LINE))],
+            _ => [weights, rows],
+        }
     }
 }
 
@@ -216,12 +323,14 @@ fn fetches(i: usize, tiles: usize, more: bool, panel: usize) -> [usize; 2] {
 /// # Safety
 /// As [`tile`], for `n` panels.
 #[inline(always)]
-unsafe fn panels<F: Format>(rows: usize, n: usize, mut t: Tile) {
-    let mut left = 2 * n;
+unsafe fn panels<F: Format>(rows: usize, n: usize, mut t: Tile, ahead: Ahead) {
+    let all = 2 * n;
+    let mut left = all;
     while left > 0 {
         let halves = F::halves(rows).min(left);
         // Three panels are two and one: the shapes are powers of two.
         let halves = 1 << halves.ilog2();
+        t.fetch = ahead.part(t.w, (all - left, halves, all));
         // SAFETY: `left` half panels remain of those the caller lends.
         unsafe {
             F::run(rows, halves, &t);
