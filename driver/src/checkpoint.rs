@@ -17,6 +17,7 @@ use sinter_frontend::source::{self, FileKind};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
 use sinter_frontend::weights::{WeightType, Weights};
 use sinter_ir::{DType, Graph, Op, Plan, WeightDef};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,17 +73,24 @@ impl Checkpoint {
 
     /// One weight, packed as the kernels want it.
     pub fn pack(&self, weight: &WeightDef, layout: WeightLayout) -> Result<Packed> {
-        let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
-        let tensors: BTreeMap<_, _> =
-            leaves.filter_map(|name| Some((name, self.model.tensor(name)?))).collect();
-        let raw = |name: &str| {
-            let (dtype, shape, bytes) = tensors.get(name)?;
-            Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
-        };
+        let tensors = self.tensors(weight);
+        let raw = |name: &str| raw(&tensors, name);
         Ok(Arc::new(Aligned(match layout {
             WeightLayout::Panels => sinter_codegen_host::pack(weight, &raw)?.bytes,
             WeightLayout::Rows => sinter_codegen_weights::pack_rows(weight, &raw)?,
         })))
+    }
+
+    /// One weight, packed as host kernels want it, into zeroed memory of its size.
+    pub fn pack_into(&self, weight: &WeightDef, bytes: &mut [u8]) -> Result<()> {
+        let tensors = self.tensors(weight);
+        Ok(sinter_codegen_host::pack_into(weight, &|name: &str| raw(&tensors, name), bytes)?)
+    }
+
+    /// The tensors that a weight is made of.
+    fn tensors<'a>(&'a self, weight: &'a WeightDef) -> Tensors<'a> {
+        let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
+        leaves.filter_map(|name| Some((name, self.model.tensor(name)?))).collect()
     }
 
     /// Which model this is: reads every byte of the weights.
@@ -128,6 +136,15 @@ impl Checkpoint {
         let layers = &self.model.spec.layers;
         if self.info.decoder { layers.iter().map(|layer| layer.attention.cached()).sum() } else { 0 }
     }
+}
+
+/// Tensors by their names.
+type Tensors<'a> = BTreeMap<&'a str, (DType, Vec<usize>, Cow<'a, [u8]>)>;
+
+/// A tensor as packing reads it.
+fn raw<'t>(tensors: &'t Tensors<'_>, name: &str) -> Option<RawTensor<'t>> {
+    let (dtype, shape, bytes) = tensors.get(name)?;
+    Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
 }
 
 /// Packed bytes as the runtime borrows them.

@@ -11,10 +11,10 @@ use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use sinter_codegen_host::micro::Isa;
 use sinter_frontend::source::ModelDir;
-use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan};
+use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan, WeightDef};
 use sinter_runtime::{
-    DeviceModel, GpuConfig, GpuModel, HostConfig, HostMemoryPlan, HostModel, Limits, RuntimeError,
-    WeightBytes,
+    DeviceModel, GpuConfig, GpuModel, HostConfig, HostMemoryPlan, HostModel, HugeMemory, Limits,
+    RuntimeError, WeightBytes,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -221,19 +221,69 @@ fn pack_all(
     output: &Output,
 ) -> Result<Vec<WeightBytes>> {
     let defs: Vec<_> = plan.weights.values().collect();
-    let bar = output.progress("packing", defs.len() as u64);
+    match layout {
+        WeightLayout::Panels => pack_together(&defs, checkpoint, threads, output),
+        WeightLayout::Rows => {
+            let packed = many((defs.len(), threads), output, |at| {
+                let packed = checkpoint.pack(defs[at], layout);
+                Ok(WeightBytes::new(packed.with_context(|| format!("packing weight {at}"))?))
+            });
+            packed.into_iter().collect()
+        }
+    }
+}
+
+/// Packs weights into one piece of memory: most are smaller than a huge page, of which a piece for each would get none.
+fn pack_together(
+    defs: &[&WeightDef],
+    checkpoint: &Checkpoint,
+    threads: usize,
+    output: &Output,
+) -> Result<Vec<WeightBytes>> {
+    const BOUNDARY: usize = 64;
+    let mut places = Vec::with_capacity(defs.len());
+    let mut end = 0usize;
+    for (at, def) in defs.iter().enumerate() {
+        let bytes = sinter_codegen_host::packed_bytes(def);
+        let bytes =
+            bytes.with_context(|| format!("weight {at}, a {}, has no layout for the host", def.ty))?;
+        places.push(end..end + bytes);
+        end = (end + bytes).next_multiple_of(BOUNDARY);
+    }
+    let mut memory = HugeMemory::zeroed(end)?;
+    let mut rest = memory.bytes_mut();
+    let mut parts = Vec::with_capacity(defs.len());
+    for place in &places {
+        let (part, behind) = rest.split_at_mut(place.len().next_multiple_of(BOUNDARY));
+        parts.push(Mutex::new(&mut part[..place.len()]));
+        rest = behind;
+    }
+    let packed = many((defs.len(), threads), output, |at| {
+        let mut part = parts[at].lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint.pack_into(defs[at], &mut part).with_context(|| format!("packing weight {at}"))
+    });
+    drop(parts);
+    packed.into_iter().collect::<Result<()>>()?;
+    let memory: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(memory);
+    let part = |place| WeightBytes::part(Arc::clone(&memory), place).context("a weight lies outside");
+    places.into_iter().map(part).collect()
+}
+
+/// What `one` makes of each of so many numbers, on some threads, with progress shown.
+fn many<R: Send>(
+    (count, threads): (usize, usize),
+    output: &Output,
+    one: impl Fn(usize) -> Result<R> + Sync,
+) -> Vec<Result<R>> {
+    let bar = output.progress("packing", count as u64);
     let next = AtomicUsize::new(0);
-    let packed: Vec<Mutex<Option<Result<WeightBytes>>>> = defs.iter().map(|_| Mutex::new(None)).collect();
-    let one = |at: usize| -> Result<WeightBytes> {
-        let packed = checkpoint.pack(defs[at], layout).with_context(|| format!("packing weight {at}"))?;
-        Ok(WeightBytes::new(packed))
-    };
+    let done: Vec<Mutex<Option<Result<R>>>> = (0..count).map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, defs.len().max(1)) {
+        for _ in 0..threads.clamp(1, count.max(1)) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(place) = packed.get(at) else { return };
+                    let Some(place) = done.get(at) else { return };
                     *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(one(at));
                     bar.inc(1);
                 }
@@ -241,8 +291,8 @@ fn pack_all(
         }
     });
     bar.finish_and_clear();
-    let take = |place: Mutex<Option<Result<WeightBytes>>>| {
+    let take = |place: Mutex<Option<Result<R>>>| {
         place.into_inner().unwrap_or_else(PoisonError::into_inner).context("a weight was not packed")?
     };
-    packed.into_iter().map(take).collect()
+    done.into_iter().map(take).collect()
 }

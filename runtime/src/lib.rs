@@ -58,8 +58,8 @@ pub use engine::Finish;
 pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};
 pub use host::{
-    HostConfig, HostMemoryPlan, HostModel, MappedFile, Memory, PoolPanic, ThreadPool, WeightBytes,
-    packed_bytes,
+    HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool,
+    WeightBytes, packed_bytes,
 };
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};

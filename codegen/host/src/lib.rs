@@ -84,4 +84,4 @@ pub use compile::{compile, compile_all, emit_text};
 pub use error::CodegenError;
 pub use sinter_codegen_weights::{AlignedBytes, PackError, RawTensor, Source};
 pub use sinter_ir::HostKernel;
-pub use weights::{Packed, pack, packed_bytes, rows_of_packed};
+pub use weights::{Packed, pack, pack_into, packed_bytes, rows_of_packed};

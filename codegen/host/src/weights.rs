@@ -2,8 +2,8 @@
 
 use crate::micro::{PANEL, pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16, panel_bytes_f32};
 use sinter_codegen_weights::{
-    AlignedBytes, PackError, RawTensor, Source, View, as_f32, as_u16, chunks, constant_shape, each_piece,
-    f32_to_bf16, gathered, pack_rows,
+    AlignedBytes, PackError, RawTensor, Source, View, as_f32, as_f32_mut, as_u16, as_u16_mut, chunks,
+    constant_shape, each_piece, f32_to_bf16, gathered, pack_rows,
 };
 use sinter_ir::{DType, Layout, WeightDef, gpu_weight_bytes, weight_pitch};
 
@@ -32,7 +32,7 @@ fn stacked(def: &WeightDef) -> usize {
     if let [stack, _, _] = def.ty.shape[..] { stack.coeff as usize } else { 1 }
 }
 
-/// Packs a weight.
+/// Packs a weight into memory of its own.
 ///
 /// # Errors
 /// If a tensor is missing or does not fit, or the definition is not one of a weight.
@@ -43,13 +43,29 @@ pub fn pack<'a>(def: &WeightDef, source: Source<'_, 'a>) -> Result<Packed, PackE
         return Ok(Packed { bytes: pack_rows(def, source)? });
     }
     let mut bytes = AlignedBytes::zeroed(size);
-    let matrix = size / stacked(def).max(1);
-    let mut panels = Panels { bytes: &mut bytes, ty: def.ty.dtype, matrix };
+    pack_into(def, source, &mut bytes)?;
+    Ok(Packed { bytes })
+}
+
+/// Packs a weight into zeroed memory that begins at a multiple of four and is [`packed_bytes`] long: where many weights
+/// lie in one piece of memory, the system can back it with huge pages.
+///
+/// # Errors
+/// As [`pack`], or the memory is not such.
+pub fn pack_into<'a>(def: &WeightDef, source: Source<'_, 'a>, bytes: &mut [u8]) -> Result<(), PackError> {
+    if packed_bytes(def) != Some(bytes.len()) || !bytes.as_ptr().cast::<f32>().is_aligned() {
+        return Err(PackError::refused(def, "the memory for it has another size or is not aligned"));
+    }
+    if def.layout == Layout::Rows {
+        bytes.copy_from_slice(&pack_rows(def, source)?);
+        return Ok(());
+    }
+    let matrix = bytes.len() / stacked(def).max(1);
+    let mut panels = Panels { bytes, ty: def.ty.dtype, matrix };
     each_piece(def, source, |view, raw, row| match view.shape[..] {
         [count, _, _] => (0..count).for_each(|at| panels.fill(&view.matrix(at), raw, (row + at, 0))),
         _ => panels.fill(view, raw, (0, row)),
-    })?;
-    Ok(Packed { bytes })
+    })
 }
 
 /// The same weight as it lies in GPU memory, from what [`pack`] made; none if the bytes are not such a weight.
@@ -81,7 +97,7 @@ pub fn rows_of_packed(def: &WeightDef, packed: &[u8]) -> Option<AlignedBytes> {
 
 /// A weight in the making: its matrices, so many bytes each.
 struct Panels<'a> {
-    bytes: &'a mut AlignedBytes,
+    bytes: &'a mut [u8],
     ty: DType,
     matrix: usize,
 }
@@ -91,28 +107,28 @@ impl Panels<'_> {
     fn fill(&mut self, view: &View, raw: &RawTensor<'_>, at: (usize, usize)) {
         let (n, k, row) = (view.shape[0], view.shape[1], at.1);
         let size = self.ty.bytes();
-        let elements = at.0 * self.matrix / size..(at.0 + 1) * self.matrix / size;
+        let matrix = &mut self.bytes[at.0 * self.matrix..(at.0 + 1) * self.matrix];
         let transposed = view.strides == [1, n];
         if raw.dtype == self.ty && (view.is_contiguous() || transposed) {
             let source = &raw.bytes[view.offset * size..(view.offset + view.len()) * size];
             if let (DType::F32, Some(source)) = (self.ty, as_f32(source)) {
                 let pack = if view.is_contiguous() { pack_f32 } else { pack_f32_t };
-                return pack(source, n, k, row, &mut self.bytes.as_f32()[elements]);
+                return pack(source, n, k, row, as_f32_mut(matrix).unwrap_or_default());
             }
             if let (DType::Bf16, Some(source)) = (self.ty, as_u16(source)) {
                 let pack = if view.is_contiguous() { pack_bf16 } else { pack_bf16_t };
-                return pack(source, n, k, row, &mut self.bytes.as_u16()[elements]);
+                return pack(source, n, k, row, as_u16_mut(matrix).unwrap_or_default());
             }
         }
         for (part, at) in chunks(view) {
             let data = gathered(&part, raw);
-            let (rows, elements) = (part.shape[0], elements.clone());
+            let rows = part.shape[0];
             if self.ty == DType::Bf16 {
                 let mut halves = vec![0; data.len()];
                 f32_to_bf16(&data, &mut halves);
-                pack_bf16(&halves, rows, k, row + at, &mut self.bytes.as_u16()[elements]);
+                pack_bf16(&halves, rows, k, row + at, as_u16_mut(matrix).unwrap_or_default());
             } else {
-                pack_f32(&data, rows, k, row + at, &mut self.bytes.as_f32()[elements]);
+                pack_f32(&data, rows, k, row + at, as_f32_mut(matrix).unwrap_or_default());
             }
         }
     }

@@ -21,18 +21,6 @@ impl AlignedBytes {
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         Self { memory, start, len }
     }
-
-    /// The same bytes as numbers; those of an incomplete last number are left out.
-    pub fn as_f32(&mut self) -> &mut [f32] {
-        // SAFETY: any bits are an f32, and the bytes are aligned.
-        unsafe { self.align_to_mut().1 }
-    }
-
-    /// The same bytes as halves of numbers.
-    pub fn as_u16(&mut self) -> &mut [u16] {
-        // SAFETY: any bits are a u16, and the bytes are aligned.
-        unsafe { self.align_to_mut().1 }
-    }
 }
 
 /// Bytes as numbers, if they are aligned.
@@ -46,6 +34,20 @@ pub fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
 pub fn as_u16(bytes: &[u8]) -> Option<&[u16]> {
     // SAFETY: any bits are a u16.
     let (before, numbers, after) = unsafe { bytes.align_to() };
+    (before.is_empty() && after.is_empty()).then_some(numbers)
+}
+
+/// Bytes to be written as numbers, if they are aligned.
+pub fn as_f32_mut(bytes: &mut [u8]) -> Option<&mut [f32]> {
+    // SAFETY: any bits are an f32, and any f32 is four bytes.
+    let (before, numbers, after) = unsafe { bytes.align_to_mut() };
+    (before.is_empty() && after.is_empty()).then_some(numbers)
+}
+
+/// Bytes to be written as halves of numbers, if they are aligned.
+pub fn as_u16_mut(bytes: &mut [u8]) -> Option<&mut [u16]> {
+    // SAFETY: any bits are a u16, and any u16 is two bytes.
+    let (before, numbers, after) = unsafe { bytes.align_to_mut() };
     (before.is_empty() && after.is_empty()).then_some(numbers)
 }
 

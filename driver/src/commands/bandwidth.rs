@@ -1,7 +1,7 @@
 //! How fast the memory can be read: the yardstick of a decode, measured in the same run.
 
 use anyhow::Result;
-use sinter_runtime::{Memory, ThreadPool};
+use sinter_runtime::{HugeMemory, ThreadPool};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ const BLOCK: usize = 1 << 20;
 
 /// Bytes a second that all threads together read, the best of several passes.
 pub(super) fn read_bandwidth(threads: usize) -> Result<f64> {
-    let mut memory = Memory::zeroed(BYTES)?;
-    // Untouched pages all are the one zero page, which lies in the cache.
+    let mut memory = HugeMemory::zeroed(BYTES)?;
+    // It lies as weights do. Untouched pages all are the one zero page, which lies in the cache.
     memory.bytes_mut().fill(1);
     let mut pool = ThreadPool::new(threads);
     let mut best = f64::INFINITY;

@@ -91,6 +91,39 @@ impl AsRef<[u8]> for Memory {
     }
 }
 
+/// A large piece of zeroed memory that the system backs with huge pages where it can.
+///
+/// A walk through the page tables for every 4 KiB costs a tenth of the read bandwidth, and the memory's own reading ahead
+/// stops at the end of each page; weights are read once a token from the first byte to the last, so they lie here.
+#[derive(Debug)]
+pub struct HugeMemory(memmap2::MmapMut);
+
+impl HugeMemory {
+    /// `len` zero bytes that begin at a page.
+    pub fn zeroed(len: usize) -> Result<Self, RuntimeError> {
+        let map = memmap2::MmapOptions::new().len(len.max(1)).map_anon();
+        let map = map.map_err(|_| RuntimeError::Memory(len))?;
+        // Without huge pages, or on a system that has none, the memory is only slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self(map))
+    }
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+    /// The bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl AsRef<[u8]> for HugeMemory {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The bytes of one packed weight: a range of something that is shared, such as a mapped file.
 #[derive(Clone)]
 pub struct WeightBytes {
@@ -133,7 +166,11 @@ impl MappedFile {
     pub fn open(file: &std::fs::File) -> std::io::Result<Self> {
         // SAFETY: the bytes are read only, and any bytes are a valid `[u8]`. Whoever changes the file while it is mapped
         // changes what is computed; whoever cuts it off ends the process, as with every mapped file.
-        unsafe { memmap2::Mmap::map(file) }.map(Self)
+        let map = unsafe { memmap2::Mmap::map(file) }?;
+        // File systems that keep large folios map them whole; the others ignore it.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self(map))
     }
 }
 
@@ -165,6 +202,17 @@ mod tests {
         for len in [usize::MAX, isize::MAX as usize, 1 << 60] {
             assert_eq!(Memory::zeroed(len).unwrap_err(), RuntimeError::Memory(len));
         }
+    }
+
+    #[test]
+    fn huge_memory_is_zeroed_aligned_and_written() {
+        let mut memory = HugeMemory::zeroed(5 << 20).unwrap();
+        assert_eq!(memory.bytes().as_ptr() as usize % 4096, 0);
+        assert!(memory.bytes().len() == 5 << 20 && memory.bytes().iter().all(|byte| *byte == 0));
+        memory.bytes_mut()[(5 << 20) - 1] = 7;
+        assert_eq!(memory.as_ref().last(), Some(&7));
+        assert!(!HugeMemory::zeroed(0).unwrap().bytes().is_empty());
+        assert_eq!(HugeMemory::zeroed(1 << 60).unwrap_err(), RuntimeError::Memory(1 << 60));
     }
 
     #[test]

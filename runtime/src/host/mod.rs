@@ -11,7 +11,7 @@ mod model;
 mod pool;
 
 pub use load::packed_bytes;
-pub use memory::{MappedFile, Memory, WeightBytes};
+pub use memory::{HugeMemory, MappedFile, Memory, WeightBytes};
 pub use memory_plan::HostMemoryPlan;
 pub use model::{HostConfig, HostModel};
 pub(crate) use pool::panic_text;
