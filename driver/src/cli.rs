@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 use crate::device::{BuildTarget, DeviceArg};
+use crate::serve::log::LogStyle;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub enum Command {
     Run(RunArgs),
     /// Talk with a model.
     Chat(ChatArgs),
+    /// Answer requests over HTTP, as OpenAI's interface does.
+    Serve(ServeArgs),
     /// Turn texts into vectors.
     Embed(EmbedArgs),
     /// Show how a text becomes tokens.
@@ -203,6 +206,76 @@ pub struct ChatArgs {
     pub build: BuildArgs,
 }
 
+/// Who guesses the next tokens. Guesses save steps and never change an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeculateArg {
+    /// Nobody.
+    None,
+    /// The text so far.
+    Ngram,
+}
+
+/// `sinter serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The address to listen at. One that other machines can reach wants a key.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port to listen at; 0 takes a free one.
+    #[arg(long, default_value = "8000")]
+    pub port: u16,
+    /// A key that requests must have; may be given several times. SINTER_API_KEY is one more.
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// The name that requests use for the model; may be given several times. The last part of MODEL if left out.
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Vec<String>,
+    /// Tokens of a prompt and its answer at most; the model's context if left out.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_context: Option<usize>,
+    /// Sequences that are computed at once.
+    #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
+    pub max_sequences: usize,
+    /// Tokens that are computed in one step.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub max_step_tokens: usize,
+    /// Memory for the KV cache, as in 2GiB.
+    #[arg(long, value_name = "BYTES", value_parser = byte_count)]
+    pub kv_memory: Option<u64>,
+    /// Sequences that may wait before requests are refused.
+    #[arg(long, value_name = "N", default_value = "512")]
+    pub max_queue: u64,
+    /// Tokens of prompts that may wait before requests are refused.
+    #[arg(long, value_name = "N", default_value = "4194304")]
+    pub max_queue_tokens: u64,
+    /// Bytes of a request's body at most.
+    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = positive)]
+    pub max_body: usize,
+    /// Seconds that an answer may take.
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    pub timeout: u64,
+    /// Seconds that running answers have to end after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value = "30")]
+    pub grace: u64,
+    /// Seconds without progress after which /health says so. A step must not take longer.
+    #[arg(long, value_name = "SECONDS", default_value = "4")]
+    pub stalled_after: f64,
+    /// Who guesses tokens.
+    #[arg(long, value_enum, default_value = "none")]
+    pub speculate: SpeculateArg,
+    /// Forget what was computed when its request ends.
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+    /// How the line of a request looks.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log: LogStyle,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
 /// `sinter embed`
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
@@ -321,6 +394,22 @@ pub struct VerifyArgs {
     pub bundle: PathBuf,
 }
 
+/// A number of bytes: `1073741824`, `512MiB`, `2GiB`.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let wanted = || "wanted a number of bytes, as in 512MiB or 2GiB".to_owned();
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "kib" | "k" => 10,
+        "mib" | "m" => 20,
+        "gib" | "g" => 30,
+        _ => return Err(wanted()),
+    };
+    let number = number.parse::<u64>().map_err(|_| wanted())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wanted)
+}
+
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(number) if (1..=1 << 24).contains(&number) => Ok(number),
@@ -348,7 +437,7 @@ mod tests {
             "sinter",
             "sinter logits M --tokens 5,x --out F",
             "sinter run M P --device tpu",
-            "sinter serve M",
+            "sinter serve M --kv-memory 2x",
         ] {
             assert_eq!(parse(wrong).unwrap_err(), 2, "{wrong}");
         }

@@ -11,6 +11,8 @@ pub struct Environment {
     pub hub_cache: Option<HubCache>,
     /// Where plans and bundles are kept: `SINTER_CACHE`, else `XDG_CACHE_HOME/sinter`, else `~/.cache/sinter`.
     pub cache: Option<PathBuf>,
+    /// A key that requests to the server must have: `SINTER_API_KEY`.
+    pub api_key: Option<String>,
 }
 
 impl Environment {
@@ -27,7 +29,9 @@ impl Environment {
         let hub = path("HF_HUB_CACHE").or_else(|| path("HF_HOME").map(|home| home.join("hub")));
         let hub = hub.or_else(|| caches.as_ref().map(|caches| caches.join("huggingface").join("hub")));
         let cache = path("SINTER_CACHE").or_else(|| caches.map(|caches| caches.join("sinter")));
-        Self { hub_cache: hub.map(|root| HubCache { root }), cache }
+        let api_key = variable("SINTER_API_KEY").and_then(|key| key.into_string().ok());
+        let api_key = api_key.filter(|key| !key.is_empty());
+        Self { hub_cache: hub.map(|root| HubCache { root }), cache, api_key }
     }
 }
 

@@ -31,6 +31,14 @@ pub enum Grammar {
     Lark(String),
 }
 
+impl Grammar {
+    /// One of these texts.
+    pub fn choice(texts: &[&str]) -> Self {
+        let quoted: Vec<String> = texts.iter().map(|text| Value::from(*text).to_string()).collect();
+        Grammar::Lark(format!("start: {}", quoted.join(" | ")))
+    }
+}
+
 /// Compiles grammars for one tokenizer.
 pub struct Grammars {
     factory: Arc<ParserFactory>,

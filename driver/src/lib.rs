@@ -44,6 +44,8 @@ pub mod text;
 pub mod text_stream;
 pub mod tools;
 
+pub mod serve;
+
 pub mod commands;
 mod entry;
 

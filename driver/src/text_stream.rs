@@ -25,7 +25,11 @@ pub struct Piece {
 impl TextStream {
     /// The begin of a text that ends before the first of `stops`. Special tokens are left out.
     pub fn new(tokenizer: &Tokenizer, stops: Vec<String>) -> Self {
-        Self { detokenizer: tokenizer.detokenizer(true), stops: Stops::new(stops) }
+        Self::with_special(tokenizer, stops, false)
+    }
+    /// The same, with special tokens as text if `special`.
+    pub fn with_special(tokenizer: &Tokenizer, stops: Vec<String>, special: bool) -> Self {
+        Self { detokenizer: tokenizer.detokenizer(!special), stops: Stops::new(stops) }
     }
     /// Takes a token.
     pub fn push(&mut self, id: u32) -> Result<Piece> {

@@ -10,6 +10,7 @@ mod chat;
 mod embed;
 mod logits;
 mod run;
+mod serve;
 mod stream;
 mod tokenize;
 
@@ -33,6 +34,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Compile(args) => compile::run(args, env, output),
         Command::Run(args) => run::run(args, env, output),
         Command::Chat(args) => chat::run(args, env, output),
+        Command::Serve(args) => serve::run(args, env, output),
         Command::Embed(args) => embed::run(args, env, output),
         Command::Tokenize(args) => tokenize::run(args, env, output),
         Command::Logits(args) => logits::run(args, env, output),

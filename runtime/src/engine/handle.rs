@@ -17,6 +17,7 @@ pub struct RequestId(pub u64);
 pub(super) enum Message {
     Submit(RequestId, Box<Request>, Sink),
     Cancel(RequestId),
+    CancelChoice(RequestId, usize),
     Stop,
 }
 
@@ -146,6 +147,11 @@ impl Ticket {
     pub fn cancel(&self) {
         // If nobody listens any more, there is nothing to cancel.
         let _ = self.sender.send(Message::Cancel(self.id));
+    }
+    /// Cancels one choice, and the request with its last; what has ended already is left alone.
+    pub fn cancel_choice(&self, choice: usize) {
+        // If nobody listens any more, there is nothing to cancel.
+        let _ = self.sender.send(Message::CancelChoice(self.id, choice));
     }
 }
 

@@ -150,6 +150,7 @@ impl Engine {
             match message {
                 Ok(Message::Submit(id, request, sink)) => self.submit(id, &request, sink),
                 Ok(Message::Cancel(id)) => self.cancel(id),
+                Ok(Message::CancelChoice(id, choice)) => self.cancel_choice(id, choice),
                 Ok(Message::Stop) | Err(true) => return false,
                 Err(false) if self.requests.is_empty() => {}
                 Err(false) => return true,
@@ -280,21 +281,23 @@ impl Engine {
             events.push(Event::Tokens { choice, tokens });
         }
         if let Some(finish) = finish {
-            self.choices.remove(&turn);
-            events.push(Event::Finished { choice, finish });
-        }
-        if let Some(live) = self.requests.get_mut(&id)
-            && finish.is_some()
-        {
-            live.open.retain(|open| *open != turn);
-            if live.open.is_empty() {
-                events.push(Event::Done(live.usage));
-            }
+            events.extend(self.end_choice((id, choice, turn), finish));
         }
         let gone = self.send(id, events);
         if gone {
             self.cancel(id);
         }
+    }
+
+    /// Forgets a choice that has ended; gives what its client is told: its end, and that of the request with the last.
+    fn end_choice(&mut self, (id, choice, turn): (RequestId, usize, Turn), finish: Finish) -> Vec<Event> {
+        self.choices.remove(&turn);
+        let mut events = vec![Event::Finished { choice, finish }];
+        if let Some(live) = self.requests.get_mut(&id) {
+            live.open.retain(|open| *open != turn);
+            events.extend(live.open.is_empty().then_some(Event::Done(live.usage)));
+        }
+        events
     }
 
     /// Sends events; true if nobody takes them any more. A request is forgotten after its last event.
@@ -338,6 +341,19 @@ impl Engine {
         events.push(Event::Done(live.usage));
         if self.send(id, events) {
             self.forget(id);
+        }
+    }
+
+    fn cancel_choice(&mut self, id: RequestId, choice: usize) {
+        let is_it = |turn: &&Turn| self.choices.get(turn).is_some_and(|open| open.index == choice);
+        let Some(turn) = self.requests.get(&id).and_then(|live| live.open.iter().find(is_it).copied()) else {
+            return;
+        };
+        self.scheduler.cancel(turn);
+        self.publish();
+        let events = self.end_choice((id, choice, turn), Finish::Cancelled);
+        if self.send(id, events) {
+            self.cancel(id);
         }
     }
 

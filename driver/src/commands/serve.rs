@@ -1,0 +1,138 @@
+//! `sinter serve`: requests are answered over HTTP.
+
+use crate::cli::{ServeArgs, SpeculateArg};
+use crate::environment::Environment;
+use crate::output::Output;
+use crate::pipeline::{self, Program};
+use crate::serve::auth::Keys;
+use crate::serve::log::Log;
+use crate::serve::state::{App, ModelFacts, Parts, ServeLimits};
+use crate::serve::{openai, run as serve};
+use crate::text::TextSide;
+use crate::{UsageError, info};
+use anyhow::{Context, Result, bail};
+use sinter_ir::PAGE;
+use sinter_runtime::engine::{Engine, EngineConfig, NGram, Speculation};
+use sinter_runtime::{DeviceModel, Limits};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Result<()> {
+    let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
+    let address = address(args, !keys.is_empty())?;
+    let program = pipeline::prepare(&args.model, &args.build, env, output)?;
+    if !program.info.decoder {
+        bail!("{} is an encoder, it does not continue texts; use `sinter embed`", program.info.architecture);
+    }
+    let text = TextSide::load(&program.dir, &program.info)?;
+    text.defaults.notes.iter().for_each(|note| output.note(note));
+    let limits = limits(args, &program)?;
+    let model = program.load_with(limits, false)?;
+    let facts = facts(args, &program, &limits, &*model);
+    let (engine, _) = Engine::spawn_with(model, speculation(args), config(args))?;
+    let app = App::new(Parts {
+        model: facts,
+        text: Arc::new(text),
+        limits: ServeLimits {
+            body_bytes: args.max_body,
+            timeout: Duration::from_secs(args.timeout),
+            stalled_after: Duration::from_secs_f64(args.stalled_after),
+        },
+        keys: Keys::new(&keys),
+        log: Log::new(args.log),
+        engine,
+    });
+    let (name, json) = (app.model.names[0].clone(), output.json);
+    serve(app, address, Duration::from_secs(args.grace), |address| {
+        output.note(format!("serving {name} at http://{address}"));
+        if json {
+            // Whoever started the server with --port 0 learns the port.
+            let _ = output.json_line(&serde_json::json!({ "address": address.to_string(), "model": name }));
+        }
+    })
+}
+
+/// Where to listen. An address that others can reach wants a key.
+fn address(args: &ServeArgs, key: bool) -> Result<SocketAddr> {
+    let found = (args.host.as_str(), args.port).to_socket_addrs();
+    let found = found.with_context(|| format!("--host {}", args.host))?.next();
+    let address = found.with_context(|| format!("--host {} has no address", args.host))?;
+    if !key && !is_loopback(address.ip()) {
+        let words = format!(
+            "{} can be reached from other machines: give a key with --api-key or SINTER_API_KEY, or serve at 127.0.0.1",
+            address.ip()
+        );
+        return Err(UsageError(words).into());
+    }
+    Ok(address)
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => {
+            address.to_ipv4_mapped().map_or(address.is_loopback(), |address| address.is_loopback())
+        }
+    }
+}
+
+/// How large steps and the KV cache are.
+fn limits(args: &ServeArgs, program: &Program) -> Result<Limits> {
+    let context = args.max_context.unwrap_or(program.info.context).min(program.info.context).max(1);
+    let tokens = args.max_step_tokens.max(args.max_sequences);
+    let one = context.div_ceil(PAGE as usize);
+    let page = info::kv_bytes_per_token(&program.plan) * PAGE;
+    let pages = match args.kv_memory {
+        Some(bytes) => (bytes / page.max(1)) as usize,
+        None => one.saturating_mul(args.max_sequences),
+    };
+    Ok(Limits {
+        vocab: program.info.vocab,
+        max_positions: context,
+        max_tokens: tokens,
+        max_sequences: args.max_sequences,
+        pages,
+    })
+}
+
+fn config(args: &ServeArgs) -> EngineConfig {
+    EngineConfig {
+        prefix_cache: !args.no_prefix_cache,
+        max_waiting: args.max_queue,
+        max_waiting_tokens: args.max_queue_tokens,
+        ..EngineConfig::default()
+    }
+}
+
+fn speculation(args: &ServeArgs) -> Speculation {
+    match args.speculate {
+        SpeculateArg::None => Speculation::None,
+        SpeculateArg::Ngram => Speculation::NGram(NGram::default()),
+    }
+}
+
+fn facts(args: &ServeArgs, program: &Program, limits: &Limits, model: &dyn DeviceModel) -> ModelFacts {
+    let plain = Path::new(&args.model).file_name().map(|name| name.to_string_lossy().into_owned());
+    let plain = if Path::new(&args.model).exists() { plain } else { Some(args.model.clone()) };
+    let names = match args.served_model_name.is_empty() {
+        true => vec![plain.unwrap_or_else(|| "model".into())],
+        false => args.served_model_name.clone(),
+    };
+    ModelFacts {
+        names,
+        created: openai::chat_answer::now(),
+        architecture: program.info.architecture.clone(),
+        vocab: limits.vocab,
+        context: limits.max_positions.min(limits.pages * PAGE as usize),
+        dtype: program.dtype.name(),
+        device: model.device(),
+        step_tokens: limits.max_tokens,
+        sequences: limits.max_sequences,
+        speculation: match args.speculate {
+            SpeculateArg::None => "none",
+            SpeculateArg::Ngram => "ngram",
+        },
+    }
+}

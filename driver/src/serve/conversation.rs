@@ -1,0 +1,226 @@
+//! Conversations to token ids: messages are checked and brought into the form that chat templates read.
+
+use super::error::ApiError;
+use super::state::App;
+use serde_json::{Map, Value, json};
+use sinter_frontend::chat::{ChatError, ChatInput};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The most messages.
+const MESSAGES_MAX: usize = 4096;
+/// The most tools.
+const TOOLS_MAX: usize = 128;
+/// Who speaks.
+const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool", "function"];
+
+/// A conversation that the model is to continue.
+#[derive(Debug, Clone, Default)]
+pub struct Conversation {
+    /// The messages, as [`messages`] gives them.
+    pub messages: Vec<Value>,
+    /// Descriptions of tools, as templates read them.
+    pub tools: Vec<Value>,
+    /// Whether the prompt ends where the model is to answer.
+    pub answer: bool,
+    /// Whether the last message is the beginning of the answer.
+    pub continues: bool,
+    /// Further variables of the template.
+    pub extra: Map<String, Value>,
+}
+
+impl Conversation {
+    /// The text of the prompt.
+    pub fn text(self, app: &App) -> Result<String, ApiError> {
+        let template =
+            app.text.template.as_ref().ok_or_else(|| {
+                ApiError::bad_request("the model has no chat template; use /v1/completions")
+            })?;
+        if self.tools.len() > TOOLS_MAX {
+            let found = self.tools.len();
+            return Err(ApiError::field("tools", format!("{found} tools, wanted at most {TOOLS_MAX}")));
+        }
+        if self.continues && self.answer {
+            let words = "continue_final_message and add_generation_prompt cannot both be true";
+            return Err(ApiError::field("continue_final_message", words));
+        }
+        let last = self.messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
+        let last = last.trim().to_owned();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+        let input = ChatInput {
+            messages: self.messages,
+            tools: self.tools,
+            add_generation_prompt: self.answer,
+            extra: self.extra,
+            now,
+        };
+        let mut text = template.render(&input).map_err(refused)?;
+        if self.continues {
+            let place = text.rfind(&last).filter(|_| !last.is_empty());
+            let place = place.ok_or_else(|| {
+                ApiError::field(
+                    "continue_final_message",
+                    "the last message has no text that could be continued",
+                )
+            })?;
+            text.truncate(place + last.len());
+        }
+        Ok(text)
+    }
+
+    /// The ids of the prompt. Rendering and tokenizing take their time: see [`App::aside`].
+    pub fn ids(self, app: &App) -> Result<Vec<u32>, ApiError> {
+        let text = self.text(app)?;
+        encode(app, &text, false)
+    }
+}
+
+/// The ids of a text.
+pub fn encode(app: &App, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+    let ids = app.text.tokenizer.encode(text, special);
+    ids.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn refused(error: ChatError) -> ApiError {
+    ApiError::field("messages", error.to_string())
+}
+
+/// The messages of a request in OpenAI's form, as templates read them: contents are texts.
+///
+/// # Errors
+/// What is wrong with which message. Parts that are no text are refused: the models served here read text.
+pub fn messages(value: Option<&Value>) -> Result<Vec<Value>, ApiError> {
+    let list = value.and_then(Value::as_array).filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| ApiError::field("messages", "wanted a list of at least one message"))?;
+    if list.len() > MESSAGES_MAX {
+        let found = list.len();
+        return Err(ApiError::field("messages", format!("{found} messages, wanted at most {MESSAGES_MAX}")));
+    }
+    let one = |(at, message): (usize, &Value)| {
+        one_message(message)
+            .map_err(|(field, words)| ApiError::field(format!("messages[{at}]{field}"), words))
+    };
+    list.iter().enumerate().map(one).collect()
+}
+
+/// A field of a message and what is wrong with it.
+type Wrong = (String, String);
+
+fn one_message(message: &Value) -> Result<Value, Wrong> {
+    let wrong = |field: &str, words: &str| (field.to_owned(), words.to_owned());
+    let map = message.as_object().ok_or_else(|| wrong("", "a message is an object"))?;
+    let role = map.get("role").and_then(Value::as_str).filter(|role| ROLES.contains(role));
+    let role = role.ok_or_else(|| wrong(".role", &format!("wanted one of {}", ROLES.join(", "))))?;
+    let calls = map.get("tool_calls").filter(|calls| !calls.is_null());
+    let mut kept = Map::new();
+    // Templates know the older name.
+    kept.insert("role".into(), json!(if role == "developer" { "system" } else { role }));
+    match map.get("content").filter(|content| !content.is_null()) {
+        Some(content) => kept.insert("content".into(), json!(content_text(content)?)),
+        None if role == "assistant" && (calls.is_some() || map.contains_key("reasoning_content")) => {
+            kept.insert("content".into(), json!(""))
+        }
+        None => return Err(wrong(".content", "the content is missing")),
+    };
+    if let Some(calls) = calls {
+        kept.insert("tool_calls".into(), tool_calls(calls)?);
+    }
+    for name in ["name", "tool_call_id", "reasoning_content", "reasoning"] {
+        match map.get(name) {
+            Some(Value::String(text)) => drop(kept.insert(name.into(), json!(text))),
+            Some(Value::Null) | None => {}
+            Some(_) => return Err(wrong(&format!(".{name}"), "wanted a text")),
+        }
+    }
+    let known = ["role", "content", "tool_calls", "name", "tool_call_id", "reasoning_content", "reasoning"];
+    let empty = ["refusal", "audio", "function_call", "annotations"];
+    for (name, value) in map.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+        let nothing = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if !(nothing && empty.contains(&name.as_str())) {
+            return Err((
+                format!(".{name}"),
+                format!("the field {name:?} of a message is not supported here"),
+            ));
+        }
+    }
+    Ok(Value::Object(kept))
+}
+
+/// The text of a content: itself, or its parts, one a line.
+fn content_text(content: &Value) -> Result<String, Wrong> {
+    let wrong = |field: String, words: &str| (format!(".content{field}"), words.to_owned());
+    let parts = match content {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(parts) => parts,
+        _ => return Err(wrong(String::new(), "wanted a text or a list of parts")),
+    };
+    let texts: Result<Vec<&str>, Wrong> =
+        parts.iter().enumerate().map(|(at, part)| part_text(at, part)).collect();
+    Ok(texts?.join("\n"))
+}
+
+fn part_text(at: usize, part: &Value) -> Result<&str, Wrong> {
+    let wrong = |field: &str, words: &str| Err((format!(".content[{at}]{field}"), words.to_owned()));
+    match (part["type"].as_str(), part["text"].as_str(), part.as_str()) {
+        (Some("text" | "input_text" | "output_text"), Some(text), _) | (None, None, Some(text)) => Ok(text),
+        (Some("text"), None, _) => wrong(".text", "wanted a text"),
+        (Some(kind), ..) => {
+            wrong("", &format!("parts of type {kind:?} are not supported: the model reads text"))
+        }
+        _ => wrong(".type", "the type of the part is missing"),
+    }
+}
+
+/// Calls of tools as templates read them: arguments are values, not JSON in a text.
+fn tool_calls(calls: &Value) -> Result<Value, Wrong> {
+    let wrong = |at: usize, field: &str| {
+        (format!(".tool_calls[{at}]{field}"), "wanted a call of a function".to_owned())
+    };
+    let list = calls.as_array().ok_or_else(|| (".tool_calls".to_owned(), "wanted a list".to_owned()))?;
+    let one = |(at, call): (usize, &Value)| {
+        let mut call = call.clone();
+        let function = call.get_mut("function").and_then(Value::as_object_mut);
+        let function = function.ok_or_else(|| wrong(at, ".function"))?;
+        if !function.get("name").is_some_and(Value::is_string) {
+            return Err(wrong(at, ".function.name"));
+        }
+        if let Some(Value::String(text)) = function.get("arguments") {
+            let parsed = if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
+            let parsed: Value = parsed.map_err(|_| wrong(at, ".function.arguments"))?;
+            function.insert("arguments".into(), parsed);
+        }
+        Ok(call)
+    };
+    Ok(Value::Array(list.iter().enumerate().map(one).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_become_texts() {
+        let list = json!([
+            { "role": "developer", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+            { "role": "assistant", "content": null, "refusal": null, "tool_calls": [
+                { "id": "c", "type": "function", "function": { "name": "f", "arguments": "{\"x\": 1}" } } ] },
+        ]);
+        let found = messages(Some(&list)).unwrap();
+        assert_eq!(found[0], json!({ "role": "system", "content": "a\nb" }));
+        assert_eq!(found[1]["tool_calls"][0]["function"]["arguments"], json!({ "x": 1 }));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_named() {
+        for (message, place) in [
+            (json!({ "role": "user" }), "messages[0].content"),
+            (json!({ "role": "boss", "content": "" }), "messages[0].role"),
+            (json!({ "role": "user", "content": 3 }), "messages[0].content"),
+            (json!({ "role": "user", "content": "", "mood": 1 }), "messages[0].mood"),
+            (json!({ "role": "user", "content": [{ "type": "image_url" }] }), "messages[0].content[0]"),
+            (json!("hello"), "messages[0]"),
+        ] {
+            assert_eq!(messages(Some(&json!([message]))).unwrap_err().param.as_deref(), Some(place));
+        }
+        assert!(messages(None).is_err() && messages(Some(&json!([]))).is_err());
+    }
+}

@@ -1,0 +1,306 @@
+//! `POST /v1/completions`
+
+use super::chat::STREAM_OPTIONS;
+use super::chat_answer::{now, stop_reason, usage_of};
+use super::logprobs::of_completion;
+use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
+use crate::serve::conversation::encode;
+use crate::serve::error::ApiError;
+use crate::serve::generate::{Generation, Output};
+use crate::serve::many::{Answer, Whole, merge};
+use crate::serve::record::Caller;
+use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING, random};
+use crate::serve::sse::{self, Render, json as frame};
+use crate::serve::state::App;
+use crate::serve::structured::{STRUCTURED, grammar};
+use axum::Extension;
+use axum::extract::State;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use sinter_runtime::engine::Logprob;
+use std::sync::Arc;
+
+/// The most prompts of a request.
+const PROMPTS_MAX: usize = 128;
+/// Tokens of an answer where nobody says otherwise: OpenAI's default.
+const MAX_TOKENS: usize = 16;
+
+/// The fields of a completion.
+pub const COMPLETIONS: &[Row] = &[
+    row("model", Kind::Text, "The model's name; the one that is served if left out."),
+    row("prompt", Kind::Any, "A text, a list of texts, a list of token ids, or a list of such lists."),
+    row("stream", Kind::Bool, "Sends the answer as it comes."),
+    row("stream_options", Kind::Object, "Whether the stream ends with the usage."),
+    row("max_tokens", Kind::Int(0, 1 << 31), "Tokens of an answer at most; 16 if left out."),
+    row("echo", Kind::Bool, "Gives the prompt before the answer."),
+    row("logprobs", Kind::Int(0, 20), "Log probabilities of the tokens, and of so many likeliest."),
+    row("prompt_logprobs", Kind::Only(&[]), "Not supported; use echo with logprobs."),
+    row("best_of", Kind::Int(1, 16), "Generates so many answers and gives the n likeliest."),
+    row("add_special_tokens", Kind::Bool, "Adds the tokens that mark the begin of a text; true if left out."),
+    row("suffix", Kind::Only(&["\"\""]), "Not supported."),
+];
+
+/// All tables of a completion.
+pub const TABLES: &[&[Row]] = &[COMPLETIONS, SAMPLING, EXTENSIONS, STRUCTURED, HARMLESS];
+
+/// A prompt.
+#[derive(Debug, Clone)]
+struct Prompt {
+    ids: Vec<u32>,
+    /// Its text, if it is wanted back.
+    text: String,
+}
+
+/// A request that was understood.
+struct Job {
+    prompts: Vec<Prompt>,
+    generation: Generation,
+    /// Answers to a prompt that are given back.
+    n: usize,
+    echo: bool,
+    /// Whether log probabilities are given back.
+    logprobs: bool,
+}
+
+/// Continues prompts.
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let fields = Fields::new(body, TABLES)?;
+    app.check_model(fields.text("model"))?;
+    let model = app.name(fields.text("model")).to_owned();
+    let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
+    let stream = fields.flag("stream");
+    let job = app.aside(move |app| job(app, &fields)).await?;
+    let most = job.generation.n;
+    if stream && most > job.n {
+        return Err(ApiError::field("best_of", "a stream cannot give the best of several answers"));
+    }
+    let one = |prompt: &Prompt| {
+        let generation = Generation { prompt: prompt.ids.clone(), ..job.generation.clone() };
+        generation.start(&app, &caller)
+    };
+    let started = job.prompts.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    let outputs = merge(started, most);
+    let usage = options.flag("include_usage");
+    let shape = Shape { id: format!("cmpl-{:016x}", random()), created: now(), model, usage };
+    if stream {
+        let offsets = vec![0; job.prompts.len() * job.n];
+        return Ok(sse::respond(outputs, CompletionStream { app, shape, job, offsets }));
+    }
+    let answers = Whole::of(outputs, job.prompts.len() * most).await?;
+    let usage = usage_of(&answers.usage);
+    let mut value = shape.around(choices(&app, &job, best(answers.answers, most, job.n)));
+    value["usage"] = usage;
+    Ok(axum::Json(value).into_response())
+}
+
+fn job(app: &App, fields: &Fields) -> Result<Job, ApiError> {
+    let prompts = prompts(app, fields)?;
+    let mut generation = Generation::new(Vec::new());
+    generation.take(app, fields)?;
+    let (n, echo) = (generation.n, fields.flag("echo"));
+    generation.n = fields.count("best_of").unwrap_or(n);
+    if generation.n < n {
+        return Err(
+            fields.wrong("best_of", format!("best_of is {}, less than n, which is {n}", generation.n))
+        );
+    }
+    generation.max_tokens = Some(fields.count("max_tokens").unwrap_or(MAX_TOKENS));
+    let logprobs = fields.count("logprobs");
+    generation.logprobs = logprobs.or((generation.n > n).then_some(0));
+    generation.prompt_logprobs = logprobs.filter(|_| echo);
+    generation.constraint = grammar(fields)?.map(|grammar| app.compile(&grammar)).transpose()?;
+    Ok(Job { prompts, generation, n, echo, logprobs: logprobs.is_some() })
+}
+
+fn prompts(app: &App, fields: &Fields) -> Result<Vec<Prompt>, ApiError> {
+    let wrong = |words: &str| fields.wrong("prompt", words);
+    let value = fields.value("prompt").ok_or_else(|| wrong("the prompt is missing"))?;
+    let special = fields.bool("add_special_tokens").unwrap_or(true);
+    let of_text = |text: &str| Ok(Prompt { ids: encode(app, text, special)?, text: text.to_owned() });
+    let of_ids = |list: &[Value]| {
+        let id = |value: &Value| value.as_u64().filter(|id| *id < app.model.vocab as u64).map(|id| id as u32);
+        let ids = list.iter().map(id).collect::<Option<Vec<u32>>>();
+        let ids = ids.ok_or_else(|| {
+            wrong(&format!("wanted token ids from 0 to {}", app.model.vocab.saturating_sub(1)))
+        })?;
+        let text =
+            if fields.flag("echo") { app.text.tokenizer.decode(&ids, true) } else { Ok(String::new()) };
+        let text = text.map_err(|error| wrong(&error.to_string()))?;
+        Ok(Prompt { ids, text })
+    };
+    let found = match value {
+        Value::String(text) => vec![of_text(text)?],
+        Value::Array(list) if list.iter().all(Value::is_number) => vec![of_ids(list)?],
+        Value::Array(list) if list.len() <= PROMPTS_MAX => {
+            let one = |value: &Value| match value {
+                Value::String(text) => of_text(text),
+                Value::Array(ids) => of_ids(ids),
+                _ => Err(wrong("wanted texts or lists of token ids")),
+            };
+            list.iter().map(one).collect::<Result<_, _>>()?
+        }
+        Value::Array(_) => return Err(wrong(&format!("more than {PROMPTS_MAX} prompts"))),
+        _ => return Err(wrong("wanted a text, a list of texts, token ids, or lists of token ids")),
+    };
+    match found.iter().all(|prompt| !prompt.ids.is_empty()) && !found.is_empty() {
+        true => Ok(found),
+        false => Err(wrong("a prompt has no tokens")),
+    }
+}
+
+/// The `n` likeliest of each `most` answers, by the mean of their log probabilities.
+fn best(answers: Vec<Answer>, most: usize, n: usize) -> Vec<Answer> {
+    if most == n {
+        return answers;
+    }
+    let score = |answer: &Answer| {
+        let all = answer.tokens.iter().filter_map(|token| Some(f64::from(token.logprob.as_ref()?.logprob)));
+        all.sum::<f64>() / answer.tokens.len().max(1) as f64
+    };
+    let (mut kept, mut rest) = (Vec::new(), answers.into_iter());
+    while rest.len() > 0 {
+        let mut of_one: Vec<Answer> = rest.by_ref().take(most).collect();
+        let prompt = of_one.first_mut().map(|first| std::mem::take(&mut first.prompt)).unwrap_or_default();
+        of_one.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        of_one.truncate(n);
+        if let Some(first) = of_one.first_mut() {
+            first.prompt = prompt;
+        }
+        kept.extend(of_one);
+    }
+    kept
+}
+
+/// The tokens of a prompt with their log probabilities.
+fn of_prompt<'p>(
+    prompt: &'p Prompt,
+    logprobs: &'p [Option<Logprob>],
+) -> impl Iterator<Item = (u32, Option<&'p Logprob>)> {
+    prompt.ids.iter().copied().zip(logprobs.iter().map(Option::as_ref))
+}
+
+fn choices(app: &App, job: &Job, answers: Vec<Answer>) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (index, answer) in answers.iter().enumerate() {
+        let prompt = &job.prompts[index / job.n];
+        // Log probabilities of the prompt come once, with its first answer.
+        let of_it = &answers[index / job.n * job.n].prompt;
+        let before = if job.echo { prompt.text.as_str() } else { "" };
+        let logprobs = match job.logprobs {
+            true => {
+                let own = answer.tokens.iter().map(|token| (token.id, token.logprob.as_ref()));
+                of_completion(app, of_prompt(prompt, of_it).chain(own), &mut 0)
+            }
+            false => Value::Null,
+        };
+        all.push(json!({
+            "index": index,
+            "text": format!("{before}{}", answer.text),
+            "logprobs": logprobs,
+            "finish_reason": answer.reason.as_ref().map(|reason| reason.openai()),
+            "stop_reason": answer.reason.as_ref().map(stop_reason),
+        }));
+    }
+    all
+}
+
+/// What all chunks of a response have in common.
+struct Shape {
+    id: String,
+    created: u64,
+    model: String,
+    /// Whether the stream ends with the usage.
+    usage: bool,
+}
+
+impl Shape {
+    fn around(&self, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "system_fingerprint": concat!("sinter-", env!("CARGO_PKG_VERSION")),
+        })
+    }
+}
+
+/// A response in pieces.
+struct CompletionStream {
+    app: Arc<App>,
+    shape: Shape,
+    job: Job,
+    /// Where the next token of each answer begins in its text.
+    offsets: Vec<usize>,
+}
+
+impl CompletionStream {
+    fn chunk(&self, index: usize, text: &str, logprobs: Value) -> Event {
+        self.whole_chunk(json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": null }))
+    }
+    fn whole_chunk(&self, choice: Value) -> Event {
+        let mut value = self.shape.around(vec![choice]);
+        if self.shape.usage {
+            value["usage"] = Value::Null;
+        }
+        frame(&value)
+    }
+}
+
+impl Render for CompletionStream {
+    fn begin(&mut self) -> Vec<Event> {
+        let (n, echo) = (self.job.n, self.job.echo);
+        let text = |index: usize| &self.job.prompts[index / n].text;
+        (0..self.offsets.len())
+            .filter(|_| echo)
+            .map(|index| self.chunk(index, text(index), Value::Null))
+            .collect()
+    }
+
+    fn output(&mut self, output: Output) -> Vec<Event> {
+        match output {
+            Output::Prompt(choice, logprobs) => {
+                // They come in chunks; the ids that were told are taken out, so the next chunk finds its own in front.
+                let prompt = &mut self.job.prompts[choice / self.job.n];
+                let told = logprobs.len().min(prompt.ids.len());
+                let value = of_completion(&self.app, of_prompt(prompt, &logprobs), &mut self.offsets[choice]);
+                prompt.ids.drain(..told);
+                vec![self.chunk(choice, "", value)]
+            }
+            Output::Piece(piece) => {
+                let logprobs = match self.job.logprobs {
+                    true => {
+                        let own = piece.tokens.iter().map(|token| (token.id, token.logprob.as_ref()));
+                        of_completion(&self.app, own, &mut self.offsets[piece.choice])
+                    }
+                    false => Value::Null,
+                };
+                vec![self.chunk(piece.choice, &piece.text, logprobs)]
+            }
+            Output::Finished(choice, reason) => vec![self.whole_chunk(json!({
+                "index": choice,
+                "text": "",
+                "logprobs": null,
+                "finish_reason": reason.openai(),
+                "stop_reason": stop_reason(&reason),
+            }))],
+            Output::Done(usage) => {
+                let mut events = Vec::new();
+                if self.shape.usage {
+                    let mut value = self.shape.around(Vec::new());
+                    value["usage"] = usage_of(&usage);
+                    events.push(frame(&value));
+                }
+                events.push(Event::default().data("[DONE]"));
+                events
+            }
+            Output::Failed(error) => vec![frame(&error.openai()), Event::default().data("[DONE]")],
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! OpenAI's interface: conversations, completions, models.
+
+pub mod chat;
+pub mod chat_answer;
+pub mod completions;
+pub mod logprobs;
+pub mod models;
