@@ -5,6 +5,7 @@ use crate::serve::log::LogStyle;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Compiles transformer models and runs them.
 ///
@@ -182,6 +183,12 @@ pub struct RunArgs {
     /// How to choose tokens.
     #[command(flatten)]
     pub sample: SampleArgs,
+    /// What the answer must look like.
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// Who guesses tokens.
+    #[command(flatten)]
+    pub speculate: SpeculateArgs,
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,
@@ -201,6 +208,12 @@ pub struct ChatArgs {
     /// How to choose tokens.
     #[command(flatten)]
     pub sample: SampleArgs,
+    /// What the answer must look like.
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// Who guesses tokens.
+    #[command(flatten)]
+    pub speculate: SpeculateArgs,
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,
@@ -213,6 +226,37 @@ pub enum SpeculateArg {
     None,
     /// The text so far.
     Ngram,
+    /// A small model.
+    Draft,
+}
+
+/// Guesses of what comes next.
+#[derive(Debug, Clone, Args)]
+pub struct SpeculateArgs {
+    /// Who guesses tokens. Guesses save steps and never change an answer.
+    #[arg(long, value_enum, default_value = "none")]
+    pub speculate: SpeculateArg,
+    /// The small model that guesses; it must have the same vocabulary.
+    #[arg(long, value_name = "MODEL")]
+    pub draft_model: Option<String>,
+    /// Tokens that are guessed at once.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
+    pub drafts: usize,
+}
+
+/// What an answer must look like.
+#[derive(Debug, Clone, Args)]
+#[group(id = "form", multiple = false)]
+pub struct FormArgs {
+    /// Makes the answer JSON that a schema describes: the schema, or the name of a file with it.
+    #[arg(long, value_name = "SCHEMA", group = "form")]
+    pub json_schema: Option<String>,
+    /// Makes the answer a text that a regular expression matches.
+    #[arg(long, value_name = "REGEX", group = "form")]
+    pub regex: Option<String>,
+    /// Makes the answer a text of a grammar in Lark's notation: the name of a file with it.
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub grammar: Option<PathBuf>,
 }
 
 /// `sinter serve`
@@ -254,17 +298,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = positive)]
     pub max_body: usize,
     /// Seconds that an answer may take.
-    #[arg(long, value_name = "SECONDS", default_value = "600")]
-    pub timeout: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub timeout: Duration,
     /// Seconds that running answers have to end after SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value = "30")]
-    pub grace: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub grace: Duration,
     /// Seconds without progress after which /health says so. A step must not take longer.
-    #[arg(long, value_name = "SECONDS", default_value = "4")]
-    pub stalled_after: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    pub stalled_after: Duration,
     /// Who guesses tokens.
-    #[arg(long, value_enum, default_value = "none")]
-    pub speculate: SpeculateArg,
+    #[command(flatten)]
+    pub speculate: SpeculateArgs,
     /// Forget what was computed when its request ends.
     #[arg(long)]
     pub no_prefix_cache: bool,
@@ -392,6 +436,12 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     /// The bundle.
     pub bundle: PathBuf,
+}
+
+/// A time in seconds: `30`, `0.5`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let found = text.parse::<f64>().ok().filter(|seconds| (0.0..=1e7).contains(seconds));
+    found.map(Duration::from_secs_f64).ok_or_else(|| "wanted seconds from 0 to 10000000".into())
 }
 
 /// A number of bytes: `1073741824`, `512MiB`, `2GiB`.

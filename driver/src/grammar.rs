@@ -3,6 +3,7 @@
 //! The engine knows nothing of text, and the tokenizer nothing of grammars, so they meet here. The grammars are those of
 //! the `llguidance` crate.
 
+use crate::cli::FormArgs;
 use anyhow::{Context, Result};
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
@@ -13,6 +14,7 @@ use sinter_frontend::tokenizer::Tokenizer;
 use sinter_runtime::TokenSet;
 use sinter_runtime::engine::{Constraint, TokenMask};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The most bytes of a grammar.
@@ -36,6 +38,25 @@ impl Grammar {
     pub fn choice(texts: &[&str]) -> Self {
         let quoted: Vec<String> = texts.iter().map(|text| Value::from(*text).to_string()).collect();
         Grammar::Lark(format!("start: {}", quoted.join(" | ")))
+    }
+}
+
+impl FormArgs {
+    /// The grammar that the flags ask for, if any.
+    pub fn grammar(&self) -> Result<Option<Grammar>> {
+        let file = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        if let Some(schema) = &self.json_schema {
+            let inline = schema.trim_start().starts_with(['{', 't', 'f']) && !Path::new(schema).exists();
+            let text = if inline { schema.clone() } else { file(Path::new(schema))? };
+            let value = serde_json::from_str(&text).context("--json-schema is no JSON")?;
+            return Ok(Some(Grammar::JsonSchema(value)));
+        }
+        if let Some(path) = &self.grammar {
+            return Ok(Some(Grammar::Lark(file(path)?)));
+        }
+        Ok(self.regex.clone().map(Grammar::Regex))
     }
 }
 
@@ -147,7 +168,6 @@ mod tests {
     use super::*;
     use sinter_frontend::source::ModelDir;
     use sinter_runtime::uniform;
-    use std::path::Path;
 
     fn grammars() -> (Tokenizer, Grammars, u32) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tiny_chat/model");

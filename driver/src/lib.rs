@@ -40,6 +40,7 @@ pub mod info;
 pub mod pipeline;
 pub mod ptx;
 pub mod roofline;
+pub mod speculation;
 pub mod text;
 pub mod text_stream;
 pub mod tools;

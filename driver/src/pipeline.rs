@@ -138,6 +138,35 @@ impl Program {
         }
     }
 
+    /// Bytes that steps within these limits take besides the weights and the KV cache.
+    pub fn step_bytes(&self, limits: &Limits) -> u64 {
+        match &self.ready {
+            Ready::Host(kernels) => {
+                let memory = HostMemoryPlan::of(&self.plan, kernels, limits, self.threads);
+                memory.activations.saturating_add(memory.scratch)
+            }
+            Ready::Gpu(program, _) => {
+                let memory = GpuModel::memory(&self.plan, program, limits);
+                memory.total() - memory.weights - memory.states
+            }
+        }
+    }
+
+    /// Bytes that there are for all but the weights, where the system says so.
+    pub fn free_bytes(&self) -> Option<u64> {
+        match &self.ready {
+            Ready::Gpu(program, Place::Cuda { ordinal, .. }) => {
+                let report = sinter_runtime::cuda_report();
+                let all = report.devices.get(*ordinal as usize)?.memory;
+                let none = Limits { vocab: 1, max_positions: 1, max_tokens: 1, max_sequences: 1, pages: 1 };
+                let weights = GpuModel::memory(&self.plan, program, &none).weights;
+                // The driver and whoever else is there want some.
+                Some((all / 10 * 9).saturating_sub(weights))
+            }
+            _ => free_memory(),
+        }
+    }
+
     fn on_host(&self, kernels: &[HostKernel], limits: Limits, profile: bool) -> Result<Box<dyn DeviceModel>> {
         let config = HostConfig { threads: self.threads, limits, profile };
         let memory = HostMemoryPlan::of(&self.plan, kernels, &limits, self.threads);

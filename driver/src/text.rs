@@ -1,7 +1,8 @@
 //! Text around the model: tokenizer, chat template, and the model's wishes for generation.
 
 use crate::UsageError;
-use crate::cli::SampleArgs;
+use crate::cli::{FormArgs, SampleArgs};
+use crate::grammar::Grammars;
 use crate::info::ModelInfo;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -91,10 +92,15 @@ impl TextSide {
     }
 
     /// The request for an answer to a prompt, as the flags and the model ask for it.
-    pub fn request(&self, prompt: Vec<u32>, flags: &SampleArgs) -> Result<Request> {
+    pub fn request(&self, prompt: Vec<u32>, flags: &SampleArgs, form: &FormArgs) -> Result<Request> {
+        let constraint = match form.grammar()? {
+            Some(grammar) => Some(Grammars::new(&self.tokenizer, &self.defaults.eos_ids)?.compile(&grammar)?),
+            None => None,
+        };
         Ok(Request {
             sampling: self.sampling(flags)?,
             stop_ids: self.defaults.eos_ids.clone(),
+            constraint,
             ..Request::new(prompt, self.max_tokens(flags))
         })
     }

@@ -115,6 +115,40 @@ fn dropping_the_events_frees_the_pages() {
 }
 
 #[test]
+fn one_choice_can_be_cancelled_and_the_others_go_on() {
+    let (engine, _thread) = start(32, 4);
+    let request = Request { n: 3, ..Request::new(vec![1, 2, 3], 8) };
+    let (texts, ..) = collect(engine.submit(request.clone()).expect("it is accepted"), 3);
+    let (sender, events) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel();
+    let mut held = false;
+    // The engine waits at the first token of the second choice until the cancellation is on its way.
+    let sink = move |event: Event| {
+        let hold = matches!(event, Event::Tokens { choice: 1, .. }) && !std::mem::replace(&mut held, true);
+        sender.send(event).expect("a reader");
+        if hold {
+            wait.recv().expect("a word");
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    let ticket = engine.submit_to(request, Box::new(sink)).expect("it is accepted");
+    let mut all: Vec<Event> = Vec::new();
+    while !matches!(all.last(), Some(Event::Tokens { choice: 1, .. })) {
+        all.push(events.recv().expect("an event"));
+    }
+    ticket.cancel_choice(1);
+    ticket.cancel_choice(7);
+    go.send(()).expect("the engine waits");
+    all.extend(events);
+    let (found, finishes, last) = collect(all.into_iter(), 3);
+    assert_eq!(finishes, [Finish::Cancelled, Finish::Length, Finish::Length]);
+    assert!(found[0] == texts[0] && found[2] == texts[2]);
+    assert_eq!(found[1], texts[1][..1]);
+    assert!(matches!(last, Event::Done(_)));
+    assert_eq!((engine.stats().blocks_used, engine.stats().finished), (0, 2));
+}
+
+#[test]
 fn a_sink_that_panics_or_breaks_costs_only_its_own_request() {
     let (handle, _thread) = start(12, 4);
     let panics = handle.submit_to(Request::new(vec![1], 20), Box::new(|_| panic!("a careless client")));

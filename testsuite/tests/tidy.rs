@@ -131,6 +131,11 @@ const OWNED: &[(&str, &[&str])] = &[
     ("clap_complete", &["driver"]),
     ("indicatif", &["driver"]),
     ("llguidance", &["driver"]),
+    ("axum", &["driver"]),
+    ("hyper", &["driver"]),
+    ("hyper-", &["driver"]),
+    ("tokio", &["driver"]),
+    ("futures-", &["driver"]),
 ];
 
 /// The names under the dependency tables of a manifest.

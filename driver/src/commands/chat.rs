@@ -1,7 +1,7 @@
 //! `sinter chat`: a conversation, by hand or from a pipe.
 
 use super::stream::follow;
-use crate::cli::{ChatArgs, SampleArgs};
+use crate::cli::{ChatArgs, FormArgs, SampleArgs};
 use crate::environment::Environment;
 use crate::output::Output;
 use crate::pipeline;
@@ -23,9 +23,11 @@ pub(super) fn run(args: &ChatArgs, env: &Environment, output: &Output) -> Result
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let model = program.load(args.context.unwrap_or(CONTEXT), args.sample.chunk, false)?;
-    let (engine, _) = Engine::spawn(model, EngineConfig::default())?;
+    let guesses = args.speculate.load(&args.build, &model.limits(), (env, output))?;
+    let (engine, _) = Engine::spawn_with(model, guesses, EngineConfig::default())?;
     let system: Vec<Value> = args.system.iter().map(|system| message("system", system)).collect();
-    let mut chat = Chat { engine, text: &text, messages: system.clone(), sample: &args.sample };
+    let mut chat =
+        Chat { engine, text: &text, messages: system.clone(), sample: &args.sample, form: &args.form };
     // A model without a template is refused before the first question.
     text.conversation(&[message("user", "")])?;
     let by_hand = io::stdin().is_terminal();
@@ -55,6 +57,7 @@ struct Chat<'t> {
     text: &'t TextSide,
     messages: Vec<Value>,
     sample: &'t SampleArgs,
+    form: &'t FormArgs,
 }
 
 impl Chat<'_> {
@@ -62,7 +65,7 @@ impl Chat<'_> {
     fn answer(&mut self, question: &str, output: &Output) -> Result<()> {
         self.messages.push(message("user", question));
         let ids = self.text.conversation(&self.messages)?;
-        let request = self.text.request(ids, self.sample)?;
+        let request = self.text.request(ids, self.sample, self.form)?;
         let stream = TextStream::new(&self.text.tokenizer, self.sample.stop.clone());
         let answer = follow(self.engine.submit(request)?, stream, (!output.json).then_some(output))?;
         self.messages.push(message("assistant", &answer.text));

@@ -23,9 +23,10 @@ pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let ids = prompt_ids(args, &prompt, &text)?;
     let count = ids.len();
-    let request = text.request(ids, &args.sample)?;
+    let request = text.request(ids, &args.sample, &args.form)?;
     let model = program.load(count.saturating_add(request.max_tokens), args.sample.chunk, false)?;
-    let (engine, _) = Engine::spawn(model, EngineConfig::default())?;
+    let guesses = args.speculate.load(&args.build, &model.limits(), (env, output))?;
+    let (engine, _) = Engine::spawn_with(model, guesses, EngineConfig::default())?;
     let started = Instant::now();
     let stream = TextStream::new(&text.tokenizer, args.sample.stop.clone());
     let answer = follow(engine.submit(request)?, stream, (!output.json).then_some(output))?;
@@ -40,6 +41,8 @@ pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<
         "tokens": answer.tokens,
         "prompt_tokens": count,
         "finish": answer.finish,
+        "drafted_tokens": answer.usage.drafted,
+        "accepted_tokens": answer.usage.accepted,
         "seconds_to_first_token": first.map(|first| (first - started).as_secs_f64()),
         "tokens_per_second": (decoded > 0.0 && rest > 0.0).then(|| decoded / rest),
     });

@@ -1,23 +1,23 @@
 //! `sinter serve`: requests are answered over HTTP.
 
-use crate::cli::{ServeArgs, SpeculateArg};
+use crate::cli::ServeArgs;
 use crate::environment::Environment;
 use crate::output::Output;
 use crate::pipeline::{self, Program};
 use crate::serve::auth::Keys;
 use crate::serve::log::Log;
+use crate::serve::sizing::{self, Wish};
 use crate::serve::state::{App, ModelFacts, Parts, ServeLimits};
 use crate::serve::{openai, run as serve};
 use crate::text::TextSide;
 use crate::{UsageError, info};
 use anyhow::{Context, Result, bail};
 use sinter_ir::PAGE;
-use sinter_runtime::engine::{Engine, EngineConfig, NGram, Speculation};
+use sinter_runtime::engine::{Engine, EngineConfig};
 use sinter_runtime::{DeviceModel, Limits};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Result<()> {
     let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
@@ -28,24 +28,25 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
     }
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
-    let limits = limits(args, &program)?;
+    let limits = limits(args, &program, output)?;
     let model = program.load_with(limits, false)?;
     let facts = facts(args, &program, &limits, &*model);
-    let (engine, _) = Engine::spawn_with(model, speculation(args), config(args))?;
+    let guesses = args.speculate.load(&args.build, &limits, (env, output))?;
+    let (engine, _) = Engine::spawn_with(model, guesses, config(args))?;
     let app = App::new(Parts {
         model: facts,
         text: Arc::new(text),
         limits: ServeLimits {
             body_bytes: args.max_body,
-            timeout: Duration::from_secs(args.timeout),
-            stalled_after: Duration::from_secs_f64(args.stalled_after),
+            timeout: args.timeout,
+            stalled_after: args.stalled_after,
         },
         keys: Keys::new(&keys),
         log: Log::new(args.log),
         engine,
     });
     let (name, json) = (app.model.names[0].clone(), output.json);
-    serve(app, address, Duration::from_secs(args.grace), |address| {
+    serve(app, address, args.grace, |address| {
         output.note(format!("serving {name} at http://{address}"));
         if json {
             // Whoever started the server with --port 0 learns the port.
@@ -79,22 +80,29 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 /// How large steps and the KV cache are.
-fn limits(args: &ServeArgs, program: &Program) -> Result<Limits> {
-    let context = args.max_context.unwrap_or(program.info.context).min(program.info.context).max(1);
-    let tokens = args.max_step_tokens.max(args.max_sequences);
-    let one = context.div_ceil(PAGE as usize);
-    let page = info::kv_bytes_per_token(&program.plan) * PAGE;
-    let pages = match args.kv_memory {
-        Some(bytes) => (bytes / page.max(1)) as usize,
-        None => one.saturating_mul(args.max_sequences),
-    };
-    Ok(Limits {
+fn limits(args: &ServeArgs, program: &Program, output: &Output) -> Result<Limits> {
+    let mut limits = Limits {
         vocab: program.info.vocab,
-        max_positions: context,
-        max_tokens: tokens,
+        max_positions: args.max_context.unwrap_or(program.info.context).min(program.info.context),
+        max_tokens: args.max_step_tokens.max(args.max_sequences),
         max_sequences: args.max_sequences,
-        pages,
-    })
+        pages: 1,
+    };
+    let sizes = sizing::sizes(&Wish {
+        model_context: program.info.context,
+        context: args.max_context,
+        sequences: args.max_sequences,
+        kv_memory: args.kv_memory,
+        page_bytes: info::kv_bytes_per_token(&program.plan) * PAGE,
+        other: program.step_bytes(&limits),
+        free: program.free_bytes(),
+    });
+    let sizes = sizes.map_err(anyhow::Error::msg)?;
+    if sizes.cut {
+        output.note(format!("the context is cut to {} tokens, for more there is no memory", sizes.context));
+    }
+    (limits.max_positions, limits.pages) = (sizes.context, sizes.pages);
+    Ok(limits)
 }
 
 fn config(args: &ServeArgs) -> EngineConfig {
@@ -103,13 +111,6 @@ fn config(args: &ServeArgs) -> EngineConfig {
         max_waiting: args.max_queue,
         max_waiting_tokens: args.max_queue_tokens,
         ..EngineConfig::default()
-    }
-}
-
-fn speculation(args: &ServeArgs) -> Speculation {
-    match args.speculate {
-        SpeculateArg::None => Speculation::None,
-        SpeculateArg::Ngram => Speculation::NGram(NGram::default()),
     }
 }
 
@@ -130,9 +131,6 @@ fn facts(args: &ServeArgs, program: &Program, limits: &Limits, model: &dyn Devic
         device: model.device(),
         step_tokens: limits.max_tokens,
         sequences: limits.max_sequences,
-        speculation: match args.speculate {
-            SpeculateArg::None => "none",
-            SpeculateArg::Ngram => "ngram",
-        },
+        speculation: args.speculate.word(),
     }
 }

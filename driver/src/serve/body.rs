@@ -10,6 +10,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// So long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// What a field may hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,7 +89,11 @@ impl FromRequest<Arc<App>> for JsonBody {
         if length.is_some_and(|length| length > most as u64) {
             return Err(too_large());
         }
-        let bytes = axum::body::to_bytes(request.into_body(), most).await;
+        let read = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), most)).await;
+        let bytes = read.map_err(|_| {
+            let message = format!("the body did not come within {} s", BODY_TIME.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+        })?;
         let bytes = bytes.map_err(|error| match std::error::Error::source(&error) {
             Some(source) if source.to_string().contains("length limit") => too_large(),
             _ => ApiError::bad_request("the body ended before its time"),

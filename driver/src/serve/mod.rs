@@ -49,8 +49,14 @@ pub mod health;
 pub mod loads;
 pub mod metrics;
 
+pub mod sizing;
+
+pub mod connection;
 pub mod router;
 pub mod shutdown;
+
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context, Result};
 use state::App;
@@ -80,15 +86,12 @@ pub fn run(
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen at {address}"))?;
+        let signals = shutdown::Signals::new().context("cannot wait for signals")?;
         ready(listener.local_addr()?);
-        let end = tokio::spawn(shutdown::drained(app.clone(), grace));
-        let over = async {
-            // A signal that cannot be waited for ends the server too.
-            let _ = end.await;
-        };
-        let server = axum::serve(listener, router::router(app)).with_graceful_shutdown(over);
-        Ok(server.await?)
+        let over = shutdown::drained(app.clone(), signals, grace);
+        connection::serve(listener, router::router(app), over).await
     });
-    runtime.shutdown_timeout(shutdown::farewell());
+    // What is still at work has nobody to tell its result to.
+    runtime.shutdown_background();
     served
 }
