@@ -223,7 +223,7 @@ pub fn evaluate_op<R: Real>(
         }
         Op::Bitcast { dtype } => bitcast(*dtype, args[0], shape),
         Op::Contract { spec } => contract(spec, args[0], args[1], shape),
-        Op::Attend { spec } => contract(spec, &softmax(args[0], spec), args[1], shape),
+        Op::Attend { spec } => contract(spec, &softmax(args[0], args.get(2).copied(), spec), args[1], shape),
         Op::Reduce { monoid, axis } => reduce(*monoid, *axis, args[0], shape),
         Op::Reshape { .. } => Tensor::new(shape.into(), args[0].data.clone()),
         Op::Transpose { perm } => Tensor::from_fn(shape, |p| {
@@ -280,17 +280,27 @@ fn contract<R: Real>(spec: &Einsum, a: &Tensor<R>, b: &Tensor<R>, shape: &[usize
     })
 }
 
-/// The softmax of scores along the summed label of `spec`; a row without any finite score is all zero.
-fn softmax<R: Real>(scores: &Tensor<R>, spec: &Einsum) -> Tensor<R> {
+/// The softmax of scores and of one more score of each row, if there is one, along the summed label of `spec`; a row
+/// without any finite score is all zero.
+fn softmax<R: Real>(scores: &Tensor<R>, start: Option<&Tensor<R>>, spec: &Einsum) -> Tensor<R> {
     let axis = spec.a.find(&spec.summed()).unwrap_or(0);
     let mut kept = scores.shape.clone();
     kept[axis] = 1;
-    let max = reduce(Monoid::Max, axis, scores, &kept);
-    let exp = Tensor::from_fn(&scores.shape, |p| match max.at(p).to_f64() {
-        f64::NEG_INFINITY => R::from_f64(0.0),
-        _ => scores.at(p).sub(max.at(p)).apply(f64::exp),
-    });
-    let sum = reduce(Monoid::Sum, axis, &exp, &kept);
+    let mut max = reduce(Monoid::Max, axis, scores, &kept);
+    if let Some(start) = start {
+        max = map(ScalarOp::Max, &[&max, start], &kept);
+    }
+    let exp = |of: &Tensor<R>, shape: &[usize]| {
+        Tensor::from_fn(shape, |p| match max.at(p).to_f64() {
+            f64::NEG_INFINITY => R::from_f64(0.0),
+            _ => of.at(p).sub(max.at(p)).apply(f64::exp),
+        })
+    };
+    let (first, exp) = (start.map(|start| exp(start, &kept)), exp(scores, &scores.shape));
+    let mut sum = reduce(Monoid::Sum, axis, &exp, &kept);
+    if let Some(first) = first {
+        sum = map(ScalarOp::Add, &[&sum, &first], &kept);
+    }
     Tensor::from_fn(&scores.shape, |p| match sum.at(p).to_f64() {
         0.0 => R::from_f64(0.0),
         _ => exp.at(p).div(sum.at(p)),

@@ -20,7 +20,7 @@ pub fn infer(op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Bitcast { dtype } => bitcast(*dtype, args[0]),
         Op::Contract { spec } => contract(spec, args[0], args[1]),
         Op::Attend { spec } if spec.summed().len() != 1 => Err("attend sums over exactly one label".into()),
-        Op::Attend { spec } => contract(spec, args[0], args[1]),
+        Op::Attend { spec } => attend(spec, args),
         Op::Reduce { axis, .. } => reduce(*axis, args[0]),
         Op::Reshape { shape } => reshape(shape, args[0]),
         Op::Transpose { perm } => transpose(perm, args[0]),
@@ -108,6 +108,23 @@ fn bitcast(dtype: DType, ty: &Type) -> Result<Type, String> {
         (bytes, Some((last, outer))) if *last == Dim::of(bytes) => Ok(Type::new(dtype, outer)),
         (bytes, _) => Err(format!("{dtype} has {bytes} bytes, the last axis of {ty} has not")),
     }
+}
+
+fn attend(spec: &Einsum, args: &[&Type]) -> Result<Type, String> {
+    let (scores, values) = match args {
+        [scores, values] | [scores, values, _] => (scores, values),
+        _ => return Err(format!("attend takes 2 or 3 operands, found {}", args.len())),
+    };
+    let result = contract(spec, scores, values)?;
+    let Some(start) = args.get(2) else { return Ok(result) };
+    let fits = |(axis, (dim, of)): (usize, (&Dim, &Dim))| {
+        *dim == Dim::ONE || dim == of && Some(axis) != spec.a.find(&spec.summed())
+    };
+    let shapes = start.shape.iter().zip(&scores.shape);
+    if start.dtype != DType::F32 || start.rank() != scores.rank() || !shapes.enumerate().all(fits) {
+        return Err(format!("{start} is not one score for each row of {scores}"));
+    }
+    Ok(result)
 }
 
 fn axis_of(axis: usize, ty: &Type) -> Result<Dim, String> {

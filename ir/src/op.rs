@@ -287,8 +287,10 @@ ops! {
     /// The `k` greatest along the last axis: their indices, greatest first, ties to the lower index.
     "topk" Some(1), TopK { k: usize };
     /// A contraction whose first operand goes through a softmax over the one summed label first: the cascaded
-    /// reduction (max, sum of exponentials, weighted sum) that one pass over the label can compute. Found by rewriting.
-    "attend" Some(2), Attend { spec: Einsum };
+    /// reduction (max, sum of exponentials, weighted sum) that one pass over the label can compute. A third operand, with
+    /// extent 1 along the summed label, is one score more whose weight goes to nothing: the maximum starts there, and the
+    /// sum with 1. Found by rewriting.
+    "attend" None, Attend { spec: Einsum };
 }
 
 impl Op {

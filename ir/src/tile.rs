@@ -152,6 +152,9 @@ pub enum Stage {
         from: Option<ExprId>,
         /// One past the last iteration whose score can be finite; none means the extent.
         to: Option<ExprId>,
+        /// One score more, whose weight goes to no value: where m starts, with l = 1; none means −∞ and 0. It depends on
+        /// the grid alone.
+        start: Option<ExprId>,
         /// The score, −∞ where masked.
         score: ExprId,
         /// The axis of the result.
@@ -262,8 +265,8 @@ impl Stage {
         match self {
             Stage::Reduce { value, .. } | Stage::Store { value, .. } => vec![*value],
             Stage::Mma { .. } => Vec::new(),
-            Stage::Online { from, to, score, .. } => {
-                [Some(*score), *from, *to].into_iter().flatten().collect()
+            Stage::Online { from, to, start, score, .. } => {
+                [Some(*score), *from, *to, *start].into_iter().flatten().collect()
             }
         }
     }

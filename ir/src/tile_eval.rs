@@ -162,7 +162,7 @@ impl<R: Real> Machine<'_, R> {
             }
             Stage::Mma { axis, a, b } => self
                 .fold(*axis, R::from_f64(0.0), |machine, sum| sum.add(machine.load(a).mul(machine.load(b)))),
-            Stage::Online { axis, score, value, .. } => self.online(*axis, *score, value),
+            Stage::Online { axis, start, score, value, .. } => self.online(*axis, *start, *score, value),
             Stage::Store { .. } => unreachable!("a store has no result; the verifier refuses its use"),
         }
     }
@@ -179,14 +179,18 @@ impl<R: Real> Machine<'_, R> {
     }
 
     /// Two passes: the bounds `from` and `to` are promises about the score, so the full range gives the same.
-    fn online(&mut self, axis: AxisId, score: ExprId, value: &Load) -> R {
+    fn online(&mut self, axis: AxisId, start: Option<ExprId>, score: ExprId, value: &Load) -> R {
         let (zero, lowest) = (R::from_f64(0.0), R::from_f64(f64::NEG_INFINITY));
-        let max = self.fold(axis, lowest, |machine, max| ScalarOp::Max.eval(&[max, machine.value(score)]));
+        let start = start.map(|start| self.value(start));
+        let max = self.fold(axis, start.unwrap_or(lowest), |machine, max| {
+            ScalarOp::Max.eval(&[max, machine.value(score)])
+        });
         if max.to_f64() == f64::NEG_INFINITY {
             return zero;
         }
         let weight = |machine: &mut Self| machine.value(score).sub(max).apply(f64::exp);
-        let sum = self.fold(axis, zero, |machine, sum| sum.add(weight(machine)));
+        let first = start.map_or(zero, |start| start.sub(max).apply(f64::exp));
+        let sum = self.fold(axis, first, |machine, sum| sum.add(weight(machine)));
         let weighted = self.fold(axis, zero, |machine, acc| {
             let weight = weight(machine);
             if weight.to_f64() == 0.0 { acc } else { acc.add(weight.mul(machine.load(value))) }

@@ -21,7 +21,7 @@
 //! Expressions and stages are numbered apart; a stage stands behind the expressions that it evaluates. An index is a sum
 //! of multiples of axes, of quotients `(a0 + 1)/16` and remainders `(a0 + 1)%16`, and of u32 elements such as
 //! `16*p3[a0, a2/16]`. The other stages are `reduce sum a2 : e3`, and
-//! `online a2 from e1 to e2 lanes a3 : e9 * p4[a2, a3]`, where both bounds may be left out. Comments begin with `;`.
+//! `online a2 from e1 to e2 start e3 lanes a4 : e9 * p4[a2, a4]`, where bounds and start may be left out. Comments begin with `;`.
 
 use crate::op::Float;
 use crate::text::dim;
@@ -164,10 +164,11 @@ impl Display for Stage {
         match self {
             Stage::Reduce { axis, monoid, value } => write!(f, "reduce {} {axis} : {value}", monoid.name()),
             Stage::Mma { axis, a, b } => write!(f, "mma {axis} : {a} * {b}"),
-            Stage::Online { axis, from, to, score, lanes, value } => {
+            Stage::Online { axis, from, to, start, score, lanes, value } => {
                 write!(f, "online {axis}")?;
                 from.iter().try_for_each(|from| write!(f, " from {from}"))?;
                 to.iter().try_for_each(|to| write!(f, " to {to}"))?;
+                start.iter().try_for_each(|start| write!(f, " start {start}"))?;
                 write!(f, " lanes {lanes} : {score} * {value}")
             }
             Stage::Store { axes, param, index, value } => {
@@ -517,12 +518,13 @@ impl<'a> Scanner<'a> {
                 let axis = self.axis()?;
                 let from = if self.eat("from ") { Some(self.expr()?) } else { None };
                 let to = if self.eat("to ") { Some(self.expr()?) } else { None };
+                let start = if self.eat("start ") { Some(self.expr()?) } else { None };
                 self.expect("lanes ")?;
                 let lanes = self.axis()?;
                 self.expect(":")?;
                 let score = self.expr()?;
                 self.expect("*")?;
-                Ok(Stage::Online { axis, from, to, score, lanes, value: self.load(DEPTH)? })
+                Ok(Stage::Online { axis, from, to, start, score, lanes, value: self.load(DEPTH)? })
             }
             "store" => {
                 self.expect("[")?;

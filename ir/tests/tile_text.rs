@@ -77,9 +77,9 @@ fn stage(random: &mut Random, exprs: usize) -> Stage {
         0 => Stage::Reduce { axis, monoid: random.pick(&[Monoid::Sum, Monoid::Max]), value },
         1 => Stage::Mma { axis, a: load(random, 2), b: load(random, 2) },
         2 => {
-            let (from, to) = (maybe(random), maybe(random));
+            let (from, to, start) = (maybe(random), maybe(random), maybe(random));
             let lanes = AxisId(random.below(AXES) as u32);
-            Stage::Online { axis, from, to, score: value, lanes, value: load(random, 2) }
+            Stage::Online { axis, from, to, start, score: value, lanes, value: load(random, 2) }
         }
         _ => {
             let axes = (0..random.below(3)).map(|_| AxisId(random.below(AXES) as u32)).collect();

@@ -139,9 +139,12 @@ impl Facts {
         match stage {
             Stage::Reduce { axis, value, .. } => self.exprs[*value].over(*axis),
             Stage::Mma { axis, a, b } => self.load(a).and(self.load(b)).over(*axis),
-            Stage::Online { axis, from, to, score, value, .. } => {
+            Stage::Online { axis, from, to, start, score, value, .. } => {
                 let folded = self.exprs[*score].and(self.load(value)).over(*axis);
-                [from, to].into_iter().flatten().fold(folded, |fact, bound| fact.and(self.exprs[*bound]))
+                [from, to, start]
+                    .into_iter()
+                    .flatten()
+                    .fold(folded, |fact, bound| fact.and(self.exprs[*bound]))
             }
             Stage::Store { .. } => Fact::default(),
         }

@@ -22,6 +22,8 @@ struct Case {
     flat: bool,
     /// The bounds of the context are given.
     bounds: bool,
+    /// Each query head has one score more, whose weight goes to nothing.
+    sinks: bool,
 }
 
 const PLAIN: Case = Case {
@@ -34,6 +36,7 @@ const PLAIN: Case = Case {
     cap: false,
     flat: false,
     bounds: true,
+    sinks: false,
 };
 
 /// Attention of token t, which is at `pos[t]` of sequence `seq[t]`, over the pages of that sequence.
@@ -86,7 +89,11 @@ fn attention(case: Case) -> TileProgram {
     let (from, to) = if case.bounds { (from, to) } else { (None, None) };
     let score = b.apply(Select, &[seen, score, lowest]);
     let value = at(v, &[slot, head, ax(e)]);
-    let out = b.stage(Stage::Online { axis: c, from, to, score, lanes: e, value });
+    let start = case.sinks.then(|| {
+        let sinks = b.input("sinks", DType::F32, &[(heads * group).into()]);
+        b.load(sinks, std::slice::from_ref(&query))
+    });
+    let out = b.stage(Stage::Online { axis: c, from, to, start, score, lanes: e, value });
     b.store(&[e], y, &[ax(t), query, ax(e)], out);
     b.tile
 }
@@ -116,6 +123,8 @@ fn attention_of_every_kind() {
         Case { bounds: false, window: Some(9), ..PLAIN },
         Case { flat: true, ..PLAIN },
         Case { group: 1, heads: 3, flat: true, ..PLAIN },
+        Case { sinks: true, ..PLAIN },
+        Case { sinks: true, flat: true, window: Some(9), dtype: DType::F32, ..PLAIN },
     ];
     for case in cases {
         let tile = attention(case);
@@ -135,9 +144,11 @@ fn attention_of_every_kind() {
 /// A token gets the same bits alone, and in a step with a longer context.
 #[test]
 fn a_token_does_not_depend_on_the_step() {
-    for case in
-        [PLAIN, Case { dtype: DType::F32, window: Some(20), ..PLAIN }, Case { bounds: false, ..PLAIN }]
-    {
+    for case in [
+        PLAIN,
+        Case { dtype: DType::F32, window: Some(20), ..PLAIN },
+        Case { bounds: false, sinks: true, ..PLAIN },
+    ] {
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
         let binding = Binding::new(TOKENS.len() as u64, 2, 9, 18 * PAGE);

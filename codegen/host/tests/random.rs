@@ -120,7 +120,8 @@ impl Maker {
                 let lanes = self.b.axis("l", 3);
                 let score = self.number(&axes, known, 2);
                 let value = self.load(&axes);
-                self.b.stage(Stage::Online { axis, from: None, to: None, score, lanes, value })
+                let start = (self.stream.below(2) == 0).then(|| self.number(grid, known, 1));
+                self.b.stage(Stage::Online { axis, from: None, to: None, start, score, lanes, value })
             }
             _ => {
                 let monoid = [Monoid::Sum, Monoid::Max][self.stream.below(2)];

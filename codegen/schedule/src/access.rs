@@ -143,8 +143,8 @@ fn stage_depends(tile: &TileProgram, stage: StageId, axis: AxisId, known: &[bool
     match &tile.stages[stage.index()] {
         Stage::Reduce { axis: own, value, .. } => *own != axis && of(*value),
         Stage::Mma { axis: own, a, b } => *own != axis && (mentions(a, axis) || mentions(b, axis)),
-        Stage::Online { axis: own, from, to, score, value, .. } => {
-            let bounds = [*from, *to].into_iter().flatten().any(of);
+        Stage::Online { axis: own, from, to, start, score, value, .. } => {
+            let bounds = [*from, *to, *start].into_iter().flatten().any(of);
             bounds || *own != axis && (of(*score) || mentions(value, axis))
         }
         Stage::Store { .. } => false,

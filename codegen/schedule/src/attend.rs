@@ -44,6 +44,8 @@ pub struct Attend {
     pub from: Option<ExprId>,
     /// One past the last such position.
     pub to: Option<ExprId>,
+    /// One score more, with which the softmax starts: it depends on the grid alone.
+    pub start: Option<ExprId>,
     /// The score.
     pub score: ExprId,
     /// The queries.
@@ -120,7 +122,7 @@ impl Attend {
         let (Some((number, online)), None) = (onlines.next(), onlines.next()) else {
             return Err("one online softmax is wanted".into());
         };
-        let Stage::Online { axis: context, from, to, score, lanes, value } = online else {
+        let Stage::Online { axis: context, from, to, start, score, lanes, value } = online else {
             return Err("one online softmax is wanted".into());
         };
         let (dot, depth, query, key) = product(tile, *score, *context)?;
@@ -149,6 +151,7 @@ impl Attend {
             lanes: *lanes,
             from: *from,
             to: *to,
+            start: *start,
             score: *score,
             query,
             key,
@@ -176,6 +179,9 @@ impl Attend {
             (&self.key, vec![self.depth, self.context]),
             (&self.value, vec![self.lanes, self.context]),
         ];
+        if self.start.is_some_and(|start| !on_grid(tile, start)) {
+            return Err("the score that the softmax starts with depends on more than the grid".into());
+        }
         match loads.iter().find(|(load, own)| !known(load, own)) {
             Some((load, _)) => {
                 Err(format!("the load of {} has a foreign axis", tile.params[load.param].name))
@@ -303,6 +309,17 @@ fn group(tile: &TileProgram, loads: [&Load; 2], bounds: &[Option<ExprId>]) -> Op
     };
     let moves = loads.iter().any(|load| load.index.iter().any(moved)) || bounds.iter().flatten().any(bound);
     (!moves).then_some(axis)
+}
+
+/// Whether an expression depends on grid axes alone.
+fn on_grid(tile: &TileProgram, root: ExprId) -> bool {
+    let inside = |index: &Index| index.axes().iter().all(|axis| tile.grid.contains(axis));
+    tile.cone(root).iter().all(|id| match &tile.exprs[*id] {
+        Expr::Index(index) => inside(index),
+        Expr::Load(load) => load.index.iter().all(inside),
+        Expr::Stage(_) => false,
+        Expr::Const(_) | Expr::Apply(..) | Expr::Cast(..) => true,
+    })
 }
 
 fn stores(tile: &TileProgram, lanes: AxisId) -> Result<Vec<StageId>, String> {

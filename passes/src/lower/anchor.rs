@@ -1,7 +1,8 @@
 //! Programs around a contraction or an attention.
 
+use super::value::broadcast_index;
 use super::{Lowering, Mode, Refusal};
-use sinter_ir::{Atom, AxisId, Dim, Expr, Index, Op, Stage, StageId, ValueId};
+use sinter_ir::{Atom, AxisId, Dim, Expr, ExprId, Index, Op, Stage, StageId, ValueId};
 
 impl Lowering<'_> {
     /// The contraction or attention that gives the root's cone its shape. In a cone with a reduction there is none: then
@@ -99,11 +100,20 @@ impl Lowering<'_> {
         let value = self.as_load(node.args[1], &labelled(&spec.b, &head))?;
         let score = self.value(node.args[0], &labelled(&spec.a, &head))?;
         let (from, to) = self.bounds(score, c);
-        self.tile.stages.push(Stage::Online { axis: c, from, to, score, lanes: d, value });
+        let start =
+            node.args.get(2).map(|start| self.start(*start, &labelled(&spec.a, &head))).transpose()?;
+        self.tile.stages.push(Stage::Online { axis: c, from, to, start, score, lanes: d, value });
         let at = vec![Index::axis(t), head, Index::axis(d)];
         self.mode = Mode::Epilogue(at.clone());
         self.memo.clear();
         self.epilogue(anchor, vec![d], &at, &shape)
+    }
+
+    /// The score that the online softmax starts with: no product stands in it.
+    fn start(&mut self, value: ValueId, row: &[Index]) -> Result<ExprId, Refusal> {
+        self.mode = Mode::Epilogue(Vec::new());
+        let row = broadcast_index(&self.graph.ty(value).shape, row);
+        self.value(value, &row)
     }
 
     /// The result of the attention's stage, in its epilogue.

@@ -61,14 +61,22 @@ pub(super) fn rules() -> Vec<Rule> {
         )
         .build(
             "(contract ?s (div (exp (sub ?x (reduce max ?a ?x))) (reduce sum ?a (exp (sub ?x (reduce max ?a ?x))))) ?v)",
-            cascade,
+            |site| cascade(site, None),
             Some(CASCADE_OTHER_AXIS),
+        ),
+        Card("cascade-from", Fuse, R, "One score more in the sum is where the online softmax starts.", CASCADE_FROM).build(
+            "(contract ?s (div (exp (sub ?x (max (reduce max ?a ?x) ?k))) (add
+                (reduce sum ?a (exp (sub ?x (max (reduce max ?a ?x) ?k))))
+                (exp (sub ?k (max (reduce max ?a ?x) ?k))))) ?v)",
+            |site| cascade(site, Some("?k")),
+            Some(CASCADE_FROM_MANY),
         ),
     ]
 }
 
-/// One pass in place of three, if the softmax runs along the label that the product sums over.
-fn cascade(site: &mut Site<'_>) -> Built {
+/// One pass in place of three, if the softmax runs along the label that the product sums over. `start` is the score that
+/// a row has besides.
+fn cascade(site: &mut Site<'_>, start: Option<&str>) -> Built {
     let (Op::Contract { spec }, Op::Reduce { axis, .. }) =
         (site.op("contract", &["?s"])?, Op::Reduce { axis: axis_of(site)?, monoid: sinter_ir::Monoid::Max })
     else {
@@ -82,8 +90,18 @@ fn cascade(site: &mut Site<'_>) -> Built {
         // The few weights of a token's experts are such a softmax; one pass over them would save nothing.
         return Err(format!("{spec} is no attention of tokens, heads, lanes"));
     }
-    let (x, v) = (site.id("?x"), site.id("?v"));
-    Ok(site.add(Op::Attend { spec }, &[x, v]))
+    let mut operands = vec![site.id("?x"), site.id("?v")];
+    if let Some(start) = start {
+        let (one, many) = (site.ty(start)?, site.ty("?x")?);
+        let repeats = |(axis, (one, many)): (usize, (&Dim, &Dim))| {
+            *one == Dim::ONE || one == many && Some(axis) != spec.a.find(&summed)
+        };
+        if one.rank() != many.rank() || !one.shape.iter().zip(&many.shape).enumerate().all(repeats) {
+            return Err(format!("{one} is more than one score for each row of {many}"));
+        }
+        operands.push(site.id(start));
+    }
+    Ok(site.add(Op::Attend { spec }, &operands))
 }
 
 /// The weight times the row of factors, if the factors are one row of weights.
@@ -217,6 +235,38 @@ const CASCADE: &str = r#"graph @g {
   %6 = div %4, %5
   %7 = contract["thc,chd->thd"] %6, %1
   return "y" %7
+}"#;
+const CASCADE_FROM: &str = r#"graph @g {
+  %0 = input["x", (T, 3, 16P), f32]
+  %1 = input["v", (16P, 3, 4), f32]
+  %2 = param["sink", (1, 3, 1), f32]
+  %3 = reduce[max, 2] %0
+  %4 = max %3, %2
+  %5 = sub %0, %4
+  %6 = exp %5
+  %7 = reduce[sum, 2] %6
+  %8 = sub %2, %4
+  %9 = exp %8
+  %10 = add %7, %9
+  %11 = div %6, %10
+  %12 = contract["thc,chd->thd"] %11, %1
+  return "y" %12
+}"#;
+const CASCADE_FROM_MANY: &str = r#"graph @g {
+  %0 = input["x", (T, 3, 5), f32]
+  %1 = input["v", (5, 3, 4), f32]
+  %2 = param["sink", (1, 3, 5), f32]
+  %3 = reduce[max, 2] %0
+  %4 = max %3, %2
+  %5 = sub %0, %4
+  %6 = exp %5
+  %7 = reduce[sum, 2] %6
+  %8 = sub %2, %4
+  %9 = exp %8
+  %10 = add %7, %9
+  %11 = div %6, %10
+  %12 = contract["thc,chd->thd"] %11, %1
+  return "y" %12
 }"#;
 const CASCADE_OTHER_AXIS: &str = r#"graph @g {
   %0 = input["x", (T, 3, 16P), f32]

@@ -33,7 +33,8 @@ pub struct Form {
     pub widths: (u32, u32),
     /// The mask.
     pub mask: Mask,
-    /// Whether scores are capped at 2, and grow with the position by a slope of each head.
+    /// Whether scores are capped at 2, grow with the position by a slope of each head, and the softmax has that slope as one
+    /// score more.
     pub capped: bool,
 }
 
@@ -65,7 +66,7 @@ impl Form {
   a5 = 0..{depth} \"k\"
   grid a0, a1{}
   s0 = mma a5 : p4[a0, {head}, a5] * p5[{row}, a1, a5]
-{}  s1 = online a2{} lanes a3 : e20 * p2[{row}, a1, a3]
+{}  s1 = online a2{}{} lanes a3 : e20 * p2[{row}, a1, a3]
   e40 = s1
   e41 = cast {dtype} e40
   s2 = store [a3] p6[a0, {head}, a3] = e41
@@ -77,7 +78,8 @@ impl Form {
                 Mask::Causal => " to e32",
                 Mask::Window(_) => " from e35 to e32",
                 Mask::Table | Mask::Sequence => "",
-            }
+            },
+            if self.capped { " start e4" } else { "" },
         );
         let text = renumbered(&text);
         TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))

@@ -148,7 +148,8 @@ impl Maker {
             1 => {
                 let lanes = self.axis("l", 3);
                 let score = self.number(&axes, known, 2);
-                Stage::Online { axis, from: None, to: None, score, lanes, value: self.load(&axes) }
+                let start = (self.stream.below(2) == 0).then(|| self.number(grid, known, 1));
+                Stage::Online { axis, from: None, to: None, start, score, lanes, value: self.load(&axes) }
             }
             _ => {
                 let monoid = [Monoid::Sum, Monoid::Max][self.stream.below(2)];

@@ -63,7 +63,7 @@ impl<'a> Emitter<'a> {
         self.b.ins().iadd(base, offset)
     }
 
-    /// Queries in f32, and nothing added up yet.
+    /// Queries in f32, and nothing added up yet but the score that the softmax starts with.
     fn start(&mut self, plan: &Attend) {
         let pieces = plan.pieces;
         let zero = self.constant(0.0);
@@ -74,7 +74,14 @@ impl<'a> Emitter<'a> {
             let to = emitter.row(pieces.queries, row, pieces.depth);
             let range = emitter.whole_axis(plan.depth);
             emitter.copy(plan.depth, range, &plan.query, (DType::F32, to));
-            for (offset, val) in [(pieces.max, lowest), (pieces.sum, zero)] {
+            let (max, sum) = match plan.start {
+                None => (lowest, zero),
+                Some(start) => {
+                    let start = emitter.eval(start);
+                    (emitter.cast(DType::F32, start), emitter.constant(1.0))
+                }
+            };
+            for (offset, val) in [(pieces.max, max), (pieces.sum, sum)] {
                 let address = emitter.row(offset, row, 1);
                 emitter.write(DType::F32, address, val);
             }

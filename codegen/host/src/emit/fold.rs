@@ -42,10 +42,11 @@ impl<'a> Emitter<'a> {
                 }
                 self.fold(*axis, Monoid::Sum, Element::Product(a, b), stage)
             }
-            Stage::Online { axis, from, to, score, value, .. } => {
+            Stage::Online { axis, from, to, start, score, value, .. } => {
                 self.hoist(*score, AxisSet::of(&[*axis]), true);
                 let range = self.context(*axis, *from, *to);
-                self.online(*axis, range, *score, value)
+                let start = start.map(|start| self.eval(start));
+                self.online((*axis, range), start, (*score, value))
             }
             Stage::Store { .. } => unreachable!("the check refuses the result of a store"),
         }
@@ -176,10 +177,17 @@ impl<'a> Emitter<'a> {
     }
 
     /// The softmax-weighted sum in one pass, with its repair: the plain form for programs of no known structure.
-    fn online(&mut self, axis: AxisId, range: Range, score: ExprId, value: &Load) -> Val {
+    fn online(
+        &mut self,
+        (axis, range): (AxisId, Range),
+        start: Option<Val>,
+        (score, value): (ExprId, &Load),
+    ) -> Val {
         let zero = self.b.ins().f32const(0.0);
-        let lowest = self.b.ins().f32const(f32::NEG_INFINITY);
-        let start = [lowest, zero, zero];
+        let start = match start {
+            None => [self.b.ins().f32const(f32::NEG_INFINITY), zero, zero],
+            Some(start) => [self.cast(DType::F32, start).value, self.b.ins().f32const(1.0), zero],
+        };
         let end = self.repeat((range.from, range.to), 1, &start, &mut |emitter, i, carried| {
             let carried = [carried[0], carried[1], carried[2]].map(|value| Val::number(value, false));
             emitter

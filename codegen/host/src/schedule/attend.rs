@@ -18,6 +18,8 @@ pub(crate) struct Attend {
     pub(crate) lanes: AxisId,
     pub(crate) from: Option<ExprId>,
     pub(crate) to: Option<ExprId>,
+    /// One score more, with which the softmax starts.
+    pub(crate) start: Option<ExprId>,
     pub(crate) score: ExprId,
     pub(crate) query: Load,
     pub(crate) key: Load,
@@ -62,7 +64,7 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
     let mut onlines =
         tile.stages.iter().enumerate().filter(|(_, stage)| matches!(stage, Stage::Online { .. }));
     let (number, online) = onlines.next()?;
-    let Stage::Online { axis: context, from, to, score, lanes, value } = online else { return None };
+    let Stage::Online { axis: context, from, to, start, score, lanes, value } = online else { return None };
     let dot = dot(tile, facts, *score, *context)?;
     let Stage::Mma { axis: depth, a, b } = &tile.stages[dot.0 as usize] else { return None };
     let online = StageId(number as u32);
@@ -81,6 +83,7 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         lanes: *lanes,
         from: *from,
         to: *to,
+        start: *start,
         score: *score,
         query: query.clone(),
         key: key.clone(),
@@ -153,7 +156,10 @@ fn fits(tile: &TileProgram, facts: &Facts, plan: &Attend) -> bool {
         && vector(&plan.key, plan.depth, with(plan.context))
         && vector(&plan.value, plan.lanes, with(plan.context))
         && facts.exprs[plan.score].axes.within(with(plan.context))
-        && [plan.from, plan.to].into_iter().flatten().all(|bound| facts.exprs[bound].axes.within(grid))
+        && [plan.from, plan.to, plan.start]
+            .into_iter()
+            .flatten()
+            .all(|bound| facts.exprs[bound].axes.within(grid))
         && tile.stages.iter().enumerate().all(stage_fits)
 }
 

@@ -27,6 +27,13 @@ pub(super) fn nothing<'k>(k: K<'k>, fragments: usize) -> State<'k> {
     ([k.float(f32::NEG_INFINITY); 2], [zero; 2], vec![[zero; 4]; fragments])
 }
 
+/// Nothing added up yet but what the rows' softmax starts with; the sums are those of whole rows.
+pub(super) fn beginning<'k>(job: &Job<'_>, rows: &[Row<'_, 'k>; 2], fragments: usize) -> State<'k> {
+    let k = rows[0].scope.k;
+    let starts = [rows[0].start(job), rows[1].start(job)];
+    (starts.map(|start| start.0), starts.map(|start| start.1), nothing(k, fragments).2)
+}
+
 /// The scores of two rows at a part of a block's positions that begins at `start`, eight positions a fragment. Where the
 /// mask hides none of them from any row of the warp, it is not asked of each.
 pub(super) fn score<'k>(

@@ -85,7 +85,7 @@ pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, count: u32) {
         let splits = last - first;
         k.choose(
             splits.equals(1),
-            || split.store(&fragment::merged(&split.nothing(), &state)),
+            || split.store(&fragment::merged(&split.beginning(), &state)),
             || split.leave(&point, (first, splits), &state),
         );
     });
@@ -94,6 +94,10 @@ pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, count: u32) {
 impl<'k> Split<'_, '_, 'k> {
     fn nothing(&self) -> State<'k> {
         fragment::nothing(self.k, 2 * self.pairs.len())
+    }
+
+    fn beginning(&self) -> State<'k> {
+        fragment::beginning(self.job, &self.rows, 2 * self.pairs.len())
     }
 
     /// The split's sums, with those of whole rows.
@@ -206,7 +210,7 @@ impl<'k> Split<'_, '_, 'k> {
         k.barrier();
         let finished = k.load::<I32>(last, Cache::Any);
         k.when(finished.equals(splits - 1), || {
-            let state = k.rolled_range((first, first + splits, 1), self.nothing(), |at, state| {
+            let state = k.rolled_range((first, first + splits, 1), self.beginning(), |at, state| {
                 fragment::merged(&state, &self.get(place(at)))
             });
             self.store(&state);

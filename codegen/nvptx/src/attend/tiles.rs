@@ -65,7 +65,7 @@ impl<'k> Tile<'_, '_, 'k> {
         let range = self.tokens.range(first, end);
         let scope = self.tokens.scope(first);
         let fragments = (self.job.attend.sizes.padded_lanes() / 8) as usize;
-        self.keep(&fragment::nothing(k, fragments));
+        self.keep(&fragment::beginning(self.job, &self.rows, fragments));
         let (from, to) = (range.from.divided(POSITIONS as i32), super::point::ceil(range.to, POSITIONS));
         k.when(from.lt(to), || {
             if self.count > 1 {

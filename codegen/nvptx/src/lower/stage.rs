@@ -26,8 +26,8 @@ impl<'k> Scope<'_, 'k> {
                 let (a, b) = (scope.load(a), scope.load(b));
                 a.number(self.k).fma(b.number(self.k), sum)
             }),
-            Stage::Online { axis, from, to, score, value, .. } => {
-                self.online(*axis, (*from, *to), *score, value)
+            Stage::Online { axis, from, to, start, score, value, .. } => {
+                self.online(*axis, (*from, *to), *start, (*score, value))
             }
             // The verifier refuses the use of a store's result.
             Stage::Store { .. } => self.k.float(0.0),
@@ -48,16 +48,19 @@ impl<'k> Scope<'_, 'k> {
         &self,
         axis: AxisId,
         (from, to): (Option<ExprId>, Option<ExprId>),
-        score: ExprId,
-        value: &Load,
+        start: Option<ExprId>,
+        (score, value): (ExprId, &Load),
     ) -> Float<'k> {
         let k = self.k;
         let whole = |id: ExprId| self.value(id).whole(k);
         let from = from.map_or(k.int(0), whole).greatest(0);
         let extent = self.extent(axis);
         let to = to.map_or(extent, |to| whole(to).least(extent));
-        let lowest = k.float(f32::NEG_INFINITY);
-        let start = (lowest, k.float(0.0), k.float(0.0));
+        let zero = k.float(0.0);
+        let start = match start {
+            None => (k.float(f32::NEG_INFINITY), zero, zero),
+            Some(start) => (self.value(start).number(k), k.float(1.0), zero),
+        };
         let (_, sum, weighted) = k.range((from, to, 1), start, |at, (max, sum, weighted)| {
             let scope = self.with_axis(axis, at);
             let score = scope.value(score).number(k);
