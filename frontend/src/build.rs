@@ -3,7 +3,8 @@
 //! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` `u32[T]`; decoders also `slots`
 //! `u32[T]` (where each token's key and value go), `table` `u32[S, P]` (the pages of each sequence) and `rows`
 //! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`
-//! (latent attention the first only), and give `logits` `f32[R, V]`; encoders give `hidden` `f32[T, H]`.
+//! (latent attention the first only), and give `logits` `f32[R, V]`, or `hidden` `f32[R, H]` if they have no head; encoders
+//! give `hidden` `f32[T, H]`, or, with `rows`, `scores` `f32[R, labels]` if they have a classifier.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
 //! the residual stream, norms, rotation and softmax stay f32.
@@ -124,12 +125,22 @@ impl Branches<'_> {
     }
 }
 
-/// The last norm and, for decoders, the logits of the wanted rows.
+/// The last norm and the result: logits or hidden states of the wanted rows of decoders, scores of the wanted rows of
+/// encoders that score sequences, hidden states of all tokens of other encoders.
 fn finish(emit: &mut Emit, spec: &ModelSpec, x: ValueId) -> Result<(&'static str, ValueId), GraphError> {
-    let x = emit.norm_opt(x, spec.final_norm.as_ref())?;
-    let Some(head) = spec.head.as_ref().filter(|_| spec.kind == ModelKind::Decoder) else {
-        return Ok(("hidden", x));
+    let mut x = emit.norm_opt(x, spec.final_norm.as_ref())?;
+    let Some(head) = &spec.head else {
+        if spec.kind == ModelKind::Encoder && spec.classifier.is_none() {
+            return Ok(("hidden", x));
+        }
+        let rows = emit.input("rows", &[Dim::from(Sym::R)])?;
+        let Some(classifier) = &spec.classifier else { return Ok(("hidden", emit.graph.gather(x, rows)?)) };
+        let scores = emit.classifier(classifier, x)?;
+        return Ok(("scores", emit.graph.gather(scores, rows)?));
     };
+    if let Some(project) = &head.project {
+        x = emit.linear(x, project)?;
+    }
     let logits = emit.linear(x, &head.linear)?;
     let logits = emit.scaled(logits, head.scale)?;
     let logits = emit.softcap(logits, head.softcap)?;

@@ -41,6 +41,8 @@ pub struct Family {
     pub moe: Option<MoeRow>,
     /// From hidden states to logits.
     pub head: Option<HeadRow>,
+    /// From a sequence's first hidden state to scores, where the checkpoint has such a head.
+    pub classifier: Option<ClassifierRow>,
 }
 
 /// The names of the fields that every family has under one name or another.
@@ -129,6 +131,8 @@ pub struct EmbeddingRow {
     pub tokens: &'static str,
     /// What its rows are multiplied by.
     pub scale: Factor,
+    /// The field with the width of its rows, and the matrices from it and back to it where it is not the hidden one.
+    pub project: Option<(&'static str, [&'static str; 2])>,
     /// The table of token types and the field with the number of its rows.
     pub token_types: Option<(&'static str, &'static str)>,
     /// The table of learned positions.
@@ -280,8 +284,8 @@ pub enum WindowRow {
     Never,
     /// All, as soon as `sliding_window` is a number; the number stands for an absent field.
     AllLayers(Option<usize>),
-    /// Those from `max_window_layers` on, if `use_sliding_window` says so.
-    FromLayer,
+    /// Those that are named, if `use_sliding_window` says so.
+    IfUsed(UsedWindow),
     /// All but every n-th.
     AllButEvery {
         /// n, where no field says it.
@@ -301,6 +305,37 @@ pub enum WindowRow {
     },
 }
 
+/// Which layers have a window that `use_sliding_window` switches on.
+#[derive(Clone, Copy, Debug)]
+pub enum UsedWindow {
+    /// All.
+    All,
+    /// Those from `max_window_layers` on.
+    FromLayer,
+    /// Every second before `max_window_layers`, from the first on.
+    EverySecondBefore,
+}
+
+/// What scores get added by position (ALiBi).
+#[derive(Clone, Copy, Debug)]
+pub enum AlibiRow {
+    /// Nothing.
+    Never,
+    /// The slope of the head times the position.
+    Plain,
+    /// The same, rounded to bf16, and then scaled as scores are.
+    RoundedAndScaled,
+}
+
+/// Where queries, keys and values are cut.
+#[derive(Clone, Copy, Debug)]
+pub enum ClipRow {
+    /// Before the norms of queries and keys: the field with the limit.
+    Projections(&'static str),
+    /// Behind them: the field with the limit.
+    Normed(&'static str),
+}
+
 /// The attention of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionRow {
@@ -316,10 +351,12 @@ pub struct AttentionRow {
     pub head_norms: Option<HeadNormRow>,
     /// The rotary embedding.
     pub rope: Option<RopeRow>,
-    /// Whether scores get a bias that falls with distance, with a slope for each head (ALiBi).
-    pub alibi: Switch,
-    /// The field with the largest magnitude of queries, keys and values.
-    pub clip: Option<&'static str>,
+    /// What scores get added by position.
+    pub alibi: AlibiRow,
+    /// The largest magnitude of queries, keys and values.
+    pub clip: Option<ClipRow>,
+    /// The vector with one score more for each head; its whole name.
+    pub sinks: Option<&'static str>,
     /// What scores are multiplied by.
     pub scale: Factor,
     /// The field with the cap on scores.
@@ -385,7 +422,26 @@ pub enum SharedWidth {
     Experts(&'static str),
 }
 
-/// The experts of a family. In names `{e}` stands for the expert.
+/// How the matrices of experts are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum ExpertsRow {
+    /// Gate, up and down, a tensor for each expert: `{e}` stands for it.
+    Each([&'static str; 3]),
+    /// One tensor for all gates and ups, which take turns along the outputs, and one for all downs, inputs first; whole
+    /// names. Each has a bias of that name and `_bias`.
+    Joined([&'static str; 2]),
+}
+
+/// Limits on the halves of an expert: the factor in the sigmoid, and the limit.
+#[derive(Clone, Copy, Debug)]
+pub struct ClampRow {
+    /// The factor in the sigmoid.
+    pub alpha: Factor,
+    /// The limit.
+    pub limit: Factor,
+}
+
+/// The experts of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct MoeRow {
     /// The names that the field with the number of experts may have.
@@ -396,6 +452,8 @@ pub struct MoeRow {
     pub inner: &'static str,
     /// The router's matrix.
     pub router: &'static str,
+    /// Whether it has a bias.
+    pub router_bias: bool,
     /// From its logits to scores.
     pub scoring: Scoring,
     /// The vector that is added to scores for the choice alone; its whole name.
@@ -406,12 +464,29 @@ pub struct MoeRow {
     pub normalise: Switch,
     /// What the weights are multiplied by.
     pub scale: Factor,
-    /// Gate, up and down of an expert.
-    pub experts: [&'static str; 3],
+    /// The matrices.
+    pub experts: ExpertsRow,
+    /// Limits on both halves of an expert.
+    pub clamp: Option<ClampRow>,
     /// The MLP beside the experts.
     pub shared: Option<SharedRow>,
     /// Which layers have none of this.
     pub dense: DenseLayers,
+}
+
+/// The head of an encoder that scores sequences. Its names stand without prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifierRow {
+    /// The first matrix, and whether the family's prefix stands before it.
+    pub dense: (&'static str, bool),
+    /// Whether it has a bias.
+    pub dense_bias: Switch,
+    /// What it goes through.
+    pub activation: ActivationRow,
+    /// The norm behind that.
+    pub norm: Option<&'static str>,
+    /// The second matrix, with a bias: where the checkpoint has it, the model scores sequences.
+    pub linear: &'static str,
 }
 
 /// The head of a family. Its name stands without prefix.
@@ -440,4 +515,5 @@ pub const ACTIVATIONS: &[(&str, Activation)] = &[
     ("gelu_python", Activation::GeluErf),
     ("relu", Activation::Relu),
     ("relu2", Activation::Relu2),
+    ("tanh", Activation::Tanh),
 ];

@@ -12,6 +12,7 @@ use crate::config::{ConfigError, RawConfig};
 use crate::generation::GenerationDefaults;
 use crate::pooling::{Pooling, PoolingError};
 use crate::resolve::resolve;
+use crate::rope::RopeSpec;
 use crate::source::{FileKind, ModelDir};
 use crate::spec::{ModelKind, ModelSpec};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -69,9 +70,19 @@ impl Model {
     pub fn open(dir: ModelDir) -> Result<Self, ModelError> {
         let config = RawConfig::load(&dir)?;
         let weights = Weights::open(&dir)?;
-        let spec = resolve(&config, &|name| weights.contains(name))?;
+        let mut spec = resolve(&config, &|name| weights.contains(name))?;
+        let pooling = Pooling::load(&dir)?;
+        if pooling.is_some() && spec.kind == ModelKind::Decoder {
+            // What makes vectors of texts has no use for logits.
+            spec.head = None;
+        }
         let constants: BTreeMap<_, _> = spec.constants().into_iter().collect();
         let mut notes = config.finish()?;
+        notes.extend(spec.ropes.iter().filter_map(RopeSpec::limit).next().map(|limit| {
+            format!(
+                "texts up to {limit} tokens only: the factors of rotary scaling for longer ones are not used"
+            )
+        }));
         let graph = build(&spec, BuildOptions::new(DType::F32))?;
         notes.extend(check_weights(&graph, &weights, &constants)?);
         let tokenizer = match dir.has(FileKind::Tokenizer.name()) {
@@ -85,10 +96,6 @@ impl Model {
         };
         let generation = GenerationDefaults::load(&dir, &config)?;
         notes.extend(generation.notes.iter().cloned());
-        let pooling = match spec.kind {
-            ModelKind::Encoder => Pooling::load(&dir)?,
-            ModelKind::Decoder => None,
-        };
         Ok(Model { dir, spec, weights, tokenizer, chat, generation, pooling, notes, constants })
     }
 

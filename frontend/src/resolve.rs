@@ -7,6 +7,7 @@ mod layers;
 use crate::config::{ConfigError, RawConfig, Section, limits};
 use crate::families::FAMILIES;
 use crate::family::*;
+use crate::rope::RopeSpec;
 use crate::source::shorten;
 use crate::spec::*;
 
@@ -83,6 +84,8 @@ struct Resolver<'a> {
     root: Section<'a>,
     dims: Dims,
     prefix: &'static str,
+    /// Whether the checkpoint has the head that scores sequences.
+    scores: bool,
     /// How the two tensors of a norm are called: old checkpoints of BERT say gamma and beta.
     norm_names: (&'static str, &'static str),
 }
@@ -156,7 +159,9 @@ impl<'a> Resolver<'a> {
             dims.max_position =
                 dims.max_position.checked_sub(row.offset).filter(|left| *left > 0).ok_or_else(wanted)?;
         }
-        Ok(Resolver { family, root, dims, prefix, norm_names })
+        let has_linear = |row: ClassifierRow| contains(&format!("{}.weight", row.linear));
+        let scores = family.classifier.is_some_and(has_linear);
+        Ok(Resolver { family, root, dims, prefix, scores, norm_names })
     }
 
     fn model(&self) -> Result<ModelSpec, ConfigError> {
@@ -171,12 +176,13 @@ impl<'a> Resolver<'a> {
             kind: family.kind,
             vocab: dims.vocab,
             hidden: dims.hidden,
-            max_position: dims.max_position,
+            max_position: ropes.iter().filter_map(RopeSpec::limit).fold(dims.max_position, usize::min),
             embedding: self.embedding()?,
             layers: layers.collect::<Result<_, _>>()?,
             ropes,
             final_norm: self.norm(family.norms.last, 0, dims.hidden),
             head: self.head()?,
+            classifier: self.classifier()?,
         })
     }
 
@@ -259,13 +265,30 @@ impl<'a> Resolver<'a> {
             rows: dims.max_position + row.offset,
             offset: row.offset,
         });
+        let (width, project) = self.projection([0, 1])?;
         Ok(EmbeddingSpec {
             tokens: format!("{}{}.weight", self.prefix, row.tokens),
+            width,
+            project,
             scale: self.factor(row.scale)?,
             token_types,
             positions,
             norm: self.norm(row.norm, 0, dims.hidden),
         })
+    }
+
+    /// The width of the token table, and the first or the second of the matrices between it and the residual stream, if
+    /// that is not as wide: `side` is the numbers of its inputs and its outputs, 0 the table and 1 the stream.
+    fn projection(&self, side: [usize; 2]) -> Result<(usize, Option<LinearSpec>), ConfigError> {
+        let hidden = self.dims.hidden;
+        let Some((key, names)) = self.family.embedding.project else { return Ok((hidden, None)) };
+        let width = self.root.opt_usize(key, limits::WIDTH)?.unwrap_or(hidden);
+        if width == hidden {
+            return Ok((hidden, None));
+        }
+        let widths = side.map(|at| [width, hidden][at]);
+        let name = format!("{}{}", self.prefix, names[side[0]]);
+        Ok((width, Some(self.linear(name, false, (widths[0], widths[1])))))
     }
 
     fn layer(&self, i: usize, places: (Option<usize>, Option<usize>)) -> Result<LayerSpec, ConfigError> {
@@ -310,8 +333,9 @@ impl<'a> Resolver<'a> {
             qkv,
             head_norms: self.head_norms(i)?,
             rope,
-            clip: self.cap(row.clip)?,
-            alibi: self.switch(row.alibi)?,
+            clip: self.clip(row.clip)?,
+            alibi: self.alibi(row)?,
+            sinks: row.sinks.map(|name| self.name(name, i)),
             scale: self.factor(row.scale)?,
             softcap: self.cap(row.softcap)?,
             window,
@@ -319,14 +343,38 @@ impl<'a> Resolver<'a> {
         })
     }
 
+    fn clip(&self, row: Option<ClipRow>) -> Result<Option<ClipSpec>, ConfigError> {
+        let (key, normed) = match row {
+            None => return Ok(None),
+            Some(ClipRow::Projections(key)) => (key, false),
+            Some(ClipRow::Normed(key)) => (key, true),
+        };
+        Ok(self.cap(Some(key))?.map(|limit| ClipSpec { limit, normed }))
+    }
+
+    fn alibi(&self, row: &AttentionRow) -> Result<Option<AlibiSpec>, ConfigError> {
+        Ok(match row.alibi {
+            AlibiRow::Never => None,
+            AlibiRow::Plain => Some(AlibiSpec { scale: 1.0, rounded: false }),
+            AlibiRow::RoundedAndScaled => Some(AlibiSpec { scale: self.factor(row.scale)?, rounded: true }),
+        })
+    }
+
     fn head_norms(&self, i: usize) -> Result<Option<HeadNormSpec>, ConfigError> {
         let (row, dims) = (self.family.attention.head_norms, &self.dims);
         let Some(row) = row else { return Ok(None) };
         let widths = match row.scope {
-            HeadNormScope::Head | HeadNormScope::EachHead => (dims.head_dim, dims.head_dim),
+            HeadNormScope::Head | HeadNormScope::EachHead | HeadNormScope::OwnTensors => {
+                (dims.head_dim, dims.head_dim)
+            }
             HeadNormScope::All => (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim),
         };
-        let norms = self.norm(Some(row.q), i, widths.0).zip(self.norm(Some(row.k), i, widths.1));
+        let norm = |name, width| {
+            let norm = self.norm(Some(name), i, width)?;
+            let bias = norm.bias.clone().filter(|_| row.scope != HeadNormScope::OwnTensors);
+            Some(NormSpec { bias, ..norm })
+        };
+        let norms = norm(row.q, widths.0).zip(norm(row.k, widths.1));
         let (scope, after_rope) = (row.scope, row.after_rope);
         let present = self.switch(row.present)?;
         Ok(norms.filter(|_| present).map(|(q, k)| HeadNormSpec { q, k, scope, after_rope }))
@@ -352,7 +400,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn activation(&self) -> Result<Activation, ConfigError> {
-        match self.family.keys.activation {
+        self.activation_of(self.family.keys.activation)
+    }
+
+    fn activation_of(&self, row: ActivationRow) -> Result<Activation, ConfigError> {
+        match row {
             ActivationRow::Fixed(activation) => Ok(activation),
             ActivationRow::Field(key) => self.root.word(key, ACTIVATIONS),
             ActivationRow::FieldOf(key, words) => self.root.word(key, words),
@@ -365,13 +417,39 @@ impl<'a> Resolver<'a> {
         let embedding = format!("{}{}", self.prefix, self.family.embedding.tokens);
         let name = if tied { embedding } else { row.name.to_owned() };
         let bias = self.switch(row.bias)?;
+        let (n_in, project) = self.projection([1, 0])?;
         let linear = LinearSpec {
             weight: format!("{name}.weight"),
             bias: bias.then(|| format!("{}.bias", row.name)),
             layout: MatrixLayout::OutIn,
-            n_in: self.dims.hidden,
+            n_in,
             n_out: self.dims.vocab,
         };
-        Ok(Some(HeadSpec { linear, scale: self.factor(row.scale)?, softcap: self.cap(row.softcap)? }))
+        let (scale, softcap) = (self.factor(row.scale)?, self.cap(row.softcap)?);
+        Ok(Some(HeadSpec { project, linear, scale, softcap }))
+    }
+
+    /// The head that scores sequences, if the checkpoint has it.
+    fn classifier(&self) -> Result<Option<ClassifierSpec>, ConfigError> {
+        let Some(row) = self.family.classifier.filter(|_| self.scores) else { return Ok(None) };
+        let pooling = self.root.opt_str("classifier_pooling")?;
+        if let Some(found) = pooling.filter(|found| *found != "cls") {
+            return Err(self.root.config().unsupported("classifier_pooling", found));
+        }
+        let labels = match self.root.value("id2label").and_then(serde_json::Value::as_object) {
+            Some(labels) => labels.len().max(1),
+            None => self.root.opt_usize("num_labels", limits::WIDTH)?.unwrap_or(2),
+        };
+        let (hidden, (name, prefixed)) = (self.dims.hidden, row.dense);
+        let name = if prefixed { format!("{}{name}", self.prefix) } else { name.into() };
+        let out_in = |linear| LinearSpec { layout: MatrixLayout::OutIn, ..linear };
+        Ok(Some(ClassifierSpec {
+            dense: out_in(self.linear(name, self.switch(row.dense_bias)?, (hidden, hidden))),
+            activation: self.activation_of(row.activation)?,
+            norm: row.norm.and_then(|name| {
+                Some(NormSpec { weight: Some(format!("{name}.weight")), ..self.norm(Some(name), 0, hidden)? })
+            }),
+            linear: out_in(self.linear(row.linear.into(), true, (hidden, labels))),
+        }))
     }
 }

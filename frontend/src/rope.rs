@@ -43,6 +43,22 @@ pub enum RopeScaling {
         /// The context of the original training.
         original_max_position: usize,
     },
+    /// Hunyuan: the base multiplied by alpha^(d / (d − 2)), d dimensions rotated.
+    Alpha {
+        /// What the base is stretched by.
+        alpha: f64,
+    },
+    /// LongRoPE (Ding et al. 2024): each frequency divided by a factor of its own. Checkpoints hold two rows of factors, for
+    /// texts up to the original context and for longer ones; the first is the one here, so the model is good for the
+    /// original context.
+    Each {
+        /// The divisors.
+        factors: Vec<f64>,
+        /// What cosine and sine are multiplied by.
+        attention_factor: f64,
+        /// The context that they are for.
+        original_max_position: usize,
+    },
     /// YaRN: a linear ramp over the dimensions between kept and divided, and a scale on cosine and sine.
     Yarn {
         /// The divisor.
@@ -130,7 +146,7 @@ impl RopeSpec {
                 root.skip("original_max_position_embeddings");
                 RopeScaling::None
             }
-            Some(inner) => scaling(inner, root, context)?,
+            Some(inner) => scaling(inner, root, (context, rotary_dim))?,
         };
         let theta = theta.unwrap_or(context.default_theta);
         Ok(RopeSpec { theta, rotary_dim, interleaved: context.interleaved, scaling })
@@ -139,23 +155,35 @@ impl RopeSpec {
     /// The frequency of each rotated pair, `rotary_dim / 2` of them, and the factor on cosine and sine.
     pub fn inverse_frequencies(&self) -> (Vec<f32>, f32) {
         let pairs = self.rotary_dim / 2;
+        let theta = match self.scaling {
+            RopeScaling::Alpha { alpha } => {
+                let dim = self.rotary_dim as f64;
+                self.theta * alpha.powf(dim / (dim - 2.0))
+            }
+            _ => self.theta,
+        };
         // Exponents are single precision in the reference, and so is the power that is taken.
         let powers: Vec<f32> = (0..pairs)
             .map(|pair| {
                 let exponent = (2 * pair) as f32 / self.rotary_dim as f32;
-                (self.theta as f32 as f64).powf(f64::from(exponent)) as f32
+                (theta as f32 as f64).powf(f64::from(exponent)) as f32
             })
             .collect();
         let plain = powers.iter().map(|power| 1.0 / power);
-        match self.scaling {
-            RopeScaling::None => (plain.collect(), 1.0),
-            RopeScaling::Linear { factor } => (plain.map(|f| f / factor as f32).collect(), 1.0),
+        match &self.scaling {
+            RopeScaling::None | RopeScaling::Alpha { .. } => (plain.collect(), 1.0),
+            RopeScaling::Each { factors, attention_factor, .. } => {
+                let divided =
+                    factors.iter().zip(&powers).map(|(factor, power)| 1.0 / (*factor as f32 * power));
+                (divided.collect(), *attention_factor as f32)
+            }
+            RopeScaling::Linear { factor } => (plain.map(|f| f / *factor as f32).collect(), 1.0),
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
                 let steps = Llama3Steps {
-                    factor: factor as f32,
-                    low: low_freq_factor,
-                    high: high_freq_factor,
-                    context: original_max_position as f64,
+                    factor: *factor as f32,
+                    low: *low_freq_factor,
+                    high: *high_freq_factor,
+                    context: *original_max_position as f64,
                 };
                 (plain.map(|f| steps.stretch(f)).collect(), 1.0)
             }
@@ -164,10 +192,18 @@ impl RopeSpec {
                 let stretch = |(pair, power): (usize, &f32)| {
                     let ramp = ((pair as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
                     let kept = 1.0 - ramp;
-                    (1.0 / (factor as f32 * power)) * (1.0 - kept) + (1.0 / power) * kept
+                    (1.0 / (*factor as f32 * power)) * (1.0 - kept) + (1.0 / power) * kept
                 };
-                (powers.iter().enumerate().map(stretch).collect(), attention_factor as f32)
+                (powers.iter().enumerate().map(stretch).collect(), *attention_factor as f32)
             }
+        }
+    }
+
+    /// The longest sequence that the frequencies are for, where it is shorter than the model's.
+    pub fn limit(&self) -> Option<usize> {
+        match self.scaling {
+            RopeScaling::Each { original_max_position, .. } => Some(original_max_position),
+            _ => None,
         }
     }
 
@@ -282,7 +318,11 @@ fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> 
     Err(root.config().unsupported(key, &found))
 }
 
-fn scaling(inner: Section<'_>, root: Section<'_>, context: RopeContext) -> Result<RopeScaling, ConfigError> {
+fn scaling(
+    inner: Section<'_>,
+    root: Section<'_>,
+    (context, rotary_dim): (RopeContext, usize),
+) -> Result<RopeScaling, ConfigError> {
     let older = inner.opt_str("type")?;
     let kind = inner.opt_str("rope_type")?.or(older).unwrap_or("default");
     let outer_original =
@@ -296,6 +336,22 @@ fn scaling(inner: Section<'_>, root: Section<'_>, context: RopeContext) -> Resul
             inner.skip("factor");
             Ok(RopeScaling::None)
         }
+        "dynamic" => match inner.opt_f64("alpha", FACTOR)? {
+            Some(alpha) if rotary_dim > 2 => {
+                // Left over from another scaling; the reference reads none of them beside alpha.
+                ["factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"]
+                    .iter()
+                    .for_each(|key| inner.skip(key));
+                Ok(RopeScaling::Alpha { alpha })
+            }
+            Some(_) => Err(inner.wrong("alpha", "none for heads of which one pair is rotated")),
+            None => {
+                // The base grows with sequences beyond the longest one only, and those are refused.
+                inner.f64("factor", FACTOR)?;
+                Ok(RopeScaling::None)
+            }
+        },
+        "longrope" | "su" => long(inner, (context, rotary_dim), original_max_position),
         "linear" => Ok(RopeScaling::Linear { factor: inner.f64("factor", FACTOR)? }),
         "llama3" => {
             let scaling = RopeScaling::Llama3 {
@@ -314,6 +370,31 @@ fn scaling(inner: Section<'_>, root: Section<'_>, context: RopeContext) -> Resul
         "yarn" => yarn(inner, context, original_max_position),
         other => Err(root.config().unsupported(&inner.path("rope_type"), other)),
     }
+}
+
+/// The short factors of LongRoPE.
+fn long(
+    inner: Section<'_>,
+    (context, rotary_dim): (RopeContext, usize),
+    original: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let factors = |key: &str| {
+        let numbers = inner.value(key).and_then(serde_json::Value::as_array);
+        let numbers =
+            numbers.and_then(|all| all.iter().map(serde_json::Value::as_f64).collect::<Option<Vec<_>>>());
+        let good = |all: &Vec<f64>| all.len() == rotary_dim / 2 && all.iter().all(|x| FACTOR.contains(x));
+        let wanted = || format!("{} numbers, one for each rotated pair", rotary_dim / 2);
+        numbers.filter(good).ok_or_else(|| inner.wrong(key, wanted()))
+    };
+    factors("long_factor")?;
+    let given = inner.opt_f64("factor", FACTOR)?;
+    let factor = given.unwrap_or(context.max_position as f64 / original as f64);
+    let inferred = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+    Ok(RopeScaling::Each {
+        factors: factors("short_factor")?,
+        attention_factor: inner.opt_f64("attention_factor", 1e-6..=1e6)?.unwrap_or(inferred),
+        original_max_position: original,
+    })
 }
 
 fn yarn(inner: Section<'_>, context: RopeContext, original: usize) -> Result<RopeScaling, ConfigError> {

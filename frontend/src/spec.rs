@@ -35,15 +35,21 @@ pub struct ModelSpec {
     pub layers: Vec<LayerSpec>,
     /// The norm after the last layer.
     pub final_norm: Option<NormSpec>,
-    /// From hidden states to logits; decoders only.
+    /// From hidden states to logits; decoders only. Without it the hidden states themselves are the result.
     pub head: Option<HeadSpec>,
+    /// From the first token's hidden state to scores of a whole sequence; encoders only.
+    pub classifier: Option<ClassifierSpec>,
 }
 
 /// Tokens to rows: a sum of embeddings, scaled, perhaps normalised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingSpec {
-    /// The table `[V, H]`.
+    /// The table `[V, W]`.
     pub tokens: String,
+    /// Width of the table's rows, W.
+    pub width: usize,
+    /// From the table's rows to those of the residual stream, where they are not as wide.
+    pub project: Option<LinearSpec>,
     /// What the token's row is multiplied by; 1 means not at all.
     pub scale: f64,
     /// The table `[rows, H]` of token types, of which type 0 is used.
@@ -219,6 +225,8 @@ pub enum HeadNormScope {
     Head,
     /// Each head by itself, D wide, with a factor of its own for every head.
     EachHead,
+    /// The same, with a tensor for each head: `{h}` in its name stands for the head. It has no summand.
+    OwnTensors,
     /// All heads together, heads × D wide.
     All,
 }
@@ -234,6 +242,25 @@ pub struct HeadNormSpec {
     pub scope: HeadNormScope,
     /// Whether they stand behind the rotary embedding instead of before it.
     pub after_rope: bool,
+}
+
+/// The largest magnitude of queries, keys and values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipSpec {
+    /// The limit.
+    pub limit: f64,
+    /// Whether it cuts what the norms of queries and keys give, instead of what goes into them.
+    pub normed: bool,
+}
+
+/// Score (h, c) gets `scale` · slope_h · position_c added (ALiBi, Press et al. 2022); the slopes are a constant of the
+/// model, [`ALIBI_SLOPES`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlibiSpec {
+    /// The factor.
+    pub scale: f64,
+    /// Whether slope, position and their product are rounded to bf16, as the model was trained.
+    pub rounded: bool,
 }
 
 /// The attention of one layer.
@@ -252,10 +279,11 @@ pub struct AttentionSpec {
     /// Which of [`ModelSpec::ropes`] turns queries and keys.
     pub rope: Option<usize>,
     /// The largest magnitude of queries, keys and values; what exceeds it is cut.
-    pub clip: Option<f64>,
-    /// Whether score (h, c) gets slope_h · position_c added (ALiBi, Press et al. 2022): the slopes are
-    /// [`ModelSpec::alibi`]'s.
-    pub alibi: bool,
+    pub clip: Option<ClipSpec>,
+    /// What scores get added by position.
+    pub alibi: Option<AlibiSpec>,
+    /// One score more for each head, `[H]`, whose weight goes to no value.
+    pub sinks: Option<String>,
     /// What scores are multiplied by.
     pub scale: f64,
     /// Scores s become cap · tanh(s / cap).
@@ -280,6 +308,8 @@ pub enum Activation {
     Relu,
     /// max(x, 0)².
     Relu2,
+    /// tanh(x).
+    Tanh,
 }
 
 /// The first half of an MLP.
@@ -327,6 +357,8 @@ pub enum Scoring {
     Softmax,
     /// σ of each by itself.
     Sigmoid,
+    /// Softmax over the chosen experts alone.
+    SoftmaxOfChosen,
 }
 
 /// Experts are chosen from few groups: those whose best scores have the greatest sums (DeepSeek-V3, 2.1.2).
@@ -359,11 +391,29 @@ pub struct RouterSpec {
     pub scale: f64,
 }
 
+/// How the matrices of a stack are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackForm {
+    /// A tensor for each expert, `{e}` in its name.
+    Each,
+    /// One tensor `[E, K, parts · N]`, inputs first, in which so many stacks take turns along the outputs.
+    Joined {
+        /// How many stacks there are.
+        parts: usize,
+        /// Which this is.
+        part: usize,
+    },
+}
+
 /// The same matrix of every expert, `[N, K]` each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StackSpec {
-    /// The tensors, `{e}` standing for the expert.
+    /// The tensors.
     pub weight: String,
+    /// How they are stored.
+    pub form: StackForm,
+    /// What is added to the outputs: one tensor `[E, parts · N]`, in which stacks take turns as in the weights.
+    pub bias: Option<String>,
     /// Experts, E.
     pub count: usize,
     /// Inputs, K.
@@ -385,8 +435,19 @@ pub struct MoeSpec {
     pub down: StackSpec,
     /// The non-linearity.
     pub activation: Activation,
+    /// Limits on both halves, if there are any.
+    pub clamp: Option<ClampSpec>,
     /// What every token goes through besides.
     pub shared: Option<SharedSpec>,
+}
+
+/// min(gate, limit) · σ(alpha · min(gate, limit)) · (clamp(up, ±limit) + 1) in place of act(gate) · up (gpt-oss).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClampSpec {
+    /// The factor in the sigmoid.
+    pub alpha: f64,
+    /// The limit.
+    pub limit: f64,
 }
 
 /// An MLP beside the experts.
@@ -398,9 +459,24 @@ pub struct SharedSpec {
     pub gate: Option<LinearSpec>,
 }
 
+/// From a sequence's first hidden state to a score for each label: linear · norm · act(dense).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierSpec {
+    /// The first matrix.
+    pub dense: LinearSpec,
+    /// What it goes through.
+    pub activation: Activation,
+    /// The norm behind that.
+    pub norm: Option<NormSpec>,
+    /// The second matrix.
+    pub linear: LinearSpec,
+}
+
 /// From hidden states to logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadSpec {
+    /// To the width of the matrix, where that is the embedding's and not the residual stream's.
+    pub project: Option<LinearSpec>,
     /// The matrix; the token embedding itself where they are tied.
     pub linear: LinearSpec,
     /// What logits are multiplied by; 1 means not at all.
@@ -422,7 +498,8 @@ impl ModelSpec {
     pub fn constants(&self) -> Vec<(String, Vec<f32>)> {
         let tables = self.ropes.iter().enumerate();
         let tables = tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0));
-        let biased = self.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi);
+        let biased =
+            self.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi.is_some());
         tables.chain(biased.map(|attention| (ALIBI_SLOPES.into(), alibi_slopes(attention.heads)))).collect()
     }
 }

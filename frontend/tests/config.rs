@@ -174,8 +174,13 @@ fn yarn_frequencies() {
 #[test]
 fn other_rotary_embeddings_are_named() {
     for (text, word) in [
-        (r#"{"rope_scaling":{"type":"dynamic","factor":2}}"#, "dynamic"),
-        (r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e4}}"#, "longrope"),
+        (r#"{"rope_scaling":{"type":"proportional","factor":2}}"#, "proportional"),
+        (r#"{"rope_scaling":{"type":"dynamic"}}"#, "factor"),
+        (r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e4}}"#, "long_factor"),
+        (
+            r#"{"rope_scaling":{"type":"longrope","long_factor":[1,2]}}"#,
+            "5 numbers, one for each rotated pair",
+        ),
         (r#"{"rope_parameters":{"full_attention":{"rope_type":"default"}}}"#, "full_attention"),
         (r#"{"rope_scaling":{"type":"linear","factor":0}}"#, "factor"),
         (r#"{"rope_scaling":{"type":"linear"}}"#, "factor"),

@@ -347,5 +347,4 @@ fn experts_that_cannot_be_are_refused() {
     refused(&[("num_experts", "4096")], &["num_experts", "at most 65536 in all layers together"]);
     refused(&[("num_experts_per_tok", "129")], &["num_experts_per_tok"]);
     refused(&[("mlp_only_layers", "3")], &["mlp_only_layers", "a list of layers"]);
-    refused(&[("use_sliding_window", "true")], &["use_sliding_window"]);
 }

@@ -38,6 +38,8 @@ impl Batch {
 pub enum Rows {
     /// None: a chunk in the middle of a prompt.
     None,
+    /// The first: the one that scores of a whole text are computed from.
+    First,
     /// The last: the one that the next token is sampled from.
     Last,
     /// Every one.
@@ -88,6 +90,7 @@ impl BatchBuilder {
         self.tables.push(chunk.pages.to_vec());
         batch.rows.extend(match chunk.rows {
             Rows::None => end as u32..end as u32,
+            Rows::First => first as u32..end.min(first + 1) as u32,
             Rows::Last => end.saturating_sub(1).max(first) as u32..end as u32,
             Rows::All => first as u32..end as u32,
         });

@@ -48,9 +48,14 @@ impl<'m> Session<'m> {
     }
 }
 
-/// The hidden values of one text by an encoder: one row for each token.
+/// What an encoder gives for one text: the hidden values of each token, or one row of scores if it scores sequences.
 pub fn encode<'m>(model: &'m mut dyn DeviceModel, tokens: &[u32]) -> Result<&'m [f32], RuntimeError> {
     let mut builder = BatchBuilder::new();
-    builder.push(Chunk { tokens, start: 0, pages: &[], rows: Rows::None });
+    builder.push(Chunk { tokens, start: 0, pages: &[], rows: encoder_rows(model) });
     model.step(&builder.finish())
+}
+
+/// The rows that an encoder takes: a head that scores sequences reads the first token.
+fn encoder_rows(model: &dyn DeviceModel) -> Rows {
+    if model.result_name() == "scores" { Rows::First } else { Rows::None }
 }

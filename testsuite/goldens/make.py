@@ -52,6 +52,8 @@ class Case:
     embedding_spread: float = 0.6
     # How many seeds may be tried.
     seeds: int = 1000
+    # Which of transformers' ways to compute attention is the reference.
+    attention: str = "eager"
 
 
 LLAMA = {
@@ -201,6 +203,15 @@ DEEPSEEK_V2 = {
     "rope_parameters": {**YARN_ROPE, "mscale": 1.3, "mscale_all_dim": 0.9},
 }
 MIXTRAL = {**LLAMA, "intermediate_size": 13, "num_local_experts": 5, "num_experts_per_tok": 2}
+GPT_OSS = {
+    **LLAMA, **EXPERTS, "num_local_experts": 7, "intermediate_size": 13, "num_hidden_layers": 2, "sliding_window": 7,
+    "layer_types": EVERY_SECOND[:2], "attention_bias": True, "swiglu_limit": 0.6,
+    "rope_parameters": {**YARN_ROPE, "truncate": False},
+}
+del GPT_OSS["num_experts"]
+# The scores of three labels.
+SCORES = "ForSequenceClassification"
+LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 
 CASES = {
     "llama": Case("Llama", LLAMA),
@@ -284,6 +295,32 @@ CASES = {
         **DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}, n_tokens=33),
     "deepseek_v3": Case("DeepseekV3", DEEPSEEK_V3),
     "deepseek_v3_direct": Case("DeepseekV3", {**DEEPSEEK_V3, "q_lora_rank": None, "n_group": 1, "topk_group": 1}),
+    "gpt_oss": Case("GptOss", GPT_OSS, seeds=4000),
+    "qwen2_moe_window": Case("Qwen2Moe", {
+        **QWEN2, **QWEN_EXPERTS, "hidden_size": 36, "shared_expert_intermediate_size": 19, "num_hidden_layers": 4,
+        "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 3}),
+    "qwen3_moe_window": Case("Qwen3Moe", {
+        **LLAMA, **QWEN_EXPERTS, "num_hidden_layers": 2, "use_sliding_window": True, "sliding_window": 7,
+        "max_window_layers": 1}),
+    "olmoe_clip": Case("Olmoe", {**SQUARE, **EXPERTS, "intermediate_size": 13, "num_hidden_layers": 2, "clip_qkv": 1.2}, seeds=5000),
+    "falcon_alibi": Case("Falcon", {
+        **{name: value for name, value in FALCON.items() if name != "rope_parameters"}, "num_kv_heads": 6, "bias": True,
+        "multi_query": False, "parallel_attn": False, "alibi": True}, attention="sdpa"),
+    "stablelm_head_norms": Case("StableLm", {**LAYER_NORM, "qk_layernorm": True, "partial_rotary_factor": 0.4}),
+    "opt_post_norm": Case("OPT", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 18}),
+    "hunyuan_dense_alpha": Case("HunYuanDenseV1", {**LLAMA, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 20.0, "alpha": 30.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1,
+        "mscale": 1.0, "mscale_all_dim": 1.0}}),
+    "phi3_long": Case("Phi3", {**PHI3, "sliding_window": None, "max_position_embeddings": 256, "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 20.0, "partial_rotary_factor": 0.7, "original_max_position_embeddings": 64,
+        "short_factor": [1.3, 2.5], "long_factor": [4.0, 9.0]}}),
+    "llama_dynamic_rope": Case("Llama", {**LLAMA, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.5}}),
+    "bert_scores": Case("Bert", {**BERT, **LABELS}, head=SCORES),
+    "roberta_scores": Case("Roberta", {**BERT, **LABELS, "type_vocab_size": 1, "pad_token_id": 1}, head=SCORES),
+    "xlm_roberta_scores": Case("XLMRoberta", {**BERT, **LABELS, "type_vocab_size": 1, "pad_token_id": 1}, head=SCORES),
+    "distilbert_scores": Case("DistilBert", {**DISTILBERT, **LABELS}, head=SCORES),
+    "modernbert_scores": Case("ModernBert", {**MODERNBERT, **LABELS, "classifier_bias": True}, head=SCORES),
     "glm4_moe_groups": Case("Glm4Moe", {**GLM4_MOE, "n_group": 4, "topk_group": 2}),
 }
 
@@ -292,7 +329,7 @@ def build(case, seed):
     """The model with every parameter drawn anew, so that no norm is the identity and no bias is zero."""
     fields = json.loads(json.dumps(case.config))
     config = getattr(transformers, (case.config_class or case.family) + "Config")(**fields)
-    config._attn_implementation = config._experts_implementation = "eager"
+    config._attn_implementation, config._experts_implementation = case.attention, "eager"
     model = getattr(transformers, case.family + case.head)(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -313,6 +350,8 @@ def initial_value(case, name, noise):
     last = name.split(".")[-2]
     if name.endswith("bias"):
         return 0.2 * noise
+    if name.endswith("sinks"):
+        return 1.5 * noise
     if noise.dim() == 1 or "norm" in last:
         return case.norm_centre + 0.2 * noise
     if "embed" in name or last in ("wte", "wpe"):
@@ -396,11 +435,19 @@ def expect_encoder(case):
     return model, {name: value.contiguous() for name, value in expected.items()}
 
 
+@torch.no_grad()
+def expect_scores(case):
+    """The scores of a whole sequence."""
+    model, tokens = build(case, 0), draw_tokens(case.n_tokens, 0)
+    return model, {"tokens": tokens, "scores": model(tokens[None]).logits[0].contiguous()}
+
+
 def save_case(name, case):
     """One folder: the checkpoint as transformers writes it, and `expected.safetensors`."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
-    model, expected = expect_encoder(case) if case.head == "Model" else expect_decoder(case)
+    expect = {"Model": expect_encoder, SCORES: expect_scores}.get(case.head, expect_decoder)
+    model, expected = expect(case)
     if case.sharded:
         model.bfloat16().save_pretrained(folder, max_shard_size=SHARD_SIZE)
     else:
@@ -410,6 +457,8 @@ def save_case(name, case):
     check_reload(folder, case, expected)
     if case.old_type_key:
         save_old_spelling(name, case, expected)
+    if name == "nomic_bert":
+        save_old_nomic(name)
 
 
 def save_old_spelling(name, case, expected):
@@ -429,16 +478,42 @@ def save_old_spelling(name, case, expected):
     check_reload(HERE / name, case, expected, config=folder)
 
 
+def save_old_nomic(name):
+    """The config as the first files of nomic-embed-text have it; transformers itself no longer reads them."""
+    folder = HERE / f"{name}_oldspelling"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    new = json.loads((HERE / name / "config.json").read_text())
+    config = {
+        "activation_function": "swiglu", "architectures": ["NomicBertModel"], "attn_pdrop": 0.0, "bos_token_id": None,
+        "causal": False, "dense_seq_output": True, "embd_pdrop": 0.0, "eos_token_id": None, "fused_bias_fc": True,
+        "fused_dropout_add_ln": True, "initializer_range": 0.02, "layer_norm_epsilon": new["layer_norm_eps"],
+        "mlp_fc1_bias": False, "mlp_fc2_bias": False, "model_type": "nomic_bert", "n_embd": new["hidden_size"],
+        "n_head": new["num_attention_heads"], "n_inner": new["intermediate_size"], "n_layer": new["num_hidden_layers"],
+        "n_positions": new["max_position_embeddings"], "pad_vocab_size_multiple": 64, "parallel_block": False,
+        "prenorm": False, "qkv_proj_bias": False, "reorder_and_upcast_attn": False, "resid_pdrop": 0.0,
+        "rotary_emb_base": new["rope_parameters"]["rope_theta"], "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "rotary_scaling_factor": None,
+        "scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "summary_activation": None,
+        "summary_first_dropout": 0.0, "summary_proj_to_labels": True, "summary_type": "cls_index",
+        "summary_use_proj": True, "torch_dtype": "float32", "transformers_version": "4.34.0",
+        "type_vocab_size": new["type_vocab_size"], "use_cache": True, "use_flash_attn": True, "use_rms_norm": False,
+        "use_xentropy": True, "vocab_size": new["vocab_size"],
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / "same_weights_as").write_text(name + "\n")
+
+
 @torch.no_grad()
 def check_reload(folder, case, expected, config=None):
     """What was saved must give the expected values again, whichever spelling its config has."""
     loaded_config = transformers.AutoConfig.from_pretrained(config or folder)
-    loaded_config._attn_implementation = loaded_config._experts_implementation = "eager"
+    loaded_config._attn_implementation, loaded_config._experts_implementation = case.attention, "eager"
     model_class = getattr(transformers, case.family + case.head)
     model = model_class.from_pretrained(folder, config=loaded_config, dtype=torch.float32).eval()
     output = model(expected["tokens"][None])
     result = output.last_hidden_state if case.head == "Model" else output.logits
-    reference = expected["hidden" if case.head == "Model" else "logits"]
+    reference = expected[{"Model": "hidden", SCORES: "scores"}.get(case.head, "logits")]
     worst = (result[0] - reference).abs().max().item()
     if worst > 1e-6:
         raise SystemExit(f"{config or folder}: reloaded checkpoint differs by {worst}")

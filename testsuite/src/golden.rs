@@ -12,7 +12,7 @@ pub struct Golden {
     pub model: Model,
     /// The prompt.
     pub tokens: Vec<u32>,
-    /// `logits` or `hidden` of each token, row-major.
+    /// `logits` or `hidden` of each token, row-major, or the `scores` of the whole text.
     pub expected: Vec<f32>,
     /// The greedy continuation; none for encoders.
     pub greedy: Option<Vec<u32>>,
@@ -62,9 +62,10 @@ pub fn open(name: &str) -> Golden {
                 .collect(),
         )
     };
-    let expected =
-        tensors.tensor("logits").or(tensors.tensor("hidden")).expect("logits or hidden").data().to_vec();
+    let expected = ["logits", "hidden", "scores"].iter().find_map(|name| tensors.tensor(name).ok());
     let expected = expected
+        .expect("logits, hidden or scores")
+        .data()
         .chunks_exact(4)
         .map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes")))
         .collect();

@@ -4,7 +4,8 @@ use sinter_ir::{DType, Dim, GraphError, Op, PAGE, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
-    ALIBI_SLOPES, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, QkvSpec, inv_freq_name,
+    ALIBI_SLOPES, AlibiSpec, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, QkvSpec,
+    inv_freq_name,
 };
 
 /// The updated caches of a layer.
@@ -85,7 +86,7 @@ impl Context {
     /// What a layer adds to its scores, and its mask.
     pub(super) fn score(&self, spec: &AttentionSpec) -> Score {
         let mask = self.masks.iter().find(|(known, _)| *known == spec.window).map(|(_, mask)| *mask);
-        Score { bias: self.alibi.filter(|_| spec.alibi), mask }
+        Score { bias: self.alibi.filter(|_| spec.alibi.is_some()), mask }
     }
 }
 
@@ -181,14 +182,22 @@ fn sequence_masks(
 
 /// What ALiBi adds to scores, `[1, H, C]`, if any layer has it. A query's own position would shift all its scores alike.
 fn alibi(emit: &mut Emit, spec: &ModelSpec) -> Result<Option<ValueId>, GraphError> {
-    let biased = spec.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi);
-    let Some(heads) = biased.map(|attention| attention.heads) else { return Ok(None) };
+    let mut attentions = spec.layers.iter().map(|layer| &layer.attention);
+    let biased = attentions.find_map(|attention| Some((attention.alibi?, attention.heads)));
+    let Some((AlibiSpec { scale, rounded }, heads)) = biased else { return Ok(None) };
     let context = emit.graph.push(Op::Iota { len: context_len() }, &[])?;
     let context = emit.graph.cast(context, DType::F32)?;
     let context = emit.graph.reshape(context, &[Dim::ONE, Dim::ONE, context_len()])?;
     let slopes = emit.vector(ALIBI_SLOPES, heads, 2)?;
     let slopes = emit.graph.reshape(slopes, &[Dim::ONE, Dim::of(heads), Dim::ONE])?;
-    emit.map2(ScalarOp::Mul, slopes, context).map(Some)
+    if !rounded {
+        let bias = emit.map2(ScalarOp::Mul, slopes, context)?;
+        return emit.scaled(bias, scale).map(Some);
+    }
+    let (slopes, context) = (emit.rounded(slopes)?, emit.rounded(context)?);
+    let bias = emit.map2(ScalarOp::Mul, slopes, context)?;
+    let bias = emit.rounded(bias)?;
+    emit.scaled(bias, scale).map(Some)
 }
 
 impl Emit {
@@ -258,6 +267,11 @@ impl Emit {
         if let Some(norms) = spec.head_norms.as_ref().filter(|norms| !norms.after_rope) {
             self.head_norms(spec, norms, &mut heads)?;
         }
+        if let Some(clip) = spec.clip.filter(|clip| clip.normed) {
+            for x in [&mut heads.q, &mut heads.k, &mut heads.v] {
+                *x = self.clip(*x, clip.limit)?;
+            }
+        }
         if let Some(turn) = spec.rope.and_then(|table| context.turns.get(table)) {
             heads.q = self.rotate(heads.q, *turn, spec.head_dim)?;
             heads.k = self.rotate(heads.k, *turn, spec.head_dim)?;
@@ -279,7 +293,7 @@ impl Emit {
         {
             *x = match norms.scope {
                 HeadNormScope::Head => self.norm(*x, norm)?,
-                HeadNormScope::EachHead => self.norm_by_head(*x, norm, count)?,
+                HeadNormScope::EachHead | HeadNormScope::OwnTensors => self.norm_by_head(*x, norm, count)?,
                 HeadNormScope::All => {
                     let wide = self.by_token(*x, &[norm.width])?;
                     let wide = self.norm(wide, norm)?;
@@ -316,15 +330,17 @@ impl Emit {
             }
         };
         let mut by_head = |x, count| -> Emitted {
-            let x = self.clip(x, spec.clip)?;
+            let x = match spec.clip {
+                Some(clip) if !clip.normed => self.clip(x, clip.limit)?,
+                _ => x,
+            };
             self.by_token(x, &[count, head_dim])
         };
         Ok(Heads { q: by_head(q, heads)?, k: by_head(k, kv_heads)?, v: by_head(v, kv_heads)? })
     }
 
     /// What exceeds the limit in magnitude is cut.
-    fn clip(&mut self, x: ValueId, limit: Option<f64>) -> Emitted {
-        let Some(limit) = limit else { return Ok(x) };
+    pub(super) fn clip(&mut self, x: ValueId, limit: f64) -> Emitted {
         let x = self.with(ScalarOp::Min, x, limit)?;
         self.with(ScalarOp::Max, x, -limit)
     }
@@ -382,6 +398,9 @@ impl Emit {
             let never = self.number(f64::NEG_INFINITY)?;
             s = self.graph.map(ScalarOp::Select, &[mask, s, never])?;
         }
-        self.softmax(s, 2)
+        let Some(sinks) = &spec.sinks else { return self.softmax(s, 2) };
+        let sinks = self.vector(sinks, spec.heads, 1)?;
+        let sinks = self.graph.reshape(sinks, &[Dim::ONE, Dim::of(spec.heads), Dim::ONE])?;
+        self.softmax_beside(s, 2, sinks)
     }
 }

@@ -4,16 +4,20 @@ use sinter_ir::{DType, ScalarOp, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
-    Activation, EmbeddingSpec, LinearSpec, MatrixLayout, MlpInput, MlpSpec, ModelSpec, NormKind, NormSpec,
+    Activation, ClassifierSpec, EmbeddingSpec, LinearSpec, MatrixLayout, MlpInput, MlpSpec, ModelSpec,
+    NormKind, NormSpec,
 };
 
 impl Emit {
     /// Rows of the residual stream, `f32[T, H]`.
     pub(super) fn embedding(&mut self, spec: &ModelSpec, tokens: ValueId, positions: ValueId) -> Emitted {
-        let EmbeddingSpec { tokens: table, scale, token_types, positions: learned, norm } = &spec.embedding;
-        let table = self.matrix(table, spec.vocab, spec.hidden)?;
+        let EmbeddingSpec { scale, token_types, positions: learned, norm, .. } = &spec.embedding;
+        let table = self.matrix(&spec.embedding.tokens, spec.vocab, spec.embedding.width)?;
         let mut x = self.rows(table, tokens)?;
         x = self.scaled(x, *scale)?;
+        if let Some(project) = &spec.embedding.project {
+            x = self.linear(x, project)?;
+        }
         if let Some(types) = token_types {
             let table = self.matrix(&types.name, types.rows, spec.hidden)?;
             let row = self.graph.slice(table, 0, types.offset, 1)?;
@@ -114,6 +118,14 @@ impl Emit {
         Ok(y)
     }
 
+    /// The scores of sequences from one hidden state of each, `f32[R, labels]`.
+    pub(super) fn classifier(&mut self, spec: &ClassifierSpec, x: ValueId) -> Emitted {
+        let x = self.linear(x, &spec.dense)?;
+        let x = self.activation(spec.activation, x)?;
+        let x = self.norm_opt(x, spec.norm.as_ref())?;
+        self.linear(x, &spec.linear)
+    }
+
     /// A feed-forward block, `f32[T, H]`.
     pub(super) fn mlp(&mut self, spec: &MlpSpec, x: ValueId) -> Emitted {
         let inner = match &spec.input {
@@ -171,6 +183,7 @@ impl Emit {
                 let x = self.with(Max, x, 0.0)?;
                 self.map2(Mul, x, x)
             }
+            Activation::Tanh => self.map1(Tanh, x),
         }
     }
 }

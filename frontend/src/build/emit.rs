@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
 use super::BuildOptions;
-use crate::spec::StackSpec;
+use crate::spec::{StackForm, StackSpec};
 
 /// A value, or the rule that it breaks.
 pub(super) type Emitted = Result<ValueId, GraphError>;
@@ -44,8 +44,14 @@ impl Emit {
         self.param(name, self.options.weight_dtype, &[rows, columns])
     }
 
-    /// The matrices of a pattern of names, one for each expert, as one `[E, N, K]`.
+    /// The matrices of all experts as one `[E, N, K]`.
     pub(super) fn stack(&mut self, spec: &StackSpec) -> Emitted {
+        if let StackForm::Joined { parts, part } = spec.form {
+            let shape = [spec.count, spec.n_in, parts * spec.n_out];
+            let all = self.param(&spec.weight, self.options.weight_dtype, &shape)?;
+            let own = self.turn_of(all, &[spec.count, spec.n_in, spec.n_out], (parts, part))?;
+            return self.graph.transpose(own, &[0, 2, 1]);
+        }
         let each = [Dim::ONE, Dim::of(spec.n_out), Dim::of(spec.n_in)];
         let mut parts = Vec::with_capacity(spec.count);
         for expert in 0..spec.count {
@@ -54,6 +60,28 @@ impl Emit {
             parts.push(self.graph.reshape(matrix, &each)?);
         }
         self.graph.concat(0, &parts)
+    }
+
+    /// What is added to the outputs of all experts, `[E, N]`.
+    pub(super) fn stack_bias(&mut self, spec: &StackSpec, name: &str) -> Emitted {
+        let (parts, part) = match spec.form {
+            StackForm::Each => (1, 0),
+            StackForm::Joined { parts, part } => (parts, part),
+        };
+        let all = self.param(name, DType::F32, &[spec.count, parts * spec.n_out])?;
+        self.turn_of(all, &[spec.count, spec.n_out], (parts, part))
+    }
+
+    /// Of stacks that take turns along the last axis, number `part`.
+    fn turn_of(&mut self, all: ValueId, shape: &[usize], (parts, part): (usize, usize)) -> Emitted {
+        if parts == 1 {
+            return Ok(all);
+        }
+        let shape: Vec<Dim> = shape.iter().copied().map(Dim::of).collect();
+        let by_turn = [&shape[..], &[Dim::of(parts)]].concat();
+        let all = self.graph.reshape(all, &by_turn)?;
+        let own = self.graph.slice(all, shape.len(), part, 1)?;
+        self.graph.reshape(own, &shape)
     }
 
     /// A vector in f32, with `rank − 1` axes of extent 1 before it.
@@ -66,6 +94,13 @@ impl Emit {
 
     /// Vectors in f32, one for each head: `[1, count, len]`.
     pub(super) fn vectors(&mut self, name: &str, count: usize, len: usize) -> Emitted {
+        if name.contains("{h}") {
+            let mut each = Vec::with_capacity(count);
+            for head in 0..count {
+                each.push(self.vector(&name.replace("{h}", &head.to_string()), len, 3)?);
+            }
+            return self.graph.concat(1, &each);
+        }
         let value = self.param(name, DType::F32, &[count, len])?;
         self.graph.reshape(value, &[Dim::ONE, Dim::of(count), Dim::of(len)])
     }
@@ -108,6 +143,25 @@ impl Emit {
         let e = self.map1(ScalarOp::Exp, e)?;
         let sum = self.graph.reduce(Monoid::Sum, axis, e)?;
         self.map2(ScalarOp::Div, e, sum)
+    }
+
+    /// The same with one more element along the axis, which is then left out.
+    pub(super) fn softmax_beside(&mut self, x: ValueId, axis: usize, more: ValueId) -> Emitted {
+        let max = self.graph.reduce(Monoid::Max, axis, x)?;
+        let max = self.map2(ScalarOp::Max, max, more)?;
+        let e = self.map2(ScalarOp::Sub, x, max)?;
+        let e = self.map1(ScalarOp::Exp, e)?;
+        let rest = self.map2(ScalarOp::Sub, more, max)?;
+        let rest = self.map1(ScalarOp::Exp, rest)?;
+        let sum = self.graph.reduce(Monoid::Sum, axis, e)?;
+        let sum = self.map2(ScalarOp::Add, sum, rest)?;
+        self.map2(ScalarOp::Div, e, sum)
+    }
+
+    /// Rounded to bf16, in f32.
+    pub(super) fn rounded(&mut self, x: ValueId) -> Emitted {
+        let x = self.graph.cast(x, DType::Bf16)?;
+        self.graph.cast(x, DType::F32)
     }
 
     /// 1 / (1 + e^−x).

@@ -4,7 +4,7 @@
 use sinter_ir::{DType, Dim, Monoid, Op, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
-use crate::spec::{GroupSpec, MoeSpec, RouterSpec, Scoring, SharedSpec, StackSpec};
+use crate::spec::{ClampSpec, GroupSpec, MoeSpec, RouterSpec, Scoring, SharedSpec, StackSpec};
 
 /// Added to the sum of the chosen scores where it could be 0, as the models do: σ may give nothing but zeros.
 const TINY: f64 = 1e-20;
@@ -15,9 +15,14 @@ impl Emit {
         let (indices, weights) = self.route(&spec.router, x)?;
         let narrow = self.narrow(x)?;
         let gate = self.grouped("tk,tjnk->tjn", narrow, (&spec.gate, indices))?;
-        let gate = self.activation(spec.activation, gate)?;
         let up = self.grouped("tk,tjnk->tjn", narrow, (&spec.up, indices))?;
-        let inner = self.map2(ScalarOp::Mul, gate, up)?;
+        let inner = match spec.clamp {
+            Some(clamp) => self.clamped(gate, up, clamp)?,
+            None => {
+                let gate = self.activation(spec.activation, gate)?;
+                self.map2(ScalarOp::Mul, gate, up)?
+            }
+        };
         let inner = self.narrow(inner)?;
         let each = self.grouped("tjk,tjnk->tjn", inner, (&spec.down, indices))?;
         let sum = self.graph.contract("tj,tjn->tn", weights, each)?;
@@ -31,10 +36,25 @@ impl Emit {
     }
 
     /// The product with the chosen matrices of a stack.
-    fn grouped(&mut self, product: &str, x: ValueId, (stack, indices): (&StackSpec, ValueId)) -> Emitted {
-        let stack = self.stack(stack)?;
+    fn grouped(&mut self, product: &str, x: ValueId, (spec, indices): (&StackSpec, ValueId)) -> Emitted {
+        let stack = self.stack(spec)?;
         let chosen = self.graph.gather(stack, indices)?;
-        self.graph.contract(product, x, chosen)
+        let product = self.graph.contract(product, x, chosen)?;
+        let Some(bias) = &spec.bias else { return Ok(product) };
+        let bias = self.stack_bias(spec, bias)?;
+        let chosen = self.graph.gather(bias, indices)?;
+        self.map2(ScalarOp::Add, product, chosen)
+    }
+
+    /// The halves of an expert with limits, multiplied.
+    fn clamped(&mut self, gate: ValueId, up: ValueId, clamp: ClampSpec) -> Emitted {
+        let gate = self.with(ScalarOp::Min, gate, clamp.limit)?;
+        let up = self.clip(up, clamp.limit)?;
+        let open = self.with(ScalarOp::Mul, gate, clamp.alpha)?;
+        let open = self.sigmoid(open)?;
+        let gate = self.map2(ScalarOp::Mul, gate, open)?;
+        let up = self.with(ScalarOp::Add, up, 1.0)?;
+        self.map2(ScalarOp::Mul, up, gate)
     }
 
     fn shared(&mut self, spec: &SharedSpec, x: ValueId) -> Emitted {
@@ -52,6 +72,7 @@ impl Emit {
         let scores = match spec.scoring {
             Scoring::Softmax => self.softmax(logits, 1)?,
             Scoring::Sigmoid => self.sigmoid(logits)?,
+            Scoring::SoftmaxOfChosen => logits,
         };
         let mut by = scores;
         if let Some(correction) = &spec.correction {
@@ -63,6 +84,9 @@ impl Emit {
         }
         let indices = self.graph.push(Op::TopK { k: spec.chosen }, &[by])?;
         let mut weights = self.along(scores, indices)?;
+        if spec.scoring == Scoring::SoftmaxOfChosen {
+            weights = self.softmax(weights, 1)?;
+        }
         if spec.normalise {
             let mut sum = self.graph.reduce(Monoid::Sum, 1, weights)?;
             if spec.scoring == Scoring::Sigmoid {

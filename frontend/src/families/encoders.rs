@@ -4,7 +4,7 @@ use super::gpt::GPT2;
 use super::llama::LLAMA;
 use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, SEQUENTIAL, YES};
 use crate::family::*;
-use crate::spec::{ModelKind, NormKind};
+use crate::spec::{Activation, ModelKind, NormKind};
 
 pub(super) const BERT: Family = Family {
     model_type: "bert",
@@ -31,6 +31,7 @@ pub(super) const BERT: Family = Family {
     embedding: EmbeddingRow {
         tokens: "embeddings.word_embeddings",
         scale: ONE,
+        project: None,
         token_types: Some(("embeddings.token_type_embeddings", "type_vocab_size")),
         positions: Some(PositionRow { table: "embeddings.position_embeddings", offset: 0, counted: false }),
         norm: Some("embeddings.LayerNorm"),
@@ -65,6 +66,13 @@ pub(super) const BERT: Family = Family {
     },
     moe: None,
     head: None,
+    classifier: Some(ClassifierRow {
+        dense: ("pooler.dense", true),
+        dense_bias: YES,
+        activation: ActivationRow::Fixed(Activation::Tanh),
+        norm: None,
+        linear: "classifier",
+    }),
 };
 
 pub(super) const ROBERTA: Family = Family {
@@ -75,6 +83,13 @@ pub(super) const ROBERTA: Family = Family {
         positions: Some(PositionRow { table: "embeddings.position_embeddings", offset: 2, counted: true }),
         ..BERT.embedding
     },
+    classifier: Some(ClassifierRow {
+        dense: ("classifier.dense", false),
+        dense_bias: YES,
+        activation: ActivationRow::Fixed(Activation::Tanh),
+        norm: None,
+        linear: "classifier.out_proj",
+    }),
     ..BERT
 };
 
@@ -114,6 +129,13 @@ pub(super) const DISTILBERT: Family = Family {
         down: "transformer.layer.{i}.ffn.lin2",
         bias: YES,
     },
+    classifier: Some(ClassifierRow {
+        dense: ("pre_classifier", false),
+        dense_bias: YES,
+        activation: ActivationRow::Fixed(Activation::Relu),
+        norm: None,
+        linear: "classifier",
+    }),
     ..BERT
 };
 
@@ -172,6 +194,13 @@ pub(super) const MODERNBERT: Family = Family {
         down: "layers.{i}.mlp.Wo",
         bias: Switch::Field("mlp_bias", false),
     },
+    classifier: Some(ClassifierRow {
+        dense: ("head.dense", false),
+        dense_bias: Switch::Field("classifier_bias", false),
+        activation: ActivationRow::Field("classifier_activation"),
+        norm: Some("head.norm"),
+        linear: "classifier",
+    }),
     ..BERT
 };
 
@@ -198,5 +227,42 @@ pub(super) const NOMIC_BERT: Family = Family {
         down: "encoder.layers.{i}.mlp.fc2",
         bias: NO,
     },
+    classifier: None,
     ..BERT
+};
+
+/// The same as its first files spell it: GPT-2's names.
+pub(super) const NOMIC_BERT_OLD: Family = Family {
+    when: &[("activation_function", "\"swiglu\"")],
+    keys: Keys {
+        kv_heads: KvHeads::AsQueries,
+        head_dim: None,
+        eps: Factor::Field("layer_norm_epsilon"),
+        activation: ActivationRow::Fixed(Activation::Silu),
+        ..GPT2.keys
+    },
+    ignored: &[
+        "activation_function",
+        "dense_seq_output",
+        "fused_bias_fc",
+        "fused_dropout_add_ln",
+        "last_layer_subset",
+        "max_trained_positions",
+        "pad_vocab_size_multiple",
+        "tie_word_embeddings",
+        "use_flash_attn",
+        "use_xentropy",
+    ],
+    only: &[
+        ("causal", "false"),
+        ("mlp_fc1_bias", "false"),
+        ("mlp_fc2_bias", "false"),
+        ("parallel_block", "false"),
+        ("prenorm", "false"),
+        ("qkv_proj_bias", "false"),
+        ("rotary_emb_fraction", "1.0"),
+        ("rotary_emb_interleaved", "false"),
+        ("use_rms_norm", "false"),
+    ],
+    ..NOMIC_BERT
 };

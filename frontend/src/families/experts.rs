@@ -21,16 +21,18 @@ pub(super) const MIXTRAL: Family = Family {
         chosen: "num_experts_per_tok",
         inner: "intermediate_size",
         router: "layers.{i}.block_sparse_moe.gate",
+        router_bias: false,
         scoring: Scoring::Softmax,
         correction: None,
         groups: None,
         normalise: YES,
         scale: ONE,
-        experts: [
+        experts: ExpertsRow::Each([
             "layers.{i}.block_sparse_moe.experts.{e}.w1",
             "layers.{i}.block_sparse_moe.experts.{e}.w3",
             "layers.{i}.block_sparse_moe.experts.{e}.w2",
-        ],
+        ]),
+        clamp: None,
         shared: None,
         dense: DenseLayers::Never,
     }),
@@ -42,16 +44,18 @@ const QWEN_EXPERTS: MoeRow = MoeRow {
     chosen: "num_experts_per_tok",
     inner: "moe_intermediate_size",
     router: "layers.{i}.mlp.gate",
+    router_bias: false,
     scoring: Scoring::Softmax,
     correction: None,
     groups: None,
     normalise: Switch::Field("norm_topk_prob", false),
     scale: ONE,
-    experts: [
+    experts: ExpertsRow::Each([
         "layers.{i}.mlp.experts.{e}.gate_proj",
         "layers.{i}.mlp.experts.{e}.up_proj",
         "layers.{i}.mlp.experts.{e}.down_proj",
-    ],
+    ]),
+    clamp: None,
     shared: None,
     dense: DenseLayers::ListAndStep("mlp_only_layers", "decoder_sparse_step"),
 };
@@ -59,9 +63,12 @@ const QWEN_EXPERTS: MoeRow = MoeRow {
 pub(super) const QWEN2_MOE: Family = Family {
     model_type: "qwen2_moe",
     ignored: UNTRAINED,
-    // Which layers would slide is not what it is in qwen2.
-    only: &[("use_sliding_window", "false")],
-    attention: AttentionRow { qkv_bias: Switch::Field("qkv_bias", true), ..QWEN2.attention },
+    only: &[],
+    attention: AttentionRow {
+        qkv_bias: Switch::Field("qkv_bias", true),
+        window: WindowRow::IfUsed(UsedWindow::EverySecondBefore),
+        ..QWEN2.attention
+    },
     moe: Some(MoeRow {
         shared: Some(SharedRow {
             input: MlpInputRow::Gated(
@@ -80,7 +87,8 @@ pub(super) const QWEN2_MOE: Family = Family {
 pub(super) const QWEN3_MOE: Family = Family {
     model_type: "qwen3_moe",
     ignored: UNTRAINED,
-    only: &[("use_sliding_window", "false")],
+    only: &[],
+    attention: AttentionRow { window: WindowRow::IfUsed(UsedWindow::All), ..QWEN3.attention },
     moe: Some(QWEN_EXPERTS),
     ..QWEN3
 };
@@ -89,11 +97,47 @@ pub(super) const OLMOE: Family = Family {
     model_type: "olmoe",
     keys: Keys { head_dim: None, ..LLAMA_KEYS },
     ignored: UNTRAINED,
-    // It would cut what the norms give, not what goes into them.
-    only: &[("clip_qkv", "null")],
-    attention: AttentionRow { head_norms: OLMO2.attention.head_norms, ..LLAMA.attention },
+    only: &[],
+    attention: AttentionRow {
+        head_norms: OLMO2.attention.head_norms,
+        clip: Some(ClipRow::Normed("clip_qkv")),
+        ..LLAMA.attention
+    },
     mlp: MlpRow { bias: NO, ..LLAMA.mlp },
     moe: Some(MoeRow { inner: "intermediate_size", dense: DenseLayers::Never, ..QWEN_EXPERTS }),
+    ..LLAMA
+};
+
+pub(super) const GPT_OSS: Family = Family {
+    model_type: "gpt_oss",
+    ignored: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"],
+    only: &[],
+    attention: AttentionRow {
+        qkv_bias: Switch::Field("attention_bias", true),
+        out_bias: Switch::Field("attention_bias", true),
+        rope: Some(RopeRow { theta: 150_000.0, ..PLAIN_ROPE }),
+        window: WindowRow::AllButEvery { period: 2, period_field: "sliding_window_pattern", absent: 128 },
+        sinks: Some("layers.{i}.self_attn.sinks"),
+        ..LLAMA.attention
+    },
+    moe: Some(MoeRow {
+        count: &["num_local_experts", "num_experts"],
+        inner: "intermediate_size",
+        router: "layers.{i}.mlp.router",
+        router_bias: true,
+        scoring: Scoring::SoftmaxOfChosen,
+        normalise: NO,
+        experts: ExpertsRow::Joined([
+            "layers.{i}.mlp.experts.gate_up_proj",
+            "layers.{i}.mlp.experts.down_proj",
+        ]),
+        clamp: Some(ClampRow {
+            alpha: Factor::FieldOr("swiglu_alpha", 1.702),
+            limit: Factor::FieldOr("swiglu_limit", 7.0),
+        }),
+        dense: DenseLayers::Never,
+        ..QWEN_EXPERTS
+    }),
     ..LLAMA
 };
 

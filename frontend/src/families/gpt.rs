@@ -29,6 +29,7 @@ pub(super) const GPT2: Family = Family {
     embedding: EmbeddingRow {
         tokens: "wte",
         scale: ONE,
+        project: None,
         token_types: None,
         positions: Some(PositionRow { table: "wpe", offset: 0, counted: false }),
         norm: None,
@@ -53,6 +54,7 @@ pub(super) const GPT2: Family = Family {
     mlp: MlpRow { input: MlpInputRow::Plain("h.{i}.mlp.c_fc"), down: "h.{i}.mlp.c_proj", bias: YES },
     moe: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: true, scale: ONE, softcap: None }),
+    classifier: None,
 };
 
 pub(super) const GPT_BIGCODE: Family = Family {
@@ -91,10 +93,11 @@ pub(super) const OPT: Family = Family {
         ("layer_norm_elementwise_affine", "true"),
         ("_remove_final_layer_norm", "false"),
     ],
-    equal: &[("word_embed_proj_dim", "hidden_size")],
+    equal: &[],
     prefixes: &["model.decoder.", "decoder.", ""],
     embedding: EmbeddingRow {
         positions: Some(PositionRow { table: "embed_positions", offset: 2, counted: false }),
+        project: Some(("word_embed_proj_dim", ["project_in", "project_out"])),
         ..LLAMA.embedding
     },
     norms: NormPlaces {
@@ -111,6 +114,24 @@ pub(super) const OPT: Family = Family {
     },
     mlp: MlpRow { input: MlpInputRow::Plain("layers.{i}.fc1"), down: "layers.{i}.fc2", bias: YES },
     ..GPT2
+};
+
+/// OPT 350M: norms behind the sums.
+pub(super) const OPT_POST_NORM: Family = Family {
+    when: &[("do_layer_norm_before", "false")],
+    only: &[
+        ("enable_bias", "true"),
+        ("layer_norm_elementwise_affine", "true"),
+        ("_remove_final_layer_norm", "false"),
+    ],
+    norms: NormPlaces {
+        attention: BranchPlaces { after_sum: Some("layers.{i}.self_attn_layer_norm"), ..NO_NORMS },
+        mlp: BranchPlaces { after_sum: Some("layers.{i}.final_layer_norm"), ..NO_NORMS },
+        last: None,
+        ..OPT.norms
+    },
+    ignored: &["dropout", "layerdrop", "init_std", "do_layer_norm_before"],
+    ..OPT
 };
 
 pub(super) const BLOOM: Family = Family {
@@ -144,7 +165,7 @@ pub(super) const BLOOM: Family = Family {
     attention: AttentionRow {
         qkv: QkvRow::Grouped("h.{i}.self_attention.query_key_value"),
         out: "h.{i}.self_attention.dense",
-        alibi: YES,
+        alibi: AlibiRow::Plain,
         layout: MatrixLayout::OutIn,
         ..GPT2.attention
     },

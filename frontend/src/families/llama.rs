@@ -16,6 +16,7 @@ pub(super) const LLAMA: Family = Family {
     embedding: EmbeddingRow {
         tokens: "embed_tokens",
         scale: ONE,
+        project: None,
         token_types: None,
         positions: None,
         norm: None,
@@ -39,8 +40,9 @@ pub(super) const LLAMA: Family = Family {
         out_bias: Switch::Field("attention_bias", false),
         head_norms: None,
         rope: Some(PLAIN_ROPE),
-        alibi: NO,
+        alibi: AlibiRow::Never,
         clip: None,
+        sinks: None,
         scale: Factor::InverseSqrtHead,
         softcap: None,
         window: WindowRow::Never,
@@ -53,6 +55,7 @@ pub(super) const LLAMA: Family = Family {
     },
     moe: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: false, scale: ONE, softcap: None }),
+    classifier: None,
 };
 
 pub(super) const MISTRAL: Family = Family {
@@ -74,7 +77,12 @@ pub(super) const QWEN2: Family = Family {
     keys: Keys { head_dim: None, ..LLAMA_KEYS },
     ignored: &[],
     only: &[("use_mrope", "false")],
-    attention: AttentionRow { qkv_bias: YES, out_bias: NO, window: WindowRow::FromLayer, ..LLAMA.attention },
+    attention: AttentionRow {
+        qkv_bias: YES,
+        out_bias: NO,
+        window: WindowRow::IfUsed(UsedWindow::FromLayer),
+        ..LLAMA.attention
+    },
     mlp: MlpRow { bias: NO, ..LLAMA.mlp },
     ..LLAMA
 };
@@ -205,7 +213,7 @@ pub(super) const OLMO: Family = Family {
     ignored: &[],
     only: &[],
     norm: NormRow { kind: NormKind::Layer, weight: false, one_plus: false, bias: false },
-    attention: AttentionRow { clip: Some("clip_qkv"), ..LLAMA.attention },
+    attention: AttentionRow { clip: Some(ClipRow::Projections("clip_qkv")), ..LLAMA.attention },
     mlp: MlpRow { bias: NO, ..LLAMA.mlp },
     ..LLAMA
 };

@@ -42,6 +42,7 @@ pub(super) const GPT_NEOX: Family = Family {
     },
     moe: None,
     head: Some(HeadRow { name: "embed_out", bias: NO, tied: false, scale: ONE, softcap: None }),
+    classifier: None,
 };
 
 pub(super) const GPTJ: Family = Family {
@@ -159,10 +160,24 @@ pub(super) const FALCON_SEQUENTIAL: Family = Family {
     ..FALCON_MULTI_HEAD
 };
 
+/// Falcon-RW: a bias by position in place of the rotary embedding.
+pub(super) const FALCON_ALIBI: Family = Family {
+    when: &[
+        ("alibi", "true"),
+        ("new_decoder_architecture", "false"),
+        ("multi_query", "false"),
+        ("parallel_attn", "false"),
+    ],
+    ignored: &["rope_theta", "rope_parameters", "rope_scaling"],
+    only: &[],
+    attention: AttentionRow { rope: None, alibi: AlibiRow::RoundedAndScaled, ..FALCON_SEQUENTIAL.attention },
+    ..FALCON_SEQUENTIAL
+};
+
 pub(super) const STABLELM: Family = Family {
     model_type: "stablelm",
     keys: Keys { kv_heads: LLAMA_KEYS.kv_heads, ..GPT_NEOX.keys },
-    only: &[("qk_layernorm", "false")],
+    only: &[],
     prefixes: LLAMA.prefixes,
     embedding: LLAMA.embedding,
     norms: LLAMA.norms,
@@ -170,6 +185,13 @@ pub(super) const STABLELM: Family = Family {
     attention: AttentionRow {
         qkv_bias: Switch::Field("use_qkv_bias", false),
         out_bias: NO,
+        head_norms: Some(HeadNormRow {
+            q: "layers.{i}.self_attn.q_layernorm.norms.{h}",
+            k: "layers.{i}.self_attn.k_layernorm.norms.{h}",
+            scope: HeadNormScope::OwnTensors,
+            after_rope: false,
+            present: Switch::Field("qk_layernorm", false),
+        }),
         rope: Some(RopeRow { partial: Some(0.25), ..PLAIN_ROPE }),
         ..LLAMA.attention
     },

@@ -51,19 +51,37 @@ impl Resolver<'_> {
             return Err(root.wrong(key, format!("at most {ALL_EXPERTS} in all layers together")));
         }
         let inner = root.usize(row.inner, limits::WIDTH)?;
-        let stack = |template: &str, n_in, n_out| StackSpec {
-            weight: format!("{}.weight", self.name(template, i)),
-            count,
-            n_in,
-            n_out,
+        let stack = |template: &str, form, (n_in, n_out)| {
+            let name = self.name(template, i);
+            let (weight, bias) = match form {
+                StackForm::Each => (format!("{name}.weight"), None),
+                StackForm::Joined { .. } => (name.clone(), Some(format!("{name}_bias"))),
+            };
+            StackSpec { weight, form, bias, count, n_in, n_out }
         };
-        let [gate, up, down] = row.experts;
+        let (into, out) = ((hidden, inner), (inner, hidden));
+        let joined = |parts, part| StackForm::Joined { parts, part };
+        let [gate, up, down] = match row.experts {
+            ExpertsRow::Each([gate, up, down]) => {
+                let each = |name, widths| stack(name, StackForm::Each, widths);
+                [each(gate, into), each(up, into), each(down, out)]
+            }
+            ExpertsRow::Joined([both, down]) => [
+                stack(both, joined(2, 0), into),
+                stack(both, joined(2, 1), into),
+                stack(down, joined(1, 0), out),
+            ],
+        };
+        let clamp = |row: &ClampRow| -> Result<ClampSpec, ConfigError> {
+            Ok(ClampSpec { alpha: self.factor(row.alpha)?, limit: self.factor(row.limit)? })
+        };
         Ok(MoeSpec {
             router: self.router(row, i, count)?,
-            gate: stack(gate, hidden, inner),
-            up: stack(up, hidden, inner),
-            down: stack(down, inner, hidden),
+            gate,
+            up,
+            down,
             activation: self.activation()?,
+            clamp: row.clamp.as_ref().map(clamp).transpose()?,
             shared: row.shared.as_ref().map(|shared| self.shared(shared, i, inner)).transpose()?,
         })
     }
@@ -87,7 +105,7 @@ impl Resolver<'_> {
         Ok(RouterSpec {
             linear: LinearSpec {
                 layout: MatrixLayout::OutIn,
-                ..self.linear(self.name(row.router, i), false, (self.dims.hidden, count))
+                ..self.linear(self.name(row.router, i), row.router_bias, (self.dims.hidden, count))
             },
             scoring: row.scoring,
             correction: row.correction.map(|name| self.name(name, i)),

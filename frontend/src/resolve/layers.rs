@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Resolver;
 use crate::config::{ConfigError, limits};
-use crate::family::{RopeLayers, WindowRow};
+use crate::family::{RopeLayers, UsedWindow, WindowRow};
 use crate::rope::{RopeContext, RopeSpec};
 
 impl Resolver<'_> {
@@ -75,13 +75,18 @@ impl Resolver<'_> {
                 let period = root.opt_usize(period.0, limits::LAYERS)?.unwrap_or(period.1);
                 (Some(width / 2 + 1), Box::new(move |i| i % period != 0))
             }
-            WindowRow::FromLayer => {
+            WindowRow::IfUsed(used) => {
                 let on = root.bool_or("use_sliding_window", false)?;
                 // A width that is not in use may be anything; newer files say 0.
                 let width = if on { width(Some(4096))? } else { None };
                 root.skip("sliding_window");
                 let first = root.opt_usize("max_window_layers", 0..=*limits::POSITIONS.end())?.unwrap_or(28);
-                (width, Box::new(move |i| i >= first))
+                let rule = move |i: usize| match used {
+                    UsedWindow::All => true,
+                    UsedWindow::FromLayer => i >= first,
+                    UsedWindow::EverySecondBefore => i.is_multiple_of(2) && i < first,
+                };
+                (width, Box::new(rule))
             }
         };
         match self.layer_types()? {

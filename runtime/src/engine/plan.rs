@@ -36,7 +36,7 @@ impl PlannedChunk {
     pub fn row_count(&self) -> usize {
         match self.rows {
             Rows::None => 0,
-            Rows::Last => 1,
+            Rows::First | Rows::Last => 1,
             Rows::All => self.count(),
         }
     }

@@ -27,7 +27,7 @@ fn load(golden: &Golden, dtype: DType, target: Target) -> Result<GpuModel, Strin
 
 /// The logits of all tokens in chunks of so many, or an encoder's hidden values.
 fn rows(model: &mut GpuModel, tokens: &[u32], chunk: usize) -> Result<Vec<f32>, RuntimeError> {
-    if model.result_name() == "hidden" {
+    if model.result_name() != "logits" {
         return Ok(encode(model, tokens)?.to_vec());
     }
     let mut session = Session::new(model);
