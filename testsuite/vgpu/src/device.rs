@@ -3,7 +3,7 @@
 use crate::counters::Counters;
 use crate::exec::{self, Launch, Program};
 use crate::fault::Fault;
-use crate::memory::GlobalMemory;
+use crate::memory::{GlobalMemory, LAUNCHES};
 use crate::ptx;
 use sinter_ir::{DevicePtr, GpuDevice, GpuError, GpuFunction, LaunchArg, LaunchShape, Target, TensorMap};
 
@@ -109,6 +109,9 @@ impl VirtualGpu {
         }
         let (params, tensor_maps) = parameters(program, args).map_err(refuse)?;
         self.serial += 1;
+        if self.serial.is_multiple_of(LAUNCHES) {
+            self.memory.forget_marks();
+        }
         let launch = Launch {
             blocks: shape.blocks,
             threads: shape.threads,

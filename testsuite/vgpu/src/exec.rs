@@ -20,6 +20,7 @@ mod special;
 mod stores;
 mod tensor;
 mod warp;
+mod watched;
 
 pub(crate) use decode::decode;
 pub use grid::{Launch, run};

@@ -21,7 +21,9 @@
 //! # What is watched
 //!
 //! - *Global memory.* Allocations have gaps between them and addresses are never used twice, so an access out of bounds or
-//!   after `free` meets nothing. Every byte knows whether it was written.
+//!   after `free` meets nothing. Every byte knows whether it was written. Every word knows which block and warp of the
+//!   launch last wrote and last read it: two that touch the same bytes, one of them writing, are in a race unless a barrier
+//!   (within a block) or atomics and fences of the device (between blocks) order them.
 //! - *Registers.* A value that was never set may be moved, and is an error where it is used.
 //! - *Shared memory.* Every word knows its last write and the reads since, each with the time of the agent that did it.
 //!   Barriers, mbarriers, atomics and clusters hand times on (vector clocks); an access that conflicts with one it has not
@@ -35,8 +37,9 @@
 //!
 //! A fault names kernel, line, text, block, thread, and what was wanted and found.
 //!
-//! What is not watched: races of blocks on global memory, reads of a warp followed by a write of another lane of the same
-//! warp, time, and the limits of registers and of occupancy.
+//! What is not watched: lanes of a warp that race on global memory, reads of a warp followed by a write of another lane of
+//! the same warp in shared memory, launches that overlap, time, and the limits of registers and of occupancy. Of a word of
+//! global memory that several have read, no more is known than that; launches of a million clusters are not watched for races.
 //!
 //! # What is counted
 //!

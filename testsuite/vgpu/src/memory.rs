@@ -2,9 +2,11 @@
 
 mod global;
 mod shared;
+mod watch;
 
 pub use global::{GlobalMemory, SECTOR as SECTOR_BYTES};
 pub use shared::{MOST_AGENTS, SEVERAL, Shared, Who};
+pub use watch::{Foreign, LAUNCHES, Touch, learn};
 
 /// Where shared memory begins: the hardware keeps the first bytes of it for itself.
 pub const SHARED_BASE: u32 = 1024;

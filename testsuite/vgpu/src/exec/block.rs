@@ -315,7 +315,8 @@ impl Machine<'_> {
             Op::WarpSync => self.warp_sync(warp, inst, lanes)?,
             Op::Barrier(aligned) => return self.barrier(warp, inst, lanes, *aligned),
             Op::BarrierArrive => return self.barrier_arrive(warp, inst, lanes),
-            Op::Fence | Op::Nothing => {}
+            Op::Nothing => {}
+            Op::Fence => self.device_fence(warp),
             Op::ProxyFence => {
                 warp.clock.fence(warp.agent);
                 self.show_barriers(warp);

@@ -1,5 +1,7 @@
 //! Logical time: what an agent knows of every other agent's doings.
 
+use crate::memory::{Foreign, learn};
+
 /// A vector clock, and what of it a proxy fence has passed on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
@@ -7,12 +9,14 @@ pub(super) struct Clock {
     pub(super) seen: Vec<u32>,
     /// The same for writes that were fenced for the asynchronous proxy.
     pub(super) fenced: Vec<u32>,
+    /// The times of agents of other clusters.
+    pub(super) foreign: Foreign,
 }
 
 impl Clock {
     /// Nothing is known.
     pub(super) fn new(agents: usize) -> Clock {
-        Clock { seen: vec![0; agents], fenced: vec![0; agents] }
+        Clock { seen: vec![0; agents], fenced: vec![0; agents], foreign: Foreign::new() }
     }
 
     /// Learns what another knows.
@@ -24,6 +28,7 @@ impl Clock {
         };
         later(&mut self.seen, &other.seen);
         later(&mut self.fenced, &other.fenced);
+        learn(&mut self.foreign, &other.foreign);
     }
 
     /// A proxy fence of an agent: all that it knows of is fenced from now on.

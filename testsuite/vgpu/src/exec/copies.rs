@@ -175,6 +175,9 @@ impl Machine<'_> {
             let all = ((1u32 << size) - 1) as u16;
             let mut chunk = Chunk { shared, words: [0; 4], set: all & !((1u32 << bytes) - 1) as u16 };
             self.fetch_into(&mut chunk, 0, from, bytes).map_err(wrong)?;
+            if bytes > 0 {
+                self.watch_read(warp, from, u64::from(bytes)).map_err(wrong)?;
+            }
             let who = who(warp, lane as u8, inst.line);
             self.blocks[block].shared.start_copy(&who, shared, size).map_err(wrong)?;
             self.copies.small[warp.agent * LANES + lane].begin(Small { block, bytes: size, chunk });
@@ -305,6 +308,7 @@ impl Machine<'_> {
                 self.fetch_into(&mut chunk, 0, from + u64::from(part), 16).map_err(wrong)?;
                 chunks.push(chunk);
             }
+            self.watch_read(warp, from, u64::from(size)).map_err(wrong)?;
             self.start(warp, (lane, inst.line), (block, barriers[lane]), (chunks, size))?;
         }
         Ok(())
@@ -326,7 +330,10 @@ impl Machine<'_> {
                 }
                 let Some(chunk) = chunks.last_mut() else { return Ok(()) };
                 match piece.global {
-                    Some(address) => self.fetch_into(chunk, from, address, piece.bytes).map_err(Refused),
+                    Some(address) => {
+                        self.fetch_into(chunk, from, address, piece.bytes).map_err(Refused)?;
+                        self.watch_read(warp, address, u64::from(piece.bytes)).map_err(Refused)
+                    }
                     None => {
                         chunk.set |= (((1u32 << piece.bytes) - 1) << from) as u16;
                         Ok(())

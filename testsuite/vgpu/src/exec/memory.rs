@@ -5,10 +5,11 @@ use super::block::Machine;
 use super::op::Inst;
 use super::program::{Arg, Reg};
 use super::warp::Warp;
+use super::watched::Handshake;
 use crate::fault::Wrong;
 use crate::forms::memory::{Access, Atomic, Order, Space};
 use crate::forms::{D, LANES};
-use crate::memory::{PARAM_WINDOW, RANK_SHIFT, SECTOR_BYTES, SEVERAL, SHARED_WINDOW, Who};
+use crate::memory::{PARAM_WINDOW, RANK_SHIFT, SECTOR_BYTES, SEVERAL, SHARED_WINDOW, Touch, Who};
 
 type Done = Result<(), Box<Wrong>>;
 
@@ -43,6 +44,19 @@ pub(super) fn who<'a>(warp: &'a Warp, lane: u8, line: u32) -> Who<'a> {
         asynchronous: false,
         line,
     }
+}
+
+/// What an access tells other clusters, if it is a strong one.
+fn handshake(access: Access) -> Option<Handshake> {
+    let Access { order, device, .. } = access;
+    let (acquires, releases) = (order == Order::Acquire, order == Order::Release);
+    (order != Order::Weak).then_some(Handshake { acquires, releases, device })
+}
+
+/// Strong accesses of all clusters may meet.
+#[inline(always)]
+fn touch_as(touch: Touch, access: Access) -> Touch {
+    if access.order != Order::Weak && access.device { touch.atomic() } else { touch }
 }
 
 /// The elements of all lanes, first by element.
@@ -89,14 +103,14 @@ impl Machine<'_> {
         let addresses =
             self.addresses(warp, inst, u64::from(access.bytes) * u64::from(access.count), lanes)?;
         let mut values: Values = [[0; LANES]; 8];
-        if self.load_run(access, &addresses, lanes, &mut values) {
+        if self.load_run(warp, access, (&addresses, lanes), &mut values) {
             return self.deliver(warp, inst, access, lanes, &values);
         }
         let mut traffic = Traffic::default();
         for lane in lanes_of(lanes) {
             match self.place_of(access.space, addresses[lane], warp.block, lane)? {
                 Target::Global(address) => {
-                    self.load_global(access, lane, address, &mut values, &mut traffic)?;
+                    self.load_global(warp, access, (lane, address), &mut values, &mut traffic)?;
                 }
                 Target::Shared(block, address) => {
                     traffic.shared |= 1 << lane;
@@ -137,16 +151,27 @@ impl Machine<'_> {
 
     /// Loads of a whole warp from one piece of global memory, at once; false if there is anything to look at closely.
     #[inline(always)]
-    fn load_run(&mut self, access: Access, addresses: &D, lanes: u32, values: &mut Values) -> bool {
+    fn load_run(
+        &mut self,
+        warp: &Warp,
+        access: Access,
+        (addresses, lanes): (&D, u32),
+        values: &mut Values,
+    ) -> bool {
         let (bytes, count) = (u64::from(access.bytes), u64::from(access.count));
         let total = bytes * count;
-        if access.space != Space::Global || lanes != u32::MAX || !side_by_side(addresses, total) {
+        if access.space != Space::Global
+            || access.order != Order::Weak
+            || lanes != u32::MAX
+            || !side_by_side(addresses, total)
+        {
             return false;
         }
         let all = LANES as u64 * total;
+        let touch = self.touch(warp);
         let Ok(allocation) = self.memory.find(addresses[0], all, &mut self.last) else { return false };
         let offset = addresses[0] - allocation.base;
-        if allocation.unset(offset, all).is_some() {
+        if allocation.unset(offset, all).is_some() || allocation.note_read(offset, all, &touch).is_err() {
             return false;
         }
         for (at, values) in values.iter_mut().enumerate().take(usize::from(access.count)) {
@@ -171,14 +196,18 @@ impl Machine<'_> {
     #[inline(always)]
     fn load_global(
         &mut self,
+        warp: &mut Warp,
         access: Access,
-        lane: usize,
-        address: u64,
+        (lane, address): (usize, u64),
         values: &mut Values,
         traffic: &mut Traffic,
     ) -> Done {
         let (bytes, count) = (u64::from(access.bytes), u64::from(access.count));
         let total = bytes * count;
+        if let Some(handshake) = handshake(access) {
+            self.at_meeting(warp, address, handshake, || ());
+        }
+        let touch = touch_as(self.touch(warp), access);
         let found = self.memory.find(address, total, &mut self.last);
         let allocation = found.map_err(|what| Wrong::of(lane, format!("out of bounds: {what}")))?;
         let offset = address - allocation.base;
@@ -190,6 +219,7 @@ impl Machine<'_> {
             );
             return Err(Wrong::of(lane, what));
         }
+        allocation.note_read(offset, total, &touch).map_err(|what| Wrong::of(lane, what))?;
         for (at, values) in values.iter_mut().enumerate().take(usize::from(access.count)) {
             let place = offset + at as u64 * bytes;
             values[lane] = match bytes {
@@ -322,7 +352,7 @@ impl Machine<'_> {
         for lane in lanes_of(lanes) {
             match self.place_of(access.space, addresses[lane], warp.block, lane)? {
                 Target::Global(address) => {
-                    self.store_global(access, lane, address, &values, &mut traffic)?;
+                    self.store_global(warp, access, (lane, address), &values, &mut traffic)?;
                 }
                 Target::Shared(block, address) => {
                     traffic.shared |= 1 << lane;
@@ -331,9 +361,6 @@ impl Machine<'_> {
                 Target::Param(_) => return Err(Wrong::of(lane, "parameters cannot be written")),
             }
         }
-        if access.order == Order::Release {
-            warp.clock.seen[warp.agent] += 1;
-        }
         self.count(&traffic, &addresses, total as u32, true);
         Ok(())
     }
@@ -341,25 +368,33 @@ impl Machine<'_> {
     #[inline(always)]
     fn store_global(
         &mut self,
+        warp: &mut Warp,
         access: Access,
-        lane: usize,
-        address: u64,
+        (lane, address): (usize, u64),
         values: &Values,
         traffic: &mut Traffic,
     ) -> Done {
         let bytes = u64::from(access.bytes);
         let total = bytes * u64::from(access.count);
+        let touch = touch_as(self.touch(warp), access);
         let found = self.memory.find(address, total, &mut self.last);
         let allocation = found.map_err(|what| Wrong::of(lane, format!("out of bounds: {what}")))?;
         let offset = address - allocation.base;
-        for (at, values) in values.iter().enumerate().take(usize::from(access.count)) {
-            let place = offset + at as u64 * bytes;
-            if bytes == 8 {
-                allocation.set_word(place, values[lane] as u32);
-                allocation.set_word(place + 4, (values[lane] >> 32) as u32);
-            } else {
-                allocation.store(place, bytes, values[lane] as u32);
+        allocation.note_write(offset, total, &touch).map_err(|what| Wrong::of(lane, what))?;
+        let set = || {
+            for (at, values) in values.iter().enumerate().take(usize::from(access.count)) {
+                let place = offset + at as u64 * bytes;
+                if bytes == 8 {
+                    allocation.set_word(place, values[lane] as u32);
+                    allocation.set_word(place + 4, (values[lane] >> 32) as u32);
+                } else {
+                    allocation.store(place, bytes, values[lane] as u32);
+                }
             }
+        };
+        match handshake(access) {
+            Some(handshake) => self.at_meeting(warp, address, handshake, set),
+            None => set(),
         }
         traffic.global = true;
         for sector in offset / SECTOR_BYTES..=(offset + total - 1) / SECTOR_BYTES {
@@ -423,7 +458,7 @@ impl Machine<'_> {
             let change = |value: u64| (atomic.combine)(value, operands[0][lane], operands[1][lane]);
             old[lane] = match target.map_err(|what| Wrong::of(lane, what))? {
                 Target::Global(address) => {
-                    self.atomic_global(atomic, (lane, address), change, &mut traffic)?
+                    self.atomic_global(warp, atomic, (lane, address), change, &mut traffic)?
                 }
                 Target::Shared(block, address) => {
                     traffic.shared |= 1 << lane;
@@ -443,6 +478,7 @@ impl Machine<'_> {
 
     fn atomic_global(
         &mut self,
+        warp: &mut Warp,
         atomic: Atomic,
         (lane, address): (usize, u64),
         change: impl Fn(u64) -> u64,
@@ -456,6 +492,8 @@ impl Machine<'_> {
             let what = format!("global address {address:#x} was never written: an uninitialised read");
             return Err(Wrong::of(lane, what));
         }
+        let touch = if atomic.device { self.touch(warp).atomic() } else { self.touch(warp) };
+        allocation.note_write(offset, bytes, &touch).map_err(|what| Wrong::of(lane, what))?;
         traffic.global = true;
         let sector = offset / SECTOR_BYTES;
         if traffic.new_sector(allocation.base + sector * SECTOR_BYTES) {
@@ -463,7 +501,8 @@ impl Machine<'_> {
             self.counters.dram_sectors_read += u64::from(allocation.first_read(sector, serial));
             self.counters.dram_sectors_written += u64::from(allocation.first_write(sector, serial));
         }
-        Ok(match bytes {
+        let Atomic { acquires, releases, device, .. } = atomic;
+        Ok(self.at_meeting(warp, address, Handshake { acquires, releases, device }, || match bytes {
             8 => self.memory.update_long(allocation, offset, change),
             4 => u64::from(allocation.update(offset, |word| change(u64::from(word)) as u32)),
             _ => {
@@ -475,7 +514,7 @@ impl Machine<'_> {
                 };
                 part(allocation.update(offset, merge))
             }
-        })
+        }))
     }
 
     fn atomic_shared(

@@ -88,7 +88,7 @@ pub enum Op {
     BarrierArrive,
     /// `bar.warp.sync`
     WarpSync,
-    /// Fences of the generic proxy.
+    /// Fences of the generic proxy that order accesses of other clusters.
     Fence,
     /// `fence.proxy.async`
     ProxyFence,

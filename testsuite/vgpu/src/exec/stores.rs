@@ -33,9 +33,11 @@ impl Machine<'_> {
         let wrong = |what: String| Wrong::of(lane, what);
         for piece in pieces {
             let Some(global) = piece.global else { continue };
+            let touch = self.touch_of(warp, (agent, time));
             let found = self.memory.find(global, u64::from(piece.bytes), &mut self.last);
             let allocation = found.map_err(|what| wrong(format!("out of bounds: {what}")))?;
             let offset = global - allocation.base;
+            allocation.note_write(offset, u64::from(piece.bytes), &touch).map_err(wrong)?;
             let step = if (piece.shared | piece.bytes) % 4 == 0 && offset % 4 == 0 { 4 } else { 2 };
             for part in (0..piece.bytes).step_by(step as usize) {
                 let value = self.blocks[block].shared.load(&who, piece.shared + part, step).map_err(wrong)?;

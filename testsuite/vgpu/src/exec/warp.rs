@@ -8,6 +8,7 @@ use super::flow::NEVER;
 use super::program::Program;
 use crate::fault::Wrong;
 use crate::forms::{D, LANES, W};
+use crate::memory::Foreign;
 
 /// Lanes that wait for others.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,10 @@ pub(super) struct Warp {
     pub(super) agent: usize,
     pub(super) meetings: u32,
     pub(super) clock: Clock,
+    /// What it knew when it last came to a fence of the device: what its atomics tell from then on.
+    pub(super) published: Foreign,
+    /// What its atomics were told since: what it knows after its next fence.
+    pub(super) heard: Foreign,
     /// The generation of the cluster's barrier at which the warp arrived.
     pub(super) cluster_waits: Option<u64>,
 }
@@ -86,6 +91,8 @@ impl Warp {
             agent,
             meetings: 1,
             clock: Clock::new(agents),
+            published: Foreign::new(),
+            heard: Foreign::new(),
             cluster_waits: None,
         }
     }
@@ -115,6 +122,9 @@ impl Warp {
         self.clock.seen.fill(0);
         self.clock.fenced.fill(0);
         self.clock.seen[self.agent] = 1;
+        self.clock.foreign.clear();
+        self.published.clear();
+        self.heard.clear();
         self.cluster_waits = None;
     }
 

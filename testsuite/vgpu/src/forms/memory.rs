@@ -41,6 +41,8 @@ pub struct Access {
     pub signed: bool,
     /// The order.
     pub order: Order,
+    /// Whether that order holds for other clusters.
+    pub device: bool,
     /// Whether a cache policy is the last operand.
     pub policy: bool,
 }
@@ -110,6 +112,7 @@ pub(crate) fn access<'a>(qualifiers: impl Iterator<Item = &'a str>) -> Option<Ac
         count: 1,
         signed: false,
         order: Order::Weak,
+        device: true,
         policy: false,
     };
     for name in qualifiers {
@@ -122,7 +125,8 @@ pub(crate) fn access<'a>(qualifiers: impl Iterator<Item = &'a str>) -> Option<Ac
             (found.bytes, found.signed) = (bytes, signed);
         } else {
             match name {
-                "weak" | "cta" | "cluster" | "gpu" | "sys" => {}
+                "weak" | "gpu" | "sys" => {}
+                "cta" | "cluster" => found.device = false,
                 "volatile" | "relaxed" => found.order = Order::Relaxed,
                 "acquire" => found.order = Order::Acquire,
                 "release" => found.order = Order::Release,
@@ -151,6 +155,12 @@ pub struct Atomic {
     pub bytes: u8,
     /// Operands after the address.
     pub operands: u8,
+    /// Whether what others released at the address is known afterwards.
+    pub acquires: bool,
+    /// Whether what came before is known to those who acquire.
+    pub releases: bool,
+    /// Whether other clusters take part.
+    pub device: bool,
     /// The new value.
     pub combine: Combine,
 }
@@ -201,13 +211,18 @@ fn combination(name: &str, kind: &str) -> Option<Combine> {
 /// The atomic operation that a mnemonic after `atom` or `red` stands for.
 pub(crate) fn atomic<'a>(qualifiers: impl Iterator<Item = &'a str>) -> Option<Atomic> {
     let (mut space, mut name, mut kind) = (Space::Generic, None, None);
+    let (mut acquires, mut releases, mut device) = (false, false, true);
     for word in qualifiers {
         if let Some(found) = space_of(word) {
             space = found;
             continue;
         }
         match word {
-            "relaxed" | "acquire" | "release" | "acq_rel" | "cta" | "cluster" | "gpu" | "sys" => {}
+            "relaxed" | "gpu" | "sys" => {}
+            "cta" | "cluster" => device = false,
+            "acquire" => acquires = true,
+            "release" => releases = true,
+            "acq_rel" => (acquires, releases) = (true, true),
             "noftz" => kind = Some("noftz".to_string()),
             _ if name.is_none() => name = Some(word),
             _ => {
@@ -219,7 +234,8 @@ pub(crate) fn atomic<'a>(qualifiers: impl Iterator<Item = &'a str>) -> Option<At
     let (name, kind) = (name?, kind?);
     let combine = combination(name, &kind)?;
     let bytes = type_of(kind.rsplit('.').next()?)?.0;
-    Some(Atomic { space, bytes, operands: if name == "cas" { 2 } else { 1 }, combine })
+    let operands = if name == "cas" { 2 } else { 1 };
+    Some(Atomic { space, bytes, operands, acquires, releases, device, combine })
 }
 
 /// The operations of `atom` and `red`, for the documentation.

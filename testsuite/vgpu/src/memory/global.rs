@@ -1,5 +1,7 @@
 //! Device memory: allocations with gaps between them. Addresses are never used twice, so that a use after `free` is seen.
 
+use super::watch::{Foreign, Marks, Touch, learn};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
@@ -24,6 +26,7 @@ pub struct Allocation {
     /// The launch that last read and last wrote each sector.
     read: Vec<AtomicU32>,
     written: Vec<AtomicU32>,
+    marks: Marks,
 }
 
 fn zeros<T>(count: u64, zero: impl Fn() -> T) -> Vec<T> {
@@ -45,6 +48,7 @@ impl Allocation {
             set: zeros(words, || AtomicU8::new(0)),
             read: zeros(sectors, || AtomicU32::new(0)),
             written: zeros(sectors, || AtomicU32::new(0)),
+            marks: Marks::new(words),
         }
     }
 
@@ -122,6 +126,18 @@ impl Allocation {
         self.written[at].load(Relaxed) != launch && self.written[at].swap(launch, Relaxed) != launch
     }
 
+    /// Notes that someone reads bytes; an error if that is a race.
+    #[inline(always)]
+    pub(crate) fn note_read(&self, offset: u64, bytes: u64, touch: &Touch) -> Result<(), String> {
+        self.marks.read(self.base, (offset, bytes), touch)
+    }
+
+    /// The same of a write.
+    #[inline(always)]
+    pub(crate) fn note_write(&self, offset: u64, bytes: u64, touch: &Touch) -> Result<(), String> {
+        self.marks.write(self.base, (offset, bytes), touch)
+    }
+
     /// Copies bytes in.
     pub(crate) fn write(&self, mut offset: u64, bytes: &[u8]) {
         let mut rest = bytes;
@@ -164,8 +180,8 @@ pub struct GlobalMemory {
     next: u64,
     used: u64,
     capacity: u64,
-    /// Held by atomic operations of 64 bits.
-    long: Mutex<()>,
+    /// What those knew of other clusters who released at an address, and the launch. Held by atomic operations.
+    released: Mutex<BTreeMap<u64, (u32, Foreign)>>,
 }
 
 impl GlobalMemory {
@@ -177,7 +193,7 @@ impl GlobalMemory {
             next: FIRST,
             used: 0,
             capacity,
-            long: Mutex::new(()),
+            released: Mutex::default(),
         }
     }
 
@@ -230,9 +246,37 @@ impl GlobalMemory {
         }
     }
 
-    /// Replaces eight bytes in one step and returns the old ones.
+    /// Does something to an address, with nobody else at one meanwhile. `known` learns what those knew who came here
+    /// before in the launch, and those who come later learn `told`.
+    pub(crate) fn meet<R>(
+        &self,
+        (address, launch): (u64, u32),
+        (known, told): (&mut Foreign, &Foreign),
+        act: impl FnOnce() -> R,
+    ) -> R {
+        let mut all = self.released.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((at, left)) = all.get(&address)
+            && *at == launch
+        {
+            learn(known, left);
+        }
+        if !told.is_empty() {
+            let left = all.entry(address).or_default();
+            if left.0 != launch {
+                *left = (launch, Foreign::new());
+            }
+            learn(&mut left.1, told);
+        }
+        act()
+    }
+
+    /// Forgets who touched what, before the numbers of launches come again.
+    pub(crate) fn forget_marks(&mut self) {
+        self.live.iter_mut().for_each(|allocation| allocation.marks.clear());
+    }
+
+    /// Replaces eight bytes and returns the old ones.
     pub(crate) fn update_long(&self, at: &Allocation, offset: u64, change: impl Fn(u64) -> u64) -> u64 {
-        let _held = self.long.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let old = u64::from(at.word(offset)) | u64::from(at.word(offset + 4)) << 32;
         let new = change(old);
         at.set_word(offset, new as u32);
