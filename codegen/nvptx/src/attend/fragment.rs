@@ -119,8 +119,12 @@ fn monotone_mask(job: &Job<'_>) -> Option<ExprId> {
     never.then_some(args[0])
 }
 
+/// Two of bf16's ones.
+const ONES: i32 = 0x3f80_3f80;
+
 /// One block of the online softmax: the weights of its scores, and the state with their sums in it. The weighted sums are
-/// scaled, the values not yet added. The sum of a row is that of the four lanes that share it.
+/// scaled, the values not yet added. What is summed up are the weights as they are multiplied, rounded to bf16, so the
+/// result is an average whose weights come to 1; the tensor cores do it, as if a lane of the values were all ones.
 pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, State<'k>) {
     let (mut max, mut sum, mut acc) = state;
     let mut weights = scores.clone();
@@ -131,15 +135,13 @@ pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, S
         let own = own.greatest(own.of_lane_xor(2));
         let greater = max[half].greatest(own);
         let (repair, shift) = (grown(max[half], greater), finite(greater) * -std::f32::consts::LOG2_E);
-        let mut added: Option<Float<'k>> = None;
         for weight in &mut weights {
             for weight in &mut weight[2 * half..2 * half + 2] {
                 *weight = weight.fma(std::f32::consts::LOG2_E, shift).exp2();
-                added = Some(added.map_or(*weight, |added| added + *weight));
             }
         }
         max[half] = greater;
-        sum[half] = added.map_or(sum[half], |added| sum[half].fma(repair, added));
+        sum[half] = sum[half] * repair;
         for acc in &mut acc {
             acc[2 * half] = acc[2 * half] * repair;
             acc[2 * half + 1] = acc[2 * half + 1] * repair;
@@ -147,17 +149,12 @@ pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, S
     }
     let pair = |n: usize, half: usize| weights[n][2 * half].to_bf16_pair(weights[n][2 * half + 1]);
     let operand = |i: usize| [pair(2 * i, 0), pair(2 * i, 1), pair(2 * i + 1, 0), pair(2 * i + 1, 1)];
-    (std::array::from_fn(operand), (max, sum, acc))
-}
-
-/// The sums of whole rows in place of those of single lanes.
-pub(super) fn whole_rows(state: State<'_>) -> State<'_> {
-    let (max, sum, acc) = state;
-    let whole = sum.map(|sum| {
-        let sum = sum + sum.of_lane_xor(1);
-        sum + sum.of_lane_xor(2)
-    });
-    (max, whole, acc)
+    let operands: Weights<'k> = std::array::from_fn(operand);
+    let k = max[0].kernel();
+    let sums = operands
+        .iter()
+        .fold([sum[0], sum[0], sum[1], sum[1]], |sums, weights| k.mma_bf16(*weights, [k.int(ONES); 2], sums));
+    (operands, (max, [sums[0], sums[2]], acc))
 }
 
 /// How two consecutive parts of the context become one.
@@ -168,7 +165,7 @@ pub(super) struct Merger<'k> {
 }
 
 impl<'k> Merger<'k> {
-    /// From the maxima and sums of both, the sums being those of whole rows.
+    /// From the maxima and sums of both.
     pub(super) fn new(one: [[Float<'k>; 2]; 2], next: [[Float<'k>; 2]; 2]) -> Self {
         let (mut max, mut sum, mut factors) = (one[0], one[1], one);
         for half in 0..2 {

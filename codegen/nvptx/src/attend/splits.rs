@@ -100,7 +100,7 @@ impl<'k> Split<'_, '_, 'k> {
         fragment::beginning(self.job, &self.rows, 2 * self.pairs.len())
     }
 
-    /// The split's sums, with those of whole rows.
+    /// The split's sums.
     fn run(&self, point: &Point<'_, 'k>, range: Range<'k>) -> State<'k> {
         let k = self.k;
         let scope = point.scope.with_axis(self.job.attend.tokens, point.tokens.0);
@@ -117,7 +117,7 @@ impl<'k> Split<'_, '_, 'k> {
         };
         let ahead = self.count - 1;
         (0..ahead).for_each(|n| fill(from + n as i32));
-        let state = k.rolled_range((from, to, 1), self.nothing(), |at, state| {
+        k.rolled_range((from, to, 1), self.nothing(), |at, state| {
             if ahead > 0 {
                 k.copy_wait(ahead as i32 - 1);
                 k.barrier();
@@ -129,8 +129,7 @@ impl<'k> Split<'_, '_, 'k> {
                 k.barrier();
             }
             self.block(range, at, state)
-        });
-        fragment::whole_rows(state)
+        })
     }
 
     /// A block of positions.
@@ -184,7 +183,11 @@ impl<'k> Split<'_, '_, 'k> {
     fn store(&self, (_, sum, acc): &State<'k>) {
         let stored = [0, 1].map(|half: usize| self.rows[half].exists);
         let share = sum.map(fragment::share);
+        let all = (self.job.attend.sizes.padded_lanes() / 16) as i32;
         for (n, [a, b, c, d]) in acc.iter().enumerate() {
+            // A pair that two warps have is stored by one of them.
+            let own = (self.k.warp() + (n / 2) as i32 * WARPS as i32).lt(all);
+            let stored = stored.map(|stored| stored & own);
             let values = [*a * share[0], *b * share[0], *c * share[1], *d * share[1]];
             let first = (self.pairs[n / 2] << 4) + 8 * (n % 2) as i32;
             fragment::store(self.job, &self.rows, stored, (first, values));

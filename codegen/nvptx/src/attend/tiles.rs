@@ -86,7 +86,7 @@ impl<'k> Tile<'_, '_, 'k> {
                     let keys_are_read = || self.turn(&scope, range, (at, to));
                     self.block((range, at), state, keys_are_read)
                 });
-                self.merge(&fragment::whole_rows(state));
+                self.merge(&state);
                 (last,)
             },
         );
