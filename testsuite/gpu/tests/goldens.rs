@@ -1,4 +1,7 @@
 //! Whole golden models, compiled for each target, through the model for GPUs on the virtual GPU.
+//!
+//! Each type and target is a test of its own, and `SINTER_GOLDENS=llama,bert` checks those models alone, so the whole can be
+//! done in pieces.
 
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_weights::pack_rows;
@@ -9,8 +12,36 @@ use sinter_testsuite::golden::{Golden, distance_in_deviations, error_in_deviatio
 use sinter_vgpu::VirtualGpu;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-const TARGETS: [Target; 2] = [Target::Sm80, Target::Sm90a];
+/// The golden models to check: those that `SINTER_GOLDENS` names, or all.
+fn chosen() -> Vec<String> {
+    let all = names();
+    let Ok(list) = std::env::var("SINTER_GOLDENS") else { return all };
+    let list: Vec<String> = list.split(',').map(|name| name.trim().to_string()).collect();
+    for name in &list {
+        assert!(
+            all.contains(name),
+            "SINTER_GOLDENS names {name}, which is no golden model: {}",
+            all.join(" ")
+        );
+    }
+    list
+}
+
+/// Checks the chosen models for a target. They share the machine with the tests beside this one, so each runs on one thread.
+fn sweep(target: Target, check: impl Fn(&Golden) -> Result<String, String>) {
+    let mut wrong = Vec::new();
+    for golden in chosen().iter().map(|name| open(name)) {
+        let start = Instant::now();
+        let result = check(&golden);
+        let seconds = start.elapsed().as_secs_f64();
+        let (Ok(said) | Err(said)) = &result;
+        println!("{} for {target}: {said} ({seconds:.1} s)", golden.name);
+        wrong.extend(result.err().map(|reason| format!("{} for {target}: {reason}", golden.name)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
 /// A golden model on the virtual GPU, with room for its prompt and its continuation.
 fn load(golden: &Golden, dtype: DType, target: Target) -> Result<GpuModel, String> {
@@ -20,7 +51,7 @@ fn load(golden: &Golden, dtype: DType, target: Target) -> Result<GpuModel, Strin
     let context = golden.tokens.len() + golden.greedy.as_ref().map_or(0, Vec::len);
     let config = GpuConfig { limits: limits(&golden.model, context), profile: false };
     let weight = |at: usize| Ok(weights[at].clone());
-    let device = Box::new(VirtualGpu::new(target));
+    let device = Box::new(VirtualGpu::new(target).with_workers(1));
     let model = GpuModel::new(Arc::new(plan), Arc::new(program), &weight, device, config);
     model.map_err(|error| error.to_string())
 }
@@ -42,17 +73,17 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// What is wrong with a model in f32, fed at once, in chunks and token by token.
-fn float(golden: &Golden, target: Target) -> Result<(), String> {
+/// How far a model in f32 is off, fed at once, or what is wrong with it so, in chunks or token by token.
+fn float(golden: &Golden, target: Target) -> Result<String, String> {
     let mut model = load(golden, DType::F32, target)?;
     let mut feed = |tokens: &[u32], chunk| rows(&mut model, tokens, chunk).map_err(|error| error.to_string());
     let found = feed(&golden.tokens, golden.tokens.len())?;
     let error = error_in_deviations(&found, &golden.expected);
-    println!("{} for {target}: {error:.1e} deviations", golden.name);
+    let said = format!("off by {error:.1e} deviations in f32");
     if error.is_nan() || error > 1e-3 {
-        return Err(format!("off by {error:.1e} deviations"));
+        return Err(said);
     }
-    let Some(greedy) = &golden.greedy else { return Ok(()) };
+    let Some(greedy) = &golden.greedy else { return Ok(said) };
     // Prompt and continuation one by one are the prompt by chunks of 1, and a decode after it.
     let all = [&golden.tokens[..], &greedy[..]].concat();
     let one_by_one = feed(&all, 1)?;
@@ -70,49 +101,48 @@ fn float(golden: &Golden, target: Target) -> Result<(), String> {
             return Err(format!("token {at} is {best:?}, transformers has {wanted}"));
         }
     }
-    Ok(())
+    Ok(said)
 }
 
 #[test]
-fn models_agree_with_transformers_and_with_themselves() {
-    let mut wrong = Vec::new();
-    for golden in names().iter().map(|name| open(name)) {
-        for target in TARGETS {
-            let result = float(&golden, target);
-            wrong.extend(result.err().map(|reason| format!("{} for {target}: {reason}", golden.name)));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn f32_sm_80() {
+    sweep(Target::Sm80, |golden| float(golden, Target::Sm80));
 }
 
-/// What is wrong with a model in bf16, whose distance transformers has from its own float32.
-fn half(golden: &Golden, target: Target, theirs: f64) -> Result<(), String> {
+#[test]
+fn f32_sm_90a() {
+    sweep(Target::Sm90a, |golden| float(golden, Target::Sm90a));
+}
+
+/// How far a model in bf16 is off, or what is wrong. The yardstick is transformers' own bfloat16 run of the same model
+/// (`goldens/make_bf16.py`).
+fn half(golden: &Golden, target: Target) -> Result<String, String> {
+    let table = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
+    let table: BTreeMap<String, f64> = serde_json::from_str(&table).expect("names and distances");
+    // Another spelling of a config is the same model to transformers.
+    let sibling = std::fs::read_to_string(folder().join(&golden.name).join("same_weights_as")).ok();
+    let name = sibling.as_deref().map_or(golden.name.as_str(), str::trim);
+    let theirs = table.get(name).ok_or("bf16.json does not have it")?;
     let mut model = load(golden, DType::Bf16, target)?;
     let mut feed = |chunk| rows(&mut model, &golden.tokens, chunk).map_err(|error| error.to_string());
     let found = feed(golden.tokens.len())?;
     let ours = distance_in_deviations(&found, &golden.expected);
-    println!("{} for {target}: {ours:.4} deviations, transformers {theirs:.4}", golden.name);
+    let said = format!("{ours:.4} deviations in bf16, transformers {theirs:.4}");
     if ours.is_nan() || ours > 1.1 * theirs {
-        return Err(format!("{ours:.4} deviations, transformers {theirs:.4}"));
+        return Err(said);
     }
     match golden.greedy.is_none() || same_bits(&feed(1)?, &found) {
-        true => Ok(()),
+        true => Ok(said),
         false => Err("one by one and at once give other bits".into()),
     }
 }
 
-/// The yardstick is transformers' own bfloat16 run of the same model (`goldens/make_bf16.py`).
 #[test]
-fn bf16_is_as_near_to_float32_as_transformers_is() {
-    let table = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
-    let table: BTreeMap<String, f64> = serde_json::from_str(&table).expect("names and distances");
-    let mut wrong = Vec::new();
-    for (name, theirs) in table {
-        let golden = open(&name);
-        for target in TARGETS {
-            let result = half(&golden, target, theirs);
-            wrong.extend(result.err().map(|reason| format!("{name} for {target}: {reason}")));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn bf16_sm_80() {
+    sweep(Target::Sm80, |golden| half(golden, Target::Sm80));
+}
+
+#[test]
+fn bf16_sm_90a() {
+    sweep(Target::Sm90a, |golden| half(golden, Target::Sm90a));
 }
