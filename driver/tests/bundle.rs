@@ -65,6 +65,7 @@ fn program(target: Target) -> GpuProgram {
         target,
         kernels: vec![kernel],
         buckets: vec![GpuBucket { max_tokens: None, launches: vec![] }],
+        draw: None,
     }
 }
 

@@ -160,6 +160,9 @@ pub struct GpuProgram {
     pub kernels: Vec<GpuKernel>,
     /// The launch lists by step size, smallest first; the last has no limit.
     pub buckets: Vec<GpuBucket>,
+    /// The position of the kernel that draws tokens, if there is one: its arguments are the result, rows of f32, one
+    /// [`Draw`](crate::draw::Draw) a row, and the tokens, one `u32` a row.
+    pub draw: Option<usize>,
 }
 
 /// The bytes from one row of a contraction's weight `[N, K]` to the next in GPU memory: rows are padded with zeros to

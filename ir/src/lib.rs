@@ -39,6 +39,7 @@ mod text;
 mod tile;
 mod verify;
 
+pub mod draw;
 mod gpu;
 mod kernel;
 mod plan;

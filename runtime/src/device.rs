@@ -1,6 +1,7 @@
 //! What a device offers: a loaded model that runs steps.
 
 use crate::{Batch, RuntimeError};
+use sinter_ir::draw::Draw;
 
 /// How large the steps of a model can be. Memory is set aside for these at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub struct KernelTime {
     pub nanos: u64,
 }
 
+/// What a step gave for one of the batch's rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Row<'m> {
+    /// Its logits, from which the caller chooses.
+    Logits(&'m [f32]),
+    /// The token that was chosen on the device.
+    Token(u32),
+}
+
 /// A model on a device, with its weights, its KV cache and the memory for its activations.
 pub trait DeviceModel: Send {
     /// The device in words, for reports: `host, 2 threads`.
@@ -41,6 +51,13 @@ pub trait DeviceModel: Send {
     /// Runs a step and gives its result: one row of logits for each of the batch's rows, or one row of hidden values for
     /// each token. The batch is checked before anything is launched.
     fn step(&mut self, batch: &Batch) -> Result<&[f32], RuntimeError>;
+    /// Runs a step and chooses the tokens after those rows for which `draws` says how, one entry a row; a device that
+    /// cannot choose gives their logits, as does one that finds a row from which nothing can be drawn.
+    fn step_drawing(&mut self, batch: &Batch, draws: &[Option<Draw>]) -> Result<Vec<Row<'_>>, RuntimeError> {
+        let _ = draws;
+        let width = self.width().max(1);
+        Ok(self.step(batch)?.chunks_exact(width).map(Row::Logits).collect())
+    }
     /// The time spent in each kernel, if the model was loaded with profiling; empty otherwise.
     fn times(&self) -> Vec<KernelTime>;
 }

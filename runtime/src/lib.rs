@@ -53,7 +53,7 @@ pub use batch::{Batch, BatchBuilder, Chunk, Rows};
 pub use blocks::BlockPool;
 pub use check::BatchCheck;
 pub use cuda::{CudaDevice, CudaInfo, CudaReport, cuda_report};
-pub use device::{DeviceModel, KernelTime, Limits};
+pub use device::{DeviceModel, KernelTime, Limits, Row};
 pub use engine::Finish;
 pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};

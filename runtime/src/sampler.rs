@@ -3,9 +3,11 @@
 //! interface.
 //!
 //! Equal logits are ordered by id, the lower first. The one random number of a choice depends on the seed and the
-//! position, not on what was drawn before, so the same request gives the same tokens in every batch.
+//! position, not on what was drawn before, so the same request gives the same tokens in every batch. The arithmetic is
+//! that of [`sinter_ir::draw`], so a GPU that draws from the same logits gives the same token.
 
 use crate::{RuntimeError, TokenSet, uniform};
+use sinter_ir::draw::{self, Draw, OCTAVES};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,14 +62,23 @@ pub struct SampleContext<'a> {
     pub allowed: Option<&'a TokenSet>,
 }
 
+/// A token that may be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// Octaves below the likeliest.
+    octave: usize,
+    /// Its weight within the octave.
+    mass: u32,
+    id: u32,
+}
+
 /// Chooses tokens; keeps the memory it needs from one choice to the next.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
     /// The logits after the penalty and the ban.
     scores: Vec<f32>,
-    /// The candidates: weight relative to the likeliest, and id.
-    kept: Vec<(f64, u32)>,
+    kept: Vec<Candidate>,
 }
 
 impl Sampler {
@@ -91,12 +102,32 @@ impl Sampler {
         if self.params.temperature == 0.0 {
             return Ok(best);
         }
-        self.weigh(best);
+        let likeliest = self.weigh(best);
         self.keep_top_k();
         self.keep_top_p();
-        self.keep_min_p();
-        self.kept.sort_unstable_by_key(|(_, id)| *id);
+        self.keep_min_p(likeliest);
         Ok(self.draw(context.position))
+    }
+
+    /// What a device needs in order to choose the token at a position; none if the choice depends on other tokens.
+    pub fn on_device(&self, position: u64) -> Option<Draw> {
+        let params = &self.params;
+        let alone = params.repetition_penalty == 1.0
+            && params.presence_penalty == 0.0
+            && params.frequency_penalty == 0.0
+            && params.logit_bias.is_empty();
+        alone.then(|| Draw {
+            scale: if params.temperature == 0.0 { 0.0 } else { self.scale() },
+            uniform: uniform(params.seed, position),
+            // More than a row has keeps all.
+            top_k: u32::try_from(params.top_k).unwrap_or(0),
+            top_p: params.top_p,
+            min_p: params.min_p,
+        })
+    }
+
+    fn scale(&self) -> f64 {
+        std::f64::consts::LOG2_E / f64::from(self.params.temperature)
     }
 
     /// Applies penalties, bias and ban, and finds the largest logit.
@@ -147,14 +178,19 @@ impl Sampler {
         }
     }
 
-    /// The weight of each possible token: its probability over that of the likeliest.
-    fn weigh(&mut self, best: u32) {
-        let most = f64::from(self.scores[best as usize]);
-        let scale = 1.0 / f64::from(self.params.temperature);
-        let weight = |score: f32| ((f64::from(score) - most) * scale).exp();
+    /// The weights of all possible tokens; returns the mass of the likeliest.
+    fn weigh(&mut self, best: u32) -> u32 {
+        let scale = self.scale();
+        let (top, likeliest) = draw::weight(self.scores[best as usize], scale);
         self.kept.clear();
-        let possible = self.scores.iter().zip(0..).filter(|(score, _)| **score > f32::NEG_INFINITY);
-        self.kept.extend(possible.map(|(score, id)| (weight(*score), id)));
+        for (score, id) in self.scores.iter().zip(0..) {
+            let (exponent, mass) = draw::weight(*score, scale);
+            let below = top - exponent;
+            if *score > f32::NEG_INFINITY && below < OCTAVES as f64 {
+                self.kept.push(Candidate { octave: below as usize, mass, id });
+            }
+        }
+        likeliest
     }
 
     fn keep_top_k(&mut self) {
@@ -162,60 +198,62 @@ impl Sampler {
         if k == 0 || k >= self.kept.len() {
             return;
         }
-        // Distinct logits may have one weight after a high temperature, so the logits decide.
         let scores = &self.scores;
-        let score = |kept: &(f64, u32)| scores[kept.1 as usize];
+        let score = |kept: &Candidate| scores[kept.id as usize];
         let (_, kth, _) = self.kept.select_nth_unstable_by(k - 1, |a, b| score(b).total_cmp(&score(a)));
         let least = score(kth);
         self.kept.retain(|kept| score(kept) >= least);
     }
 
-    /// Keeps the shortest list of likeliest tokens whose probability reaches top-p, at least one.
+    /// Sums of the masses of each octave.
+    fn masses(&self) -> [u64; OCTAVES] {
+        let mut masses = [0; OCTAVES];
+        self.kept.iter().for_each(|kept| masses[kept.octave] += u64::from(kept.mass));
+        masses
+    }
+
+    /// Keeps the shortest list of largest logits whose probability reaches top-p, at least one.
     fn keep_top_p(&mut self) {
         if self.params.top_p >= 1.0 {
             return;
         }
-        // A fixed order of summation, whatever the selections below did to the order.
-        self.kept.sort_unstable_by_key(|(_, id)| *id);
-        let wanted = f64::from(self.params.top_p) * self.kept.iter().map(|(weight, _)| weight).sum::<f64>();
-        let order = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        let mut sorted = 0;
-        let (mut sum, mut block) = (0.0, 64);
-        while sorted < self.kept.len() {
-            let rest = &mut self.kept[sorted..];
-            let block_len = block.min(rest.len());
-            if block_len < rest.len() {
-                rest.select_nth_unstable_by(block_len, order);
-            }
-            rest[..block_len].sort_unstable_by(order);
-            for at in sorted..sorted + block_len {
-                sum += self.kept[at].0;
-                if sum >= wanted {
-                    self.kept.truncate(at + 1);
-                    return;
-                }
-            }
-            sorted += block_len;
-            block *= 4;
-        }
+        let masses = self.masses();
+        let (octave, need) = draw::reach(&masses, f64::from(self.params.top_p) * draw::total(&masses));
+        self.kept.retain(|kept| kept.octave <= octave);
+        let mut last: Vec<Candidate> =
+            self.kept.iter().filter(|kept| kept.octave == octave).copied().collect();
+        let score = |kept: &Candidate| self.scores[kept.id as usize] + 0.0;
+        last.sort_unstable_by(|a, b| score(b).total_cmp(&score(a)).then(a.id.cmp(&b.id)));
+        let mut sum = 0;
+        let reached = last.iter().position(|kept| {
+            sum += u64::from(kept.mass);
+            sum >= need
+        });
+        last.truncate(reached.map_or(last.len(), |at| at + 1));
+        self.kept.retain(|kept| kept.octave < octave);
+        self.kept.extend(last);
     }
 
-    fn keep_min_p(&mut self) {
-        let least = f64::from(self.params.min_p);
+    fn keep_min_p(&mut self, likeliest: u32) {
+        let least = f64::from(self.params.min_p) * f64::from(likeliest);
         if least > 0.0 {
-            self.kept.retain(|(weight, _)| *weight >= least);
+            let weight = |kept: &Candidate| f64::from(kept.mass) * draw::power_of_two(-(kept.octave as i32));
+            self.kept.retain(|kept| weight(kept) >= least);
         }
     }
 
-    /// Inverts the cumulative distribution over the ids in order.
-    fn draw(&self, position: u64) -> u32 {
-        let total: f64 = self.kept.iter().map(|(weight, _)| weight).sum();
-        let mut left = uniform(self.params.seed, position) * total;
-        let mut last = self.kept[0].1;
-        for (weight, id) in self.kept.iter().filter(|(weight, _)| *weight > 0.0) {
-            last = *id;
-            left -= weight;
-            if left < 0.0 {
+    /// Inverts the cumulative distribution over the octaves and, in one octave, over the ids in order.
+    fn draw(&mut self, position: u64) -> u32 {
+        let masses = self.masses();
+        let wanted = uniform(self.params.seed, position) * draw::total(&masses);
+        let (octave, need) = draw::reach(&masses, wanted);
+        self.kept.retain(|kept| kept.octave == octave);
+        self.kept.sort_unstable_by_key(|kept| kept.id);
+        let (mut sum, mut last) = (0, 0);
+        for kept in &self.kept {
+            last = kept.id;
+            sum += u64::from(kept.mass);
+            if sum >= need {
                 break;
             }
         }

@@ -27,7 +27,7 @@ pub fn program(plan: &Plan) -> GpuProgram {
         GpuBucket { max_tokens: Some(4), launches: launches(2) },
         GpuBucket { max_tokens: None, launches: launches(1) },
     ];
-    GpuProgram { target: Target::Sm80, kernels, buckets }
+    GpuProgram { target: Target::Sm80, kernels, buckets, draw: None }
 }
 
 fn launch(plan: &Plan, kernels: &mut Vec<GpuKernel>, steps: &[usize]) -> GpuLaunch {

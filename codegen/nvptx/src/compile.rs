@@ -1,7 +1,7 @@
 //! From a plan to a GPU program.
 
 use crate::emit::{Assembler, Stages};
-use crate::{Error, attend, contract, rows};
+use crate::{Error, attend, contract, draw, rows};
 use sinter_codegen_schedule::{BUCKETS, Schedule, group};
 use sinter_ir::{
     Arg, GpuBucket, GpuKernel, GpuLaunch, GpuProgram, KernelId, Plan, Step, Target, TileProgram,
@@ -36,7 +36,8 @@ fn with(assembler: Assembler, plan: &Plan) -> Result<(GpuProgram, Assembler), Er
         let launches = groups.iter().map(|group| kernels.launch(group)).collect::<Result<_, _>>()?;
         buckets.push(GpuBucket { max_tokens, launches });
     }
-    Ok((GpuProgram { target, kernels: kernels.made, buckets }, kernels.assembler))
+    let draw = kernels.draw()?;
+    Ok((GpuProgram { target, kernels: kernels.made, buckets, draw }, kernels.assembler))
 }
 
 /// What makes two kernels the same: the programs up to names, what they may assume, and the schedules.
@@ -78,6 +79,14 @@ impl<'a> Kernels<'a> {
         };
         let args = steps.iter().flat_map(|step| step.args.iter().copied()).collect();
         Ok(GpuLaunch { kernel, args, steps: group.steps.clone() })
+    }
+
+    /// The kernel that draws tokens, if the plan's result allows it.
+    fn draw(&mut self) -> Result<Option<usize>, Error> {
+        let Some(width) = draw::width(self.plan) else { return Ok(None) };
+        let kernel = draw::kernel(&self.assembler, format!("draw_{}", self.made.len()), width)?;
+        self.made.push(kernel);
+        Ok(Some(self.made.len() - 1))
     }
 
     fn kernel(&self, key: &Key) -> Result<GpuKernel, Error> {

@@ -5,7 +5,8 @@
 //! down the launches.
 //!
 //! A kernel is made by a skeleton, chosen by the program's structure: [`rows`] for norms, chains, gathers and scatters (it covers
-//! every program), [`contract`] for products, [`attend`] for attention. A skeleton writes the frame (which thread does what, loops, shared memory,
+//! every program), [`contract`] for products, [`attend`] for attention;
+//! [`draw`](mod@draw) has the one kernel that no program describes. A skeleton writes the frame (which thread does what, loops, shared memory,
 //! barriers) through the typed builder of [`emit`]. What the program itself computes comes from [`lower`]: a
 //! [`Scope`](lower::Scope) knows the iteration of each axis and the results of stages, and gives indices, addresses and values.
 //!
@@ -45,6 +46,7 @@
 
 pub mod attend;
 pub mod contract;
+pub mod draw;
 pub mod emit;
 pub mod lower;
 pub mod rows;

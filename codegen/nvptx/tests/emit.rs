@@ -1,7 +1,7 @@
 //! Every typed function of the builder, printed for every target. LLVM aborts the process on what it cannot select, so
 //! what is not called here may not be called in a kernel.
 
-use sinter_codegen_nvptx::emit::{Assembler, Cache, Entry, F32, I8, I16, I32, K, Long};
+use sinter_codegen_nvptx::emit::{Assembler, Cache, Entry, F32, F64, I8, I16, I32, I64, K, Long};
 use sinter_ir::{DType, GpuParam, Swizzle, Sym, Target, TensorMapDef};
 
 fn entry(name: &str) -> Entry {
@@ -104,6 +104,43 @@ fn integers() {
             }
         },
         &["rem.u32", "div.s32", "mul.wide.u32"],
+    );
+}
+
+#[test]
+fn wide_numbers() {
+    everywhere(
+        |k| {
+            let x = k.load::<F64>(k.address(0).at(k.thread() * 8), Cache::Any);
+            let y = k.load::<F32>(k.address(0).at(k.thread() * 4), Cache::Any).double();
+            let counter = k.shared(16, 16);
+            k.when(k.thread().equals(0), || k.store(counter, k.int(0)));
+            k.barrier();
+            let place = k.take_place(counter);
+            let values = [
+                x * y + 0.5,
+                (x - y).floor(),
+                x.long().double(),
+                y.lt(x).select(x, y),
+                (x.le(0.25) | x.equals(y)).select(x, k.double(1.0)),
+                x.float().double(),
+                x.bits::<I64>().of_lane_xor(3).bits(),
+                Long::of_words(place, x.float().bits()).bits(),
+            ];
+            for (at, value) in values.into_iter().enumerate() {
+                k.store(k.address(1).at(k.thread() * 8).at(at as i32 * 1024), value);
+            }
+        },
+        &[
+            "mul.rn.f64",
+            "add.rn.f64",
+            "sub.rn.f64",
+            "cvt.rmi.f64.f64",
+            "cvt.rzi.s64.f64",
+            "cvt.f64.f32",
+            "cvt.rn.f32.f64",
+            "atom.relaxed.cta.shared::cta.add.u32",
+        ],
     );
 }
 

@@ -4,7 +4,8 @@ use super::RequestId;
 use super::event::{Logprob, Token};
 use super::plan::Outcome;
 use super::request::{Request, TokenMask};
-use crate::{Finish, RuntimeError, SampleContext, Sampler, SamplingParams};
+use crate::{Finish, Row, RuntimeError, SampleContext, Sampler, SamplingParams};
+use sinter_ir::draw::Draw;
 
 /// What a choice keeps from step to step.
 pub(super) struct Choice {
@@ -78,13 +79,19 @@ impl Choice {
         self.prompt_logprobs.is_some()
     }
 
+    /// How a device may choose after row `at` of those that are chosen from; none if it takes more than the row.
+    pub(super) fn on_device(&self, at: usize) -> Option<Draw> {
+        let alone = self.mask.is_none() && self.logprobs.is_none();
+        alone.then(|| self.sampler.on_device((self.history.len() + at) as u64)).flatten()
+    }
+
     /// Chooses the tokens after the rows of a chunk that ends with `drafts`.
     ///
     /// Each row is sampled as if there were no drafts; a draft is right if it is the token that was chosen, and then the
     /// next row is the one that plain decoding would have computed. So drafts never change an answer, greedy or not.
     pub(super) fn choose<'r>(
         &mut self,
-        rows: impl Iterator<Item = &'r [f32]>,
+        rows: impl Iterator<Item = Row<'r>>,
         drafts: &[u32],
         step: &mut Step,
     ) -> Result<(), RuntimeError> {
@@ -99,7 +106,7 @@ impl Choice {
         Ok(())
     }
 
-    fn next(&mut self, row: &[f32], finish: &mut Option<Finish>) -> Result<Option<Token>, RuntimeError> {
+    fn next(&mut self, row: Row<'_>, finish: &mut Option<Finish>) -> Result<Option<Token>, RuntimeError> {
         let (most, reason) = self.most;
         if self.history.len() >= most {
             *finish = Some(reason);
@@ -118,7 +125,10 @@ impl Choice {
             position,
             allowed: allowed.as_ref(),
         };
-        let id = self.sampler.sample(row, &context)?;
+        let id = match row {
+            Row::Token(id) => id,
+            Row::Logits(row) => self.sampler.sample(row, &context)?,
+        };
         if self.stop_ids.contains(&id) {
             *finish = Some(Finish::Stop(id));
             return Ok(None);
@@ -130,7 +140,11 @@ impl Choice {
         if self.history.len() >= most {
             *finish = Some(reason);
         }
-        Ok(Some(Token { id, logprob: self.logprobs.map(|top| logprob(row, id, top)) }))
+        let logprob = match row {
+            Row::Logits(row) => self.logprobs.map(|top| logprob(row, id, top)),
+            Row::Token(_) => None,
+        };
+        Ok(Some(Token { id, logprob }))
     }
 
     /// The log probabilities of the prompt's tokens after the rows that begin at position `start`; those that were given
@@ -138,7 +152,7 @@ impl Choice {
     pub(super) fn tell_prompt<'r>(
         &mut self,
         start: usize,
-        rows: impl Iterator<Item = &'r [f32]>,
+        rows: impl Iterator<Item = Row<'r>>,
         step: &mut Step,
     ) {
         let Some(top) = self.prompt_logprobs else { return };
@@ -147,7 +161,10 @@ impl Choice {
             step.prompt.push(None);
         }
         for (position, row) in (start + 1..self.prompt).zip(rows) {
-            if position == self.told {
+            // A row before the prompt's last is never drawn from.
+            if let Row::Logits(row) = row
+                && position == self.told
+            {
                 self.told += 1;
                 step.prompt.push(Some(logprob(row, self.history[position], top)));
             }

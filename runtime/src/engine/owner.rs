@@ -8,7 +8,8 @@ use super::{
     Admission, Arrival, EngineConfig, EngineHandle, Event, Request, RequestId, Scheduler, SchedulerConfig,
     Sink, Speculation, Turn, Usage,
 };
-use crate::{DeviceModel, Finish, Rows, RuntimeError};
+use crate::{DeviceModel, Finish, Row, Rows, RuntimeError};
+use sinter_ir::draw::Draw;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -195,18 +196,18 @@ impl Engine {
             return Vec::new();
         }
         let batch = plan.batch(&self.scheduler);
-        let width = self.model.width();
+        let draws = self.draws(plan);
         let started = Instant::now();
-        let stepped = self.model.step(&batch);
+        let stepped = self.model.step_drawing(&batch, &draws);
         self.gauges.step(plan.tokens(), started.elapsed());
-        let logits = match stepped {
-            Ok(logits) => logits,
+        let rows = match stepped {
+            Ok(rows) => rows,
             Err(error) => return plan.chunks.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut rows = logits.chunks_exact(width);
+        let mut rows = rows.into_iter();
         let mut steps = Vec::with_capacity(plan.chunks.len());
         for chunk in &plan.chunks {
-            let own = rows.by_ref().take(chunk.row_count()).collect::<Vec<_>>();
+            let own: Vec<Row<'_>> = rows.by_ref().take(chunk.row_count()).collect();
             let (sequence, choice) = (self.scheduler.sequence(chunk.turn), self.choices.get_mut(&chunk.turn));
             let Some((sequence, choice)) = sequence.zip(choice) else {
                 steps.push(Ok(Step::default()));
@@ -225,6 +226,19 @@ impl Engine {
             steps.push(chosen.map(|()| step));
         }
         steps
+    }
+
+    /// For each row of a step how a device may choose from it.
+    fn draws(&self, plan: &StepPlan) -> Vec<Option<Draw>> {
+        let mut draws = Vec::with_capacity(plan.rows());
+        for chunk in &plan.chunks {
+            let (sequence, choice) = (self.scheduler.sequence(chunk.turn), self.choices.get(&chunk.turn));
+            let choice = sequence.filter(|sequence| chunk.samples(sequence)).and(choice);
+            let first = chunk.row_count().saturating_sub(chunk.drafts + 1);
+            let draw = |at: usize| choice?.on_device(at.checked_sub(first)?);
+            draws.extend((0..chunk.row_count()).map(draw));
+        }
+        draws
     }
 
     /// Tells the scheduler what the step gave. What failed is taken out first: its pages must serve nobody else.

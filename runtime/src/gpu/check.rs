@@ -16,6 +16,7 @@ pub(super) fn check(plan: &Plan, program: &GpuProgram) -> Result<(), String> {
     for kernel in &program.kernels {
         self::kernel(kernel, program).map_err(|reason| format!("the kernel {}: {reason}", kernel.name))?;
     }
+    draw(program)?;
     ranges(&program.buckets)?;
     for (number, bucket) in program.buckets.iter().enumerate() {
         let place = |reason| format!("bucket {number}: {reason}");
@@ -58,6 +59,22 @@ fn kernel(kernel: &GpuKernel, program: &GpuProgram) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The kernel that draws exists and has no more than its three arguments.
+fn draw(program: &GpuProgram) -> Result<(), String> {
+    let Some(number) = program.draw else { return Ok(()) };
+    let kernel =
+        program.kernels.get(number).ok_or_else(|| format!("there is no kernel {number}, which draws"))?;
+    let known = |param: &GpuParam| match param {
+        GpuParam::Address(at) => *at < 3,
+        GpuParam::TensorMap(_) => false,
+        GpuParam::Symbols | GpuParam::Scratch => true,
+    };
+    match kernel.params.iter().all(known) {
+        true => Ok(()),
+        false => Err(format!("{} draws from other arguments than logits, draws and tokens", kernel.name)),
+    }
 }
 
 /// Buckets are sorted, and the last takes any number of tokens.

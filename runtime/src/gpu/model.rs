@@ -4,7 +4,8 @@ use super::place::{GpuMemoryPlan, Placement, input_places, slot_bytes};
 use super::recordings::{Choice, Key, Recordings, rounded_pages};
 use super::{check, launch};
 use crate::load::{self, Checked};
-use crate::{Batch, BatchCheck, DeviceModel, KernelTime, Limits, Memory, RuntimeError, WeightBytes};
+use crate::{Batch, BatchCheck, DeviceModel, KernelTime, Limits, Memory, Row, RuntimeError, WeightBytes};
+use sinter_ir::draw::{DRAW_BYTES, Draw, NO_TOKEN};
 use sinter_ir::{
     Arg, Binding, DevicePtr, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuProgram, Plan, Sym, gpu_twins,
 };
@@ -36,6 +37,8 @@ pub struct GpuModel {
     /// Inputs on their way to the device, and the result on its way back.
     outward: Memory,
     homeward: Memory,
+    /// Tokens that were drawn, on their way back.
+    drawn: Memory,
     recordings: Option<Recordings>,
     times: Vec<KernelTime>,
     device: Box<dyn GpuDevice>,
@@ -54,8 +57,11 @@ struct Blocks {
     /// One address for each weight of the plan.
     weights: Vec<DevicePtr>,
     states: Vec<Block>,
+    /// The inputs, and after them one draw a row.
     inputs: Block,
     result: Block,
+    /// One token a row.
+    tokens: Block,
     slots: Vec<Block>,
     /// One for each kernel of the program.
     scratch: Vec<Block>,
@@ -86,6 +92,7 @@ impl GpuModel {
             blocks: Blocks::default(),
             outward: Memory::zeroed(0)?,
             homeward: Memory::zeroed(0)?,
+            drawn: Memory::zeroed(0)?,
             recordings: (!config.profile).then(Recordings::default),
             times: program.kernels.iter().map(time).collect(),
             plan,
@@ -151,11 +158,14 @@ impl GpuModel {
                 moved = true;
             }
         }
-        let (_, inputs) = input_places(&self.plan, binding);
+        let rows = binding.get(Sym::R);
+        let inputs = input_places(&self.plan, binding).1 + rows * DRAW_BYTES as u64;
         let result = self.plan.outputs[self.checked.result].ty.bytes(binding);
         moved |= reserve(device, &mut self.blocks.inputs, inputs)?;
         moved |= reserve(device, &mut self.blocks.result, result)?;
+        moved |= reserve(device, &mut self.blocks.tokens, rows * 4)?;
         self.outward.reserve(inputs as usize)?;
+        self.drawn.reserve(rows as usize * 4)?;
         self.homeward.reserve(result as usize)?;
         if moved {
             self.forget_recordings()?;
@@ -169,10 +179,19 @@ impl GpuModel {
     }
 
     /// The inputs go to the device in one copy.
-    fn write_inputs(&mut self, batch: &Batch, binding: &Binding) -> Result<(), GpuError> {
+    fn write_inputs(
+        &mut self,
+        batch: &Batch,
+        draws: Option<&[Option<Draw>]>,
+        binding: &Binding,
+    ) -> Result<(), GpuError> {
         let (places, bytes) = input_places(&self.plan, binding);
         let pages = binding.get(Sym::P) as usize;
-        let all = &mut self.outward.bytes_mut()[..bytes as usize];
+        let after = draws.map_or(0, |draws| draws.len() * DRAW_BYTES);
+        let all = &mut self.outward.bytes_mut()[..bytes as usize + after];
+        for (draw, to) in draws.into_iter().flatten().zip(all[bytes as usize..].chunks_mut(DRAW_BYTES)) {
+            to.copy_from_slice(&Draw::bytes(draw.as_ref()));
+        }
         for (input, place) in self.checked.inputs.iter().zip(places) {
             let to = &mut all[place as usize..];
             match input {
@@ -189,15 +208,14 @@ impl GpuModel {
         self.device.write(self.blocks.inputs.at, all)
     }
 
-    /// Runs the launches of a bucket, from a recording if there is one.
-    fn run(&mut self, bucket: usize, binding: &Binding) -> Result<(), GpuError> {
-        let key = Key { bucket, binding: *binding };
-        let bounded = self.program.buckets[bucket].max_tokens.is_some();
+    /// Runs the launches of a step, from a recording if there is one.
+    fn run(&mut self, key: Key) -> Result<(), GpuError> {
+        let bounded = self.program.buckets[key.bucket].max_tokens.is_some();
         let choice = self.recordings.as_mut().filter(|_| bounded).map(|recordings| recordings.choose(key));
         match choice {
             Some(Choice::Replay(recording)) => self.device.replay(recording),
             Some(Choice::Record) if self.device.record()? => {
-                let launched = self.launch_all(bucket, binding);
+                let launched = self.launch_all(key);
                 // The recording ends also where a launch was refused, or the device would record for ever.
                 let recording = self.device.recorded();
                 launched?;
@@ -208,45 +226,61 @@ impl GpuModel {
             }
             Some(Choice::Record) => {
                 self.recordings = None;
-                self.launch_all(bucket, binding)
+                self.launch_all(key)
             }
-            Some(Choice::Launch) | None => self.launch_all(bucket, binding),
+            Some(Choice::Launch) | None => self.launch_all(key),
         }
     }
 
-    fn launch_all(&mut self, bucket: usize, binding: &Binding) -> Result<(), GpuError> {
-        let (inputs, _) = input_places(&self.plan, binding);
-        for number in 0..self.program.buckets[bucket].launches.len() {
-            self.launch(bucket, number, (binding, &inputs))?;
+    fn launch_all(&mut self, key: Key) -> Result<(), GpuError> {
+        let binding = &key.binding;
+        let (inputs, bytes) = input_places(&self.plan, binding);
+        for number in 0..self.program.buckets[key.bucket].launches.len() {
+            let launch = &self.program.buckets[key.bucket].launches[number];
+            let address = |arg: &Arg| self.address(key.bucket, *arg, &inputs);
+            let addresses: Vec<DevicePtr> = launch.args.iter().map(address).collect();
+            self.launch(launch.kernel, &addresses, binding)?;
+        }
+        if let Some(kernel) = self.program.draw.filter(|_| key.draws) {
+            let draws = DevicePtr(self.blocks.inputs.at.0 + bytes);
+            self.launch(kernel, &[self.blocks.result.at, draws, self.blocks.tokens.at], binding)?;
         }
         Ok(())
     }
 
-    fn launch(
-        &mut self,
-        bucket: usize,
-        number: usize,
-        (binding, inputs): (&Binding, &[u64]),
-    ) -> Result<(), GpuError> {
-        let launch = &self.program.buckets[bucket].launches[number];
-        let kernel = &self.program.kernels[launch.kernel];
+    fn launch(&mut self, number: usize, addresses: &[DevicePtr], binding: &Binding) -> Result<(), GpuError> {
+        let kernel = &self.program.kernels[number];
         let Some(shape) = launch::shape(kernel, binding, self.device.multiprocessors())? else {
             return Ok(());
         };
-        let address = |arg: &Arg| self.address(bucket, *arg, inputs);
-        let addresses: Vec<DevicePtr> = launch.args.iter().map(address).collect();
-        let scratch = self.blocks.scratch[launch.kernel].at;
-        let values = launch::values(kernel, &addresses, scratch, binding)?;
+        let values = launch::values(kernel, addresses, self.blocks.scratch[number].at, binding)?;
         let before = if self.config.profile { self.device.mark()? } else { None };
-        self.device.launch(self.functions[launch.kernel], shape, &values)?;
+        self.device.launch(self.functions[number], shape, &values)?;
         if let Some(before) = before
             && let Some(after) = self.device.mark()?
         {
-            let time = &mut self.times[launch.kernel];
+            let time = &mut self.times[number];
             time.launches += 1;
             time.nanos += self.device.nanos_between(before, after)?;
         }
         Ok(())
+    }
+
+    /// Launches a step.
+    fn begin(&mut self, batch: &Batch, draws: Option<&[Option<Draw>]>) -> Result<Binding, RuntimeError> {
+        let mut binding = self.check.check(batch)?;
+        let most = load::largest(&self.config.limits).get(Sym::P);
+        let pages = &mut binding.values[Sym::P.index()];
+        *pages = rounded_pages(*pages, most);
+        let tokens = binding.get(Sym::T);
+        let holds = |most: Option<u64>| most.is_none_or(|most| tokens <= most);
+        let bucket =
+            self.program.buckets.iter().position(|bucket| holds(bucket.max_tokens)).unwrap_or_default();
+        let slots: Vec<u64> = self.placements[bucket].slots.iter().map(|slot| slot.bytes(&binding)).collect();
+        self.grow(&slots, &binding)?;
+        self.write_inputs(batch, draws, &binding)?;
+        self.run(Key { bucket, binding, draws: draws.is_some() })?;
+        Ok(binding)
     }
 
     fn address(&self, bucket: usize, arg: Arg, inputs: &[u64]) -> DevicePtr {
@@ -308,24 +342,35 @@ impl DeviceModel for GpuModel {
         self.checked.width(&self.plan)
     }
     fn step(&mut self, batch: &Batch) -> Result<&[f32], RuntimeError> {
-        let mut binding = self.check.check(batch)?;
-        let most = load::largest(&self.config.limits).get(Sym::P);
-        let pages = &mut binding.values[Sym::P.index()];
-        *pages = rounded_pages(*pages, most);
-        let tokens = binding.get(Sym::T);
-        let holds = |most: Option<u64>| most.is_none_or(|most| tokens <= most);
-        let bucket =
-            self.program.buckets.iter().position(|bucket| holds(bucket.max_tokens)).unwrap_or_default();
-        let slots: Vec<u64> = self.placements[bucket].slots.iter().map(|slot| slot.bytes(&binding)).collect();
-        self.grow(&slots, &binding)?;
-        self.write_inputs(batch, &binding)?;
-        self.run(bucket, &binding)?;
+        let binding = self.begin(batch, None)?;
         let result = &self.plan.outputs[self.checked.result].ty;
         let bytes = &mut self.homeward.bytes_mut()[..result.bytes(&binding) as usize];
         if !bytes.is_empty() {
             self.device.read(self.blocks.result.at, bytes)?;
         }
         Ok(self.homeward.floats(result.elements(&binding) as usize))
+    }
+    /// Where a token is drawn on the device, 4 bytes come back in place of the row.
+    fn step_drawing(&mut self, batch: &Batch, draws: &[Option<Draw>]) -> Result<Vec<Row<'_>>, RuntimeError> {
+        let width = self.width().max(1);
+        let here = self.program.draw.is_some() && draws.iter().any(Option::is_some);
+        if !here || draws.len() != batch.rows.len() {
+            return Ok(self.step(batch)?.chunks_exact(width).map(Row::Logits).collect());
+        }
+        self.begin(batch, Some(draws))?;
+        let tokens = &mut self.drawn.bytes_mut()[..draws.len() * 4];
+        self.device.read(self.blocks.tokens.at, tokens)?;
+        let tokens =
+            tokens.chunks_exact(4).map(|token| u32::from_le_bytes([token[0], token[1], token[2], token[3]]));
+        let tokens: Vec<u32> = tokens.collect();
+        for (at, _) in tokens.iter().enumerate().filter(|(_, token)| **token == NO_TOKEN) {
+            let (first, bytes) = (at * width * 4, width * 4);
+            let from = DevicePtr(self.blocks.result.at.0 + first as u64);
+            self.device.read(from, &mut self.homeward.bytes_mut()[first..first + bytes])?;
+        }
+        let rows = self.homeward.floats(draws.len() * width).chunks_exact(width);
+        let row = |(token, row)| if token == NO_TOKEN { Row::Logits(row) } else { Row::Token(token) };
+        Ok(tokens.into_iter().zip(rows).map(row).collect())
     }
     fn times(&self) -> Vec<KernelTime> {
         let told = self.config.profile && self.times.iter().any(|time| time.launches > 0);
@@ -343,7 +388,7 @@ impl Drop for GpuModel {
         all.sort_unstable();
         all.dedup();
         let rest = blocks.states.iter().chain(&blocks.slots).chain(&blocks.scratch);
-        all.extend(rest.chain([&blocks.inputs, &blocks.result]).map(|block| block.at));
+        all.extend(rest.chain([&blocks.inputs, &blocks.result, &blocks.tokens]).map(|block| block.at));
         for at in all.into_iter().filter(|at| *at != DevicePtr::default()) {
             let _ = self.device.free(at);
         }

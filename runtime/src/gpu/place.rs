@@ -5,6 +5,7 @@
 
 use super::check::pairs;
 use crate::{Limits, load};
+use sinter_ir::draw::DRAW_BYTES;
 use sinter_ir::{Arg, Binding, GpuLaunch, GpuProgram, IdVec, Plan, Slot, Sym, gpu_weight_bytes};
 use std::fmt;
 
@@ -113,7 +114,8 @@ impl GpuMemoryPlan {
             states: plan.states.iter().map(|state| state.ty.bytes(&largest)).sum(),
             activations: slot_bytes(&placements, program, &largest).iter().sum(),
             borders: input_places(plan, &largest).1
-                + results.map(|output| output.ty.bytes(&largest)).sum::<u64>(),
+                + results.map(|output| output.ty.bytes(&largest)).sum::<u64>()
+                + largest.get(Sym::R) * (DRAW_BYTES as u64 + 4),
             scratch: program.kernels.iter().map(|kernel| kernel.scratch_bytes(&largest)).sum(),
         }
     }

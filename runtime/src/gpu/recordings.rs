@@ -12,6 +12,8 @@ pub(super) struct Key {
     pub(super) bucket: usize,
     /// The values of the symbols.
     pub(super) binding: Binding,
+    /// Whether tokens are drawn.
+    pub(super) draws: bool,
 }
 
 /// What to do with a step.
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     fn key(pages: u64) -> Key {
-        Key { bucket: 0, binding: Binding::new(1, 1, pages, 64) }
+        Key { bucket: 0, binding: Binding::new(1, 1, pages, 64), draws: false }
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn slots_are_as_large_as_their_largest_step() {
         target: Target::Sm80,
         kernels: vec![kernel(vec![])],
         buckets: vec![bucket(Some(16)), bucket(None)],
+        draw: None,
     };
     let placements: Vec<_> =
         program.buckets.iter().map(|bucket| Placement::of(&plan, &bucket.launches)).collect();

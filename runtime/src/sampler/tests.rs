@@ -129,7 +129,9 @@ fn a_long_tail_is_cut_where_a_full_sort_would_cut_it() {
             })
             .unwrap();
         let mut sampler = Sampler::new(SamplingParams { top_p, ..params() }).unwrap();
-        sampler.sample(&row, &SampleContext::default()).unwrap();
+        let best = sampler.penalise(&row, &SampleContext::default()).unwrap();
+        sampler.weigh(best);
+        sampler.keep_top_p();
         assert!(sampler.kept.len().abs_diff(kept) <= 1, "{} of {kept}", sampler.kept.len());
     }
 }
@@ -176,4 +178,29 @@ fn a_choice_depends_on_seed_and_position_only() {
     let backwards: Vec<u32> = (0..50).rev().map(|position| choose(1, position, None)).collect();
     assert!(forwards.iter().eq(backwards.iter().rev()));
     assert_ne!(forwards, (0..50).map(|position| choose(2, position, None)).collect::<Vec<_>>());
+}
+
+#[test]
+fn cold_choices_are_the_largest_logit() {
+    let row = [3.0, 3.000_000_2, 2.999_999_8, -1e30, 1e-3];
+    for temperature in [1e-9, 1e-30, f32::MIN_POSITIVE] {
+        let cold = SamplingParams { temperature, ..params() };
+        near(&frequencies(cold, &row, SampleContext::default()), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+}
+
+#[test]
+fn a_device_is_asked_only_where_the_row_is_all_that_matters() {
+    let asked = |change: fn(&mut SamplingParams)| {
+        let mut params = SamplingParams { seed: 5, ..params() };
+        change(&mut params);
+        Sampler::new(params).unwrap().on_device(9)
+    };
+    let plain = asked(|_| {}).unwrap();
+    assert_eq!((plain.scale, plain.uniform), (std::f64::consts::LOG2_E, uniform(5, 9)));
+    assert_eq!(asked(|p| p.temperature = 0.0).unwrap().scale, 0.0);
+    assert_eq!(asked(|p| p.repetition_penalty = 1.1), None);
+    assert_eq!(asked(|p| p.presence_penalty = 0.1), None);
+    assert_eq!(asked(|p| p.frequency_penalty = 0.1), None);
+    assert_eq!(asked(|p| p.logit_bias = vec![(1, 1.0)]), None);
 }

@@ -290,7 +290,7 @@ pub fn launch(
     let args = plan_of(program).steps[0].args.clone();
     let launch = GpuLaunch { kernel: 0, args: args.clone(), steps: vec![0] };
     let buckets = vec![GpuBucket { max_tokens: None, launches: vec![launch] }];
-    let whole = GpuProgram { target: Target::Sm80, kernels: vec![kernel.clone()], buckets };
+    let whole = GpuProgram { target: Target::Sm80, kernels: vec![kernel.clone()], buckets, draw: None };
     let mut places: Vec<(Arg, DevicePtr)> = Vec::new();
     let (mut out, mut written) = (Vec::new(), None);
     for ((param, tensor), arg) in program.params.values().zip(params).zip(args) {

@@ -113,7 +113,7 @@ impl Case {
         let step = &plan_of(&self.tile).steps[0];
         let launch = GpuLaunch { kernel: 0, args: step.args.clone(), steps: vec![0] };
         let bucket = GpuBucket { max_tokens: None, launches: vec![launch] };
-        let program = GpuProgram { target, kernels: vec![kernel], buckets: vec![bucket] };
+        let program = GpuProgram { target, kernels: vec![kernel], buckets: vec![bucket], draw: None };
         // Few multiprocessors make persistent blocks do several tiles.
         let mut device = VirtualGpu::new(target).with_multiprocessors(2);
         program_on(&mut device, &self.tile, &program, (&self.binding, &self.params))

@@ -1,6 +1,6 @@
 //! The body of a kernel while it is being written.
 
-use super::value::{F32, Global, I1, I8, I16, I32, I64, Int, Operand, Param, Ptr, Scalar, V};
+use super::value::{F32, F64, Global, I1, I8, I16, I32, I64, Int, Operand, Param, Ptr, Scalar, V};
 use melior::Context;
 use melior::ir::attribute::{
     DenseI32ArrayAttribute, DenseI64ArrayAttribute, FlatSymbolRefAttribute, FloatAttribute, IntegerAttribute,
@@ -180,6 +180,10 @@ impl<'k> Body<'k> {
         FloatAttribute::new(self.context, F32::mlir(self.context), f64::from(value)).into()
     }
 
+    pub(super) fn wide_number(&self, value: f64) -> Attribute<'k> {
+        FloatAttribute::new(self.context, F64::mlir(self.context), value).into()
+    }
+
     pub(super) fn constant<T: Scalar>(&'k self, value: Attribute<'k>) -> V<'k, T> {
         V::new(self, self.op("llvm.mlir.constant", &[], T::mlir(self.context), &[("value", value)]))
     }
@@ -201,6 +205,10 @@ impl<'k> Body<'k> {
     }
     /// A constant float.
     pub fn float(&'k self, value: f32) -> V<'k, F32> {
+        value.value(self)
+    }
+    /// A constant 64-bit float.
+    pub fn double(&'k self, value: f64) -> V<'k, F64> {
         value.value(self)
     }
     /// A constant truth value.

@@ -214,6 +214,14 @@ impl<'k, T: Shuffled> V<'k, T> {
 }
 
 impl<'k> Long<'k> {
+    /// The upper and the lower word as one number.
+    pub fn of_words(upper: Int<'k>, lower: Int<'k>) -> Self {
+        (upper.unsigned_long() << 32) | lower.unsigned_long()
+    }
+    /// The value of the lane whose number differs in these bits. All lanes take part.
+    pub fn of_lane_xor(self, bits: i32) -> Self {
+        Self::of_words((self >> 32).int().of_lane_xor(bits), self.int().of_lane_xor(bits))
+    }
     /// The product of two unsigned 32-bit numbers.
     pub fn product(x: Int<'k>, y: Int<'k>) -> Self {
         let (x, y): (V<'k, I64>, V<'k, I64>) = (x.unsigned_long(), y.unsigned_long());

@@ -42,5 +42,6 @@ pub use body::{Body, K};
 pub use flow::Carry;
 pub use memory::{Cache, Vector};
 pub use value::{
-    Bit, F32, Float, Global, I1, I8, I16, I32, I64, Int, Long, Param, Ptr, Scalar, Shared, Short, V,
+    Bit, Double, F32, F64, Float, Global, I1, I8, I16, I32, I64, Int, Long, Param, Ptr, Scalar, Shared,
+    Short, V,
 };

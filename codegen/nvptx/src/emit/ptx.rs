@@ -1,7 +1,7 @@
 //! The instructions that neither an intrinsic nor an operation covers, written as PTX text: one typed function each.
 
 use super::body::Body;
-use super::value::{Global, I32, Int, Scalar, V};
+use super::value::{Global, I32, Int, Scalar, Shared, V};
 use melior::dialect::llvm::r#type as llvm;
 use melior::ir::{Type, Value};
 
@@ -28,6 +28,13 @@ impl<'k> Body<'k> {
         let text = "ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {$0, $1, $2, $3}, [$4];";
         let result = llvm::r#struct(self.context(), &[I32::mlir(self.context()); 4], false);
         self.fields(self.ptx(text, "=r,=r,=r,=r,l", &[from.raw()], result, false))
+    }
+
+    /// Adds 1 to a number in shared memory and gives the one before: `atom.add`. It orders nothing else.
+    pub fn take_place(&'k self, counter: Shared<'k>) -> Int<'k> {
+        let text = "atom.relaxed.cta.shared::cta.add.u32 $0, [$1], 1;";
+        let ty = I32::mlir(self.context());
+        V::new(self, self.ptx(text, "=r,l,~{memory}", &[counter.raw()], ty, true))
     }
 
     /// Adds 1 to a counter that goes from 0 to `last` and back to 0, and gives the number before: `atom.inc`. What the

@@ -41,6 +41,8 @@ scalars! {
     I64 8 c IntegerType::new(c, 64).into();
     /// IEEE 754 binary32.
     F32 4 c Type::float32(c);
+    /// IEEE 754 binary64.
+    F64 8 c Type::float64(c);
 }
 
 /// A pointer into an address space of NVPTX: 0 generic, 1 global, 3 shared, 7 the shared memory of a cluster.
@@ -71,6 +73,8 @@ pub type Int<'k> = V<'k, I32>;
 pub type Long<'k> = V<'k, I64>;
 /// A 32-bit float. Operators round to nearest even and are never contracted; [`V::fma`] is.
 pub type Float<'k> = V<'k, F32>;
+/// A 64-bit float, under the same rule.
+pub type Double<'k> = V<'k, F64>;
 /// An address in global memory.
 pub type Global<'k> = V<'k, Ptr<1>>;
 /// An address in shared memory.
@@ -144,6 +148,12 @@ impl<'k> Operand<'k, F32> for f32 {
     }
 }
 
+impl<'k> Operand<'k, F64> for f64 {
+    fn value(self, k: K<'k>) -> V<'k, F64> {
+        k.constant(k.wide_number(self))
+    }
+}
+
 macro_rules! operators {
     ($($ty:ident: $($trait:ident $method:ident $op:literal $flags:expr),*;)*) => {$($(
         impl<'k, O: Operand<'k, $ty>> $trait<O> for V<'k, $ty> {
@@ -165,6 +175,7 @@ operators! {
     I64: Add add "llvm.add" NSW, Sub sub "llvm.sub" NSW, Mul mul "llvm.mul" NSW, BitAnd bitand "llvm.and" None,
         BitOr bitor "llvm.or" None, BitXor bitxor "llvm.xor" None, Shl shl "llvm.shl" None, Shr shr "llvm.lshr" None;
     F32: Add add "llvm.fadd" None, Sub sub "llvm.fsub" None, Mul mul "llvm.fmul" None;
+    F64: Add add "llvm.fadd" None, Sub sub "llvm.fsub" None, Mul mul "llvm.fmul" None;
 }
 
 impl Not for Bit<'_> {
@@ -275,6 +286,37 @@ impl<'k> Long<'k> {
     pub fn int(self) -> Int<'k> {
         self.convert("llvm.trunc")
     }
+    /// The nearest 64-bit float of a signed number.
+    pub fn double(self) -> Double<'k> {
+        self.convert("llvm.sitofp")
+    }
+}
+
+impl<'k> Double<'k> {
+    /// The nearest 32-bit float.
+    pub fn float(self) -> Float<'k> {
+        self.convert("llvm.fptrunc")
+    }
+    /// The greatest integer that is not above x.
+    pub fn floor(self) -> Self {
+        self.k.call::<F64>("llvm.floor.f64", &[self.raw])
+    }
+    /// The signed integer towards zero; the nearest one where it does not fit, 0 for no number.
+    pub fn long(self) -> Long<'k> {
+        self.k.call::<I64>("llvm.fptosi.sat.i64.f64", &[self.raw])
+    }
+    /// Less; false where one is no number.
+    pub fn lt(self, other: impl Operand<'k, F64>) -> Bit<'k> {
+        self.compare("llvm.fcmp", 4, other.value(self.k))
+    }
+    /// At most; false where one is no number.
+    pub fn le(self, other: impl Operand<'k, F64>) -> Bit<'k> {
+        self.compare("llvm.fcmp", 5, other.value(self.k))
+    }
+    /// Equal; false where one is no number.
+    pub fn equals(self, other: impl Operand<'k, F64>) -> Bit<'k> {
+        self.compare("llvm.fcmp", 1, other.value(self.k))
+    }
 }
 
 impl<'k> Short<'k> {
@@ -292,6 +334,10 @@ impl<'k> V<'k, I8> {
 }
 
 impl<'k> Float<'k> {
+    /// The same number in 64 bits.
+    pub fn double(self) -> Double<'k> {
+        self.convert("llvm.fpext")
+    }
     /// The quotient, rounded to nearest even.
     pub fn over(self, other: impl Operand<'k, F32>) -> Self {
         self.binary("llvm.fdiv", other.value(self.k), None)

@@ -213,6 +213,7 @@ fn longs() -> Vec<Form> {
         row("abs.f64", "dd", long1!(|a: f64| a.abs())),
         row("rcp.rn.f64", "dd", long1!(|a: f64| 1.0 / a)),
         row("sqrt.rn.f64", "dd", long1!(|a: f64| a.sqrt())),
+        row("cvt.rmi.f64.f64", "dd", long1!(|a: f64| a.floor())),
         row(
             "fma.rn.f64",
             "dddd",

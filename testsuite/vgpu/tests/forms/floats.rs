@@ -133,6 +133,10 @@ fn longs() -> Vec<Case> {
         case("abs.f64", "dd", |a, _, _, _| a & !(1 << 63)),
         case("rcp.rn.f64", "dd", |a, _, _, _| long(1.0 / d(a))),
         case("sqrt.rn.f64", "dd", |a, _, _, _| long(d(a).sqrt())),
+        case("cvt.rmi.f64.f64", "dd", |a, _, _, _| {
+            let whole = d(a).trunc();
+            long(if whole > d(a) { whole - 1.0 } else { whole })
+        }),
     ]
 }
 
