@@ -41,7 +41,8 @@ pub fn kernel(assembler: &Assembler, name: String, width: u32) -> Result<GpuKern
     let mut params: Vec<GpuParam> = (0..3).map(GpuParam::Address).collect();
     params.push(GpuParam::Scratch);
     let waits = assembler.target() == Target::Sm90a;
-    let entry = Entry { name: name.clone(), params, threads: THREADS, max_registers: Some(128), min_blocks: None };
+    let entry =
+        Entry { name: name.clone(), params, threads: THREADS, max_registers: Some(128), min_blocks: None };
     let assembled = assembler.kernel(&entry, |k| {
         if waits {
             k.wait_for_launch();
