@@ -8,7 +8,7 @@ use sinter_ir::draw::{MOST_MASS, OCTAVES};
 /// In a thread's sum of an octave the count stands above the masses.
 const COUNT_AT: i32 = 26;
 const _: () =
-    assert!(EACH as u64 * MOST_MASS as u64 >> COUNT_AT == 0, "the masses of a thread fit below the count");
+    assert!((EACH as u64 * MOST_MASS as u64) >> COUNT_AT == 0, "the masses of a thread fit below the count");
 
 pub(super) fn write<'k>(job: &Job<'k>, piece: Int<'k>) {
     let k = job.k;
