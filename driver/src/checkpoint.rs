@@ -11,11 +11,11 @@ use crate::output::Output;
 use anyhow::{Context, Result};
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_weights::{AlignedBytes, RawTensor};
-use sinter_frontend::build::BuildOptions;
+use sinter_frontend::build::{BuildOptions, build};
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, FileKind};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
-use sinter_frontend::weights::{WeightType, Weights};
+use sinter_frontend::weights::Weights;
 use sinter_ir::{DType, Graph, Op, Plan, WeightDef};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -165,10 +165,13 @@ fn plain_name(name: &str) -> String {
 
 fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
     let graph = model.build(BuildOptions::new(DType::F32))?;
+    // Parameters are counted as if none were quantised.
+    let as_trained = ModelSpec { stored: BTreeMap::new(), ..spec.clone() };
+    let as_trained = build(&as_trained, BuildOptions::new(DType::F32))?;
     let mut parameters: BTreeMap<&str, u64> = BTreeMap::new();
-    for node in graph.nodes.values() {
+    for node in as_trained.nodes.values() {
         if let Op::Param { name, shape, .. } = &node.op
-            && model.weights.contains(name)
+            && (model.weights.contains(name) || spec.stored.contains_key(name))
         {
             parameters.insert(name, shape.iter().map(|dim| dim.coeff).product());
         }
@@ -181,7 +184,7 @@ fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
         layers: spec.layers.len(),
         hidden: spec.hidden,
         parameters: parameters.values().sum(),
-        stored: stored(&model.weights, parameters.keys().copied()),
+        stored: stored(&model.weights, graph.nodes.values().filter_map(|node| node.op.leaf_name())),
     })
 }
 
@@ -189,12 +192,9 @@ fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
 fn stored<'n>(weights: &Weights, names: impl Iterator<Item = &'n str>) -> DType {
     let mut bytes = [(DType::F32, 0usize), (DType::Bf16, 0), (DType::F16, 0)];
     for view in names.filter_map(|name| weights.get(name).ok()) {
-        let at = match view.dtype {
-            WeightType::F32 => 0,
-            WeightType::Bf16 => 1,
-            WeightType::F16 => 2,
-        };
-        bytes[at].1 += view.bytes.len();
+        // Of a quantised weight the scales count: their type is the one that it was made from.
+        let like = bytes.iter_mut().find(|(dtype, _)| *dtype == view.dtype);
+        like.into_iter().for_each(|(_, count)| *count += view.bytes.len());
     }
     bytes.iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| *dtype)
 }

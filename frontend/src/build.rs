@@ -11,6 +11,7 @@
 
 mod attention;
 mod blocks;
+mod dequantise;
 mod emit;
 mod experts;
 mod latent;
@@ -19,6 +20,8 @@ use sinter_ir::{DType, Dim, Graph, GraphError, Sym, ValueId};
 use thiserror::Error;
 
 use crate::spec::{FeedForward, LayerSpec, ModelKind, ModelSpec, Residual};
+pub(crate) use dequantise::SHIFTS;
+
 use attention::{Caches, Context};
 use emit::Emit;
 
@@ -67,7 +70,7 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
         }
     }
     let at = |place: String| move |source| BuildError::Graph { place, source };
-    let mut emit = Emit::new(spec.family, options);
+    let mut emit = Emit::new(spec.family, options, &spec.stored);
     let tokens = emit.input("tokens", &[Sym::T.into()]).map_err(at("tokens".into()))?;
     let context = Context::new(&mut emit, spec).map_err(at("the context".into()))?;
     let mut x = emit.embedding(spec, tokens, context.positions).map_err(at("the embedding".into()))?;

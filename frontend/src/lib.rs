@@ -65,6 +65,7 @@ pub mod family;
 pub mod resolve;
 
 pub mod build;
+pub mod quant;
 
 pub mod header;
 mod map;

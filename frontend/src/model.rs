@@ -11,12 +11,13 @@ use crate::chat::{ChatError, ChatTemplate};
 use crate::config::{ConfigError, RawConfig};
 use crate::generation::GenerationDefaults;
 use crate::pooling::{Pooling, PoolingError};
+use crate::quant::{QuantError, Quantisation};
 use crate::resolve::resolve;
 use crate::rope::RopeSpec;
 use crate::source::{FileKind, ModelDir};
 use crate::spec::{ModelKind, ModelSpec};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::{WeightType, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
 
 /// Why a model directory cannot be used.
 #[derive(Debug, Error)]
@@ -27,6 +28,9 @@ pub enum ModelError {
     /// The weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The quantisation.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
     /// The graph.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -70,19 +74,28 @@ impl Model {
     pub fn open(dir: ModelDir) -> Result<Self, ModelError> {
         let config = RawConfig::load(&dir)?;
         let weights = Weights::open(&dir)?;
-        let mut spec = resolve(&config, &|name| weights.contains(name))?;
+        let quantisation = Quantisation::read(&config)?;
+        let holds = |name: &str| match &quantisation {
+            Some(quantisation) => quantisation.holds(name, &weights),
+            None => weights.contains(name),
+        };
+        let mut spec = resolve(&config, &holds)?;
         let pooling = Pooling::load(&dir)?;
         if pooling.is_some() && spec.kind == ModelKind::Decoder {
             // What makes vectors of texts has no use for logits.
             spec.head = None;
         }
-        let constants: BTreeMap<_, _> = spec.constants().into_iter().collect();
         let mut notes = config.finish()?;
         notes.extend(spec.ropes.iter().filter_map(RopeSpec::limit).next().map(|limit| {
             format!(
                 "texts up to {limit} tokens only: the factors of rotary scaling for longer ones are not used"
             )
         }));
+        if let Some(quantisation) = &quantisation {
+            spec.stored = quantisation.locate(&build(&spec, BuildOptions::new(DType::F32))?, &weights)?;
+            notes.extend(quantisation.notes.iter().cloned());
+        }
+        let constants: BTreeMap<_, _> = spec.constants().into_iter().collect();
         let graph = build(&spec, BuildOptions::new(DType::F32))?;
         notes.extend(check_weights(&graph, &weights, &constants)?);
         let tokenizer = match dir.has(FileKind::Tokenizer.name()) {
@@ -112,12 +125,7 @@ impl Model {
             return Some((DType::F32, vec![values.len()], Cow::Owned(bytes)));
         }
         let view = self.weights.get(name).ok()?;
-        let dtype = match view.dtype {
-            WeightType::Bf16 => DType::Bf16,
-            WeightType::F16 => DType::F16,
-            WeightType::F32 => DType::F32,
-        };
-        Some((dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)))
+        Some((view.dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)))
     }
 }
 
@@ -129,14 +137,14 @@ fn check_weights(
 ) -> Result<Option<String>, WeightsError> {
     let mut wanted = BTreeMap::new();
     for node in graph.nodes.values() {
-        let Op::Param { name, shape, .. } = &node.op else { continue };
+        let Op::Param { name, shape, dtype } = &node.op else { continue };
         if !constants.contains_key(name) {
             let extents = shape.iter().map(|dim| dim.coeff as usize).collect::<Vec<_>>();
-            wanted.insert(name.as_str(), extents);
+            wanted.insert(name.as_str(), (*dtype, extents));
         }
     }
-    for (name, shape) in &wanted {
-        weights.require(name, shape)?;
+    for (name, (dtype, shape)) in &wanted {
+        weights.require_as(name, *dtype, shape)?;
     }
     let unread: Vec<&str> =
         weights.names().filter(|name| !wanted.contains_key(name) && !is_leftover(name)).collect();
@@ -148,9 +156,22 @@ fn check_weights(
     }))
 }
 
-/// Buffers that old checkpoints carry along: masks and frequencies that are computed here.
+/// Buffers that checkpoints carry along: masks and frequencies that are computed here, and what a quantised weight says
+/// besides.
 fn is_leftover(name: &str) -> bool {
-    const ENDS: [&str; 5] =
-        [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".position_ids"];
+    const ENDS: [&str; 12] = [
+        ".rotary_emb.inv_freq",
+        ".attn.bias",
+        ".attn.masked_bias",
+        ".attention.bias",
+        ".position_ids",
+        ".weight_shape",
+        ".weight_g_idx",
+        ".g_idx",
+        ".weight_format",
+        ".input_scale",
+        ".bitsandbytes__nf4",
+        ".bitsandbytes__fp4",
+    ];
     ENDS.iter().any(|end| name.ends_with(end)) || name.ends_with(".attention.masked_bias")
 }

@@ -183,6 +183,7 @@ impl<'a> Resolver<'a> {
             final_norm: self.norm(family.norms.last, 0, dims.hidden),
             head: self.head()?,
             classifier: self.classifier()?,
+            stored: Default::default(),
         })
     }
 

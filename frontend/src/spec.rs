@@ -3,6 +3,10 @@
 //! A [`ModelSpec`] comes from [`resolve`](crate::resolve::resolve) and is all that [`build`](crate::build::build)
 //! reads. An `Option` here means that a part is absent from the model, never that a default is to be looked up.
 
+use std::collections::BTreeMap;
+
+use crate::build::SHIFTS;
+use crate::quant::StoredMatrix;
 use crate::rope::RopeSpec;
 
 /// Whether a model writes text or reads it.
@@ -39,6 +43,8 @@ pub struct ModelSpec {
     pub head: Option<HeadSpec>,
     /// From the first token's hidden state to scores of a whole sequence; encoders only.
     pub classifier: Option<ClassifierSpec>,
+    /// The matrices that the checkpoint holds quantised, by the name that they would have as they are.
+    pub stored: BTreeMap<String, StoredMatrix>,
 }
 
 /// Tokens to rows: a sum of embeddings, scaled, perhaps normalised.
@@ -494,13 +500,16 @@ impl AttentionSpec {
 }
 
 impl ModelSpec {
-    /// The weights that no checkpoint holds, by name: the rotary frequencies of each table, and the slopes of ALiBi.
+    /// The weights that no checkpoint holds, by name: the rotary frequencies of each table, the slopes of ALiBi, and the
+    /// shifts that unpack quantised weights.
     pub fn constants(&self) -> Vec<(String, Vec<f32>)> {
         let tables = self.ropes.iter().enumerate();
         let tables = tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0));
         let biased =
             self.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi.is_some());
-        tables.chain(biased.map(|attention| (ALIBI_SLOPES.into(), alibi_slopes(attention.heads)))).collect()
+        let slopes = biased.map(|attention| (ALIBI_SLOPES.into(), alibi_slopes(attention.heads)));
+        let shifts = SHIFTS.iter().filter(|_| !self.stored.is_empty());
+        tables.chain(slopes).chain(shifts.map(|(name, amounts)| ((*name).into(), amounts.to_vec()))).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
+use sinter_ir::DType;
 use thiserror::Error;
 
 use crate::header::{HeaderError, TensorEntry};
@@ -102,12 +103,14 @@ pub enum WeightsError {
     },
     /// A tensor of a type that is not computed with.
     #[error(
-        "tensor `{tensor}`: wanted BF16, F16 or F32, found {found:?} in {place}; \
-         use a checkpoint in one of these types"
+        "tensor `{tensor}`: wanted {wanted}, found {found:?} in {place}; \
+         use a checkpoint in one of these types, or one whose config.json says how it is quantised"
     )]
     Type {
         /// The tensor.
         tensor: String,
+        /// The types that would do.
+        wanted: String,
         /// The file that holds it.
         place: String,
         /// The type in the file.
@@ -128,33 +131,25 @@ impl fmt::Display for Nearest {
     }
 }
 
-/// The element types that the compiler computes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum WeightType {
-    /// Brain floating point, two bytes.
-    Bf16,
-    /// IEEE half precision, two bytes.
-    F16,
-    /// IEEE single precision, four bytes.
-    F32,
+/// Whether weights of this type are used as they are.
+pub(crate) fn is_plain(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32)
 }
 
-impl WeightType {
-    /// Bytes of one element.
-    pub const fn size(self) -> usize {
-        match self {
-            WeightType::Bf16 | WeightType::F16 => 2,
-            WeightType::F32 => 4,
-        }
-    }
-
-    fn of(dtype: Dtype) -> Option<Self> {
-        match dtype {
-            Dtype::BF16 => Some(WeightType::Bf16),
-            Dtype::F16 => Some(WeightType::F16),
-            Dtype::F32 => Some(WeightType::F32),
-            _ => None,
-        }
+/// The element type in the compiler's terms; none for those that no weight has.
+fn element_type(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::BF16 => Some(DType::Bf16),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::U8 => Some(DType::U8),
+        Dtype::I8 => Some(DType::I8),
+        Dtype::I32 => Some(DType::I32),
+        Dtype::U32 => Some(DType::U32),
+        Dtype::F8_E4M3 => Some(DType::F8e4m3),
+        Dtype::F8_E5M2 => Some(DType::F8e5m2),
+        Dtype::F8_E8M0 => Some(DType::F8e8m0),
+        _ => None,
     }
 }
 
@@ -162,7 +157,7 @@ impl WeightType {
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     /// The element type.
-    pub dtype: WeightType,
+    pub dtype: DType,
     /// The extent of each dimension.
     pub shape: &'a [usize],
     /// The elements: the product of `shape` times the size of the type.
@@ -170,17 +165,9 @@ pub struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
-    /// Every element widened to f32, which is exact for all three types.
+    /// Every element as f32, which is exact for floats and small integers.
     pub fn to_f32(&self) -> Vec<f32> {
-        let pairs = || self.bytes.chunks_exact(2).filter_map(|pair| <[u8; 2]>::try_from(pair).ok());
-        match self.dtype {
-            WeightType::Bf16 => pairs().map(|pair| half::bf16::from_le_bytes(pair).to_f32()).collect(),
-            WeightType::F16 => pairs().map(|pair| half::f16::from_le_bytes(pair).to_f32()).collect(),
-            WeightType::F32 => {
-                let quads = self.bytes.chunks_exact(4);
-                quads.filter_map(|quad| <[u8; 4]>::try_from(quad).ok()).map(f32::from_le_bytes).collect()
-            }
-        }
+        self.bytes.chunks_exact(self.dtype.bytes()).map(|bytes| self.dtype.read(bytes) as f32).collect()
     }
 }
 
@@ -250,11 +237,7 @@ impl Weights {
             nearest: self.nearest(name),
         };
         let (shard, entry) = self.find(name).ok_or_else(missing)?;
-        let dtype = WeightType::of(entry.dtype).ok_or_else(|| WeightsError::Type {
-            tensor: shorten(name),
-            place: shard.name.clone(),
-            found: entry.dtype,
-        })?;
+        let dtype = element_type(entry.dtype).ok_or_else(|| type_error(name, PLAIN, (shard, entry)))?;
         let range = usize::try_from(entry.begin).ok().zip(usize::try_from(entry.end).ok());
         let bytes = range.and_then(|(begin, end)| shard.bytes.get(begin..end)).ok_or_else(missing)?;
         Ok(TensorView { dtype, shape: &entry.shape, bytes })
@@ -272,6 +255,42 @@ impl Weights {
             wanted: shape.to_vec(),
             found: view.shape.to_vec(),
         })
+    }
+
+    /// A tensor as a parameter of this type and shape is made of: a float of the floats that are used as they are, bytes of
+    /// anything, others of their like.
+    pub fn require_as(
+        &self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<TensorView<'_>, WeightsError> {
+        let wanted: &[DType] = match dtype {
+            DType::F32 | DType::Bf16 | DType::F16 => &[DType::Bf16, DType::F16, DType::F32],
+            DType::U8 => &DType::ALL,
+            DType::U32 => &[DType::U32, DType::I32],
+            DType::I8 => &[DType::I8],
+            DType::F8e4m3 => &[DType::F8e4m3],
+            DType::F8e5m2 => &[DType::F8e5m2],
+            DType::F8e8m0 => &[DType::F8e8m0, DType::U8],
+            DType::I32 | DType::Bool => &[DType::I32],
+        };
+        let view = self.get(name)?;
+        if !wanted.contains(&view.dtype)
+            && let Some(found) = self.find(name)
+        {
+            let words: Vec<&str> = wanted.iter().map(|dtype| dtype.name()).collect();
+            let words = if wanted.len() == 3 { PLAIN.to_owned() } else { words.join(" or ") };
+            return Err(type_error(name, &words, found));
+        }
+        let mut stored = shape.to_vec();
+        if dtype == DType::U8
+            && let Some(last) = stored.last_mut()
+            && last.is_multiple_of(view.dtype.bytes())
+        {
+            *last /= view.dtype.bytes();
+        }
+        self.require(name, &stored)
     }
 
     /// The bytes of all tensors together.
@@ -329,5 +348,17 @@ impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (files, tensors) = (self.inner.shards.len(), self.inner.shard_of.len());
         write!(f, "Weights({}: {tensors} tensors in {files} files)", self.inner.place)
+    }
+}
+
+/// The types of weights that are used as they are.
+const PLAIN: &str = "BF16, F16 or F32";
+
+fn type_error(name: &str, wanted: &str, (shard, entry): (&Shard, &TensorEntry)) -> WeightsError {
+    WeightsError::Type {
+        tensor: shorten(name),
+        wanted: wanted.to_owned(),
+        place: shard.name.clone(),
+        found: entry.dtype,
     }
 }

@@ -3,7 +3,8 @@
 mod support;
 
 use sinter_frontend::header::parse_header;
-use sinter_frontend::weights::{WeightType, Weights};
+use sinter_frontend::weights::Weights;
+use sinter_ir::DType;
 use support::{Model, safetensors, says, with_header};
 
 fn single(bytes: impl AsRef<[u8]>) -> Model {
@@ -24,7 +25,7 @@ fn a_sound_file_gives_its_tensors() {
     let weights = Weights::open(&model.open()).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b", "c"]);
     let a = weights.require("a", &[2, 1]).unwrap();
-    assert_eq!((a.dtype, a.bytes.len()), (WeightType::F32, 8));
+    assert_eq!((a.dtype, a.bytes.len()), (DType::F32, 8));
     assert_eq!(a.to_f32(), [1.5, 0.0]);
     assert_eq!(weights.get("b").unwrap().to_f32(), [1.5, 0.0, 0.0]);
     assert_eq!(weights.total_bytes(), 16);

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Mostly a weight is one tensor, a part of it, or several one after the other: then its elements go straight from the
-//! checkpoint's bytes to their places ([`View`]). Any other source graph is evaluated in f32. Weights do not depend on
+//! checkpoint's bytes to their places ([`View`]). A source graph that computes, as that of a quantised weight, becomes one
+//! loop over the result's elements (`expression/`); what has no such form is evaluated naively, in f32. Weights do not depend on
 //! one another: a caller with several threads packs several at once.
 //!
 //! ```
@@ -29,6 +30,8 @@ mod convert;
 
 mod source;
 mod view;
+
+mod expression;
 
 mod rows;
 

@@ -1,8 +1,9 @@
 //! What a weight is made of, piece by piece along its first axis.
 
+use crate::expression::each_rows;
 use crate::view::{View, views};
 use crate::{AlignedBytes, gathered};
-use sinter_ir::{Binding, DType, EvalError, Op, Tensor, WeightDef, evaluate};
+use sinter_ir::{Binding, DType, EvalError, Graph, Op, Tensor, Type, ValueId, WeightDef, evaluate};
 
 /// A tensor as it lies in a checkpoint: row-major, little-endian.
 #[derive(Clone, Debug)]
@@ -13,6 +14,20 @@ pub struct RawTensor<'a> {
     pub shape: Vec<usize>,
     /// The elements.
     pub bytes: &'a [u8],
+}
+
+impl<'a> RawTensor<'a> {
+    /// The same bytes as a graph's parameter of a type sees them: bytes are seen of a tensor of any type, the last axis as
+    /// many times longer, and 8-bit floats of bytes; of other types the elements are converted.
+    pub fn seen_as(mut self, dtype: DType) -> Self {
+        if dtype == DType::U8 {
+            self.shape.iter_mut().next_back().iter_mut().for_each(|last| **last *= self.dtype.bytes());
+            self.dtype = dtype;
+        } else if dtype.is_float8() && self.dtype == DType::U8 {
+            self.dtype = dtype;
+        }
+        self
+    }
 }
 
 /// Why a weight cannot be packed.
@@ -82,20 +97,57 @@ pub fn each_piece<'a>(
     if found.collect::<Option<Vec<_>>>().as_ref() != Some(&wanted) {
         return Err(PackError::refused(def, "its source has another shape"));
     }
-    let Some(views) = views(&def.source, *output, def.ty.dtype) else {
-        let (shape, data) = evaluated(def, source)?;
-        let whole = View::whole("", shape.clone());
-        place(&whole, &RawTensor { dtype: DType::F32, shape, bytes: &data }, 0);
-        return Ok(());
-    };
     let mut row = 0;
-    for view in views {
-        let raw = checked(source, &view.name, &view.tensor)?;
-        if !view.is_empty() {
-            place(&view, &raw, row);
+    for part in parts(&def.source, *output) {
+        let ty = def.source.ty(part);
+        match views(&def.source, part, def.ty.dtype) {
+            Some(views) => {
+                let mut row = row;
+                for view in views {
+                    let raw = checked(source, &view.name, &view.tensor)?;
+                    if !view.is_empty() {
+                        place(&view, &raw, row);
+                    }
+                    row += view.shape.first().copied().unwrap_or(1);
+                }
+            }
+            None => each_computed(def, part, source, |view, raw, at| place(view, raw, row + at))?,
         }
-        row += view.shape.first().copied().unwrap_or(1);
+        row += ty.shape.first().map_or(1, |rows| rows.coeff as usize);
     }
+    Ok(())
+}
+
+/// What lies one after the other along the first axis.
+fn parts(graph: &Graph, value: ValueId) -> Vec<ValueId> {
+    match graph.node(value).op {
+        Op::Concat { axis: 0 } => graph.node(value).args.iter().flat_map(|arg| parts(graph, *arg)).collect(),
+        _ => vec![value],
+    }
+}
+
+/// The rows of a part that is computed, some at a time.
+fn each_computed(
+    def: &WeightDef,
+    part: ValueId,
+    source: Source<'_, '_>,
+    mut place: impl FnMut(&View, &RawTensor<'_>, usize),
+) -> Result<(), PackError> {
+    let ty = def.source.ty(part);
+    let shape: Vec<usize> = ty.shape.iter().map(|dim| dim.coeff as usize).collect();
+    let width = shape.iter().skip(1).product::<usize>().max(1);
+    let mut give = |row: usize, data: &[f32]| {
+        let mut bytes = AlignedBytes::zeroed(data.len() * 4);
+        bytes.as_f32().copy_from_slice(data);
+        let mut shape = shape.clone();
+        shape.iter_mut().take(1).for_each(|rows| *rows = data.len() / width);
+        let view = View::whole("", shape.clone());
+        place(&view, &RawTensor { dtype: DType::F32, shape, bytes: &bytes }, row);
+    };
+    if let Some(given) = each_rows(&def.source, part, source, &mut give) {
+        return given;
+    }
+    give(0, &evaluated(&def.source, part, source)?.data);
     Ok(())
 }
 
@@ -109,21 +161,29 @@ fn checked<'a>(source: Source<'_, 'a>, name: &str, wanted: &[usize]) -> Result<R
     Ok(raw)
 }
 
-/// The result of a source graph: its shape, and its elements in f32.
-fn evaluated(def: &WeightDef, source: Source<'_, '_>) -> Result<(Vec<usize>, AlignedBytes), PackError> {
+/// A tensor of the checkpoint as a graph declares it: as bytes, whatever its type is, or in its own type.
+pub(crate) fn declared<'a>(
+    source: Source<'_, 'a>,
+    name: &str,
+    ty: &Type,
+) -> Result<RawTensor<'a>, PackError> {
+    let wanted: Vec<usize> = ty.shape.iter().map(|dim| dim.coeff as usize).collect();
+    checked(&|name| source(name).map(|raw| raw.seen_as(ty.dtype)), name, &wanted)
+}
+
+/// A value of a source graph by the naive evaluator.
+fn evaluated(graph: &Graph, value: ValueId, source: Source<'_, '_>) -> Result<Tensor<f32>, PackError> {
     let mut leaves = std::collections::BTreeMap::new();
-    for node in def.source.nodes.values() {
+    for node in graph.nodes.values() {
         if let Op::Param { name, .. } = &node.op {
-            let shape: Vec<usize> = node.ty.shape.iter().map(|dim| dim.coeff as usize).collect();
-            let raw = checked(source, name, &shape)?;
-            let data = gathered(&View::whole("", shape.clone()), &raw);
-            leaves.insert(name.clone(), Tensor::<f32>::new(shape, data));
+            let raw = declared(source, name, &node.ty)?;
+            let data = gathered(&View::whole("", raw.shape.clone()), &raw);
+            leaves.insert(name.clone(), Tensor::<f32>::new(raw.shape, data));
         }
     }
+    let mut graph = graph.clone();
+    graph.outputs = vec![("weight".into(), value)];
     let binding = Binding { values: [1; 5] };
-    let mut outputs = evaluate(&def.source, &binding, &|name| leaves.get(name).cloned())?;
-    let (_, tensor) = outputs.remove(0);
-    let mut bytes = AlignedBytes::zeroed(tensor.data.len() * 4);
-    bytes.chunks_exact_mut(4).zip(&tensor.data).for_each(|(to, x)| to.copy_from_slice(&x.to_le_bytes()));
-    Ok((tensor.shape, bytes))
+    let mut outputs = evaluate(&graph, &binding, &|name| leaves.get(name).cloned())?;
+    Ok(outputs.remove(0).1)
 }

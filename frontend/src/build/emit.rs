@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
 use super::BuildOptions;
+use crate::quant::StoredMatrix;
 use crate::spec::{StackForm, StackSpec};
 
 /// A value, or the rule that it breaks.
@@ -16,20 +17,30 @@ pub(super) struct Emit {
     pub(super) options: BuildOptions,
     /// Each weight is one node, also where it is used twice.
     params: BTreeMap<String, ValueId>,
+    /// The matrices that are quantised in the checkpoint, and the values of those that were written.
+    stored: BTreeMap<String, StoredMatrix>,
+    dequantised: BTreeMap<String, ValueId>,
     /// Each activation is narrowed once, also where several products read it.
     narrowed: BTreeMap<ValueId, ValueId>,
 }
 
 impl Emit {
-    pub(super) fn new(name: &str, options: BuildOptions) -> Self {
-        Emit { graph: Graph::new(name), options, params: BTreeMap::new(), narrowed: BTreeMap::new() }
+    pub(super) fn new(name: &str, options: BuildOptions, stored: &BTreeMap<String, StoredMatrix>) -> Self {
+        Emit {
+            graph: Graph::new(name),
+            options,
+            params: BTreeMap::new(),
+            stored: stored.clone(),
+            dequantised: BTreeMap::new(),
+            narrowed: BTreeMap::new(),
+        }
     }
 
     pub(super) fn input(&mut self, name: &str, shape: &[Dim]) -> Emitted {
         self.graph.input(name, DType::U32, shape)
     }
 
-    fn param(&mut self, name: &str, dtype: DType, shape: &[usize]) -> Emitted {
+    pub(super) fn param(&mut self, name: &str, dtype: DType, shape: &[usize]) -> Emitted {
         if let Some(value) = self.params.get(name) {
             return Ok(*value);
         }
@@ -41,7 +52,16 @@ impl Emit {
 
     /// A matrix or a table, in the type of the build.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Emitted {
-        self.param(name, self.options.weight_dtype, &[rows, columns])
+        if let Some(value) = self.dequantised.get(name) {
+            return Ok(*value);
+        }
+        let Some(stored) = self.stored.get(name).cloned() else {
+            return self.param(name, self.options.weight_dtype, &[rows, columns]);
+        };
+        let value = self.dequantised(&stored)?;
+        let value = self.graph.cast(value, self.options.weight_dtype)?;
+        self.dequantised.insert(name.to_owned(), value);
+        Ok(value)
     }
 
     /// The matrices of all experts as one `[E, N, K]`.

@@ -1,0 +1,148 @@
+//! A matrix as a quantised checkpoint stores it: which tensors, and what their numbers are.
+
+/// A matrix `[N, K]`: (code − zero) · scale for every element, or a table's entry · scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMatrix {
+    /// Outputs, N.
+    pub rows: usize,
+    /// Inputs, K.
+    pub columns: usize,
+    /// The numbers that stand for the elements.
+    pub codes: Codes,
+    /// What is subtracted from them.
+    pub zeros: Zeros,
+    /// What the difference is multiplied by.
+    pub scales: Scales,
+}
+
+/// The numbers that stand for the elements of a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Codes {
+    /// A tensor of signed bytes or 8-bit floats, `[N, K]`.
+    Plain {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        dtype: sinter_ir::DType,
+    },
+    /// Bits packed along K, the lowest first: bytes of words `[N, ⌈K·bits/32⌉]`.
+    AlongInputs {
+        /// The tensor.
+        name: String,
+        /// Bits of a code.
+        bits: usize,
+    },
+    /// Bits packed along K in words `[K·bits/32, N]` (GPTQ).
+    Columns {
+        /// The tensor.
+        name: String,
+        /// Bits of a code.
+        bits: usize,
+    },
+    /// Eight halves of bytes a word `[K, N/8]`, of outputs 0, 2, 4, 6, 1, 3, 5, 7 (AWQ).
+    Interleaved {
+        /// The tensor.
+        name: String,
+    },
+    /// Halves of bytes, the high one first, over all elements in row-major order; each is the number of an entry of
+    /// `table`, `[16]` (bitsandbytes).
+    Table {
+        /// The tensor.
+        name: String,
+        /// The entries.
+        table: String,
+    },
+}
+
+/// What is subtracted from codes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Zeros {
+    /// Nothing.
+    None,
+    /// The same everywhere.
+    Number(f64),
+    /// A tensor of signed bytes, one a group, `[N, groups]`.
+    Plain {
+        /// The tensor.
+        name: String,
+    },
+    /// Bits packed along N in words `[⌈N·bits/32⌉, groups]`.
+    AlongOutputs {
+        /// The tensor.
+        name: String,
+        /// Bits of a zero.
+        bits: usize,
+    },
+    /// Bits packed along N in words `[groups, N·bits/32]` (GPTQ).
+    Columns {
+        /// The tensor.
+        name: String,
+        /// Bits of a zero.
+        bits: usize,
+        /// Whether one less is stored.
+        less_one: bool,
+    },
+    /// As the codes of AWQ, `[groups, N/8]`.
+    Interleaved {
+        /// The tensor.
+        name: String,
+    },
+}
+
+/// The factors.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scales {
+    /// One for each row and group of columns, `[N, groups]`.
+    Grouped {
+        /// The tensor.
+        name: String,
+        /// The tensor's own shape, which has as many elements.
+        shape: Vec<usize>,
+        /// Groups of a row.
+        groups: usize,
+        /// Whether the tensor is `[groups, N]`.
+        turned: bool,
+        /// The tensor `[K]` that says of each column which group it is in; none if they follow one another.
+        order: Option<String>,
+        /// A factor of all.
+        factor: f64,
+    },
+    /// One for the whole matrix.
+    Single {
+        /// The tensor.
+        name: String,
+        /// The tensor's own shape: no axis, or one of extent 1.
+        shape: Vec<usize>,
+    },
+    /// One for each block of rows and columns, `[⌈N/rows⌉, ⌈K/columns⌉]`.
+    Blocks {
+        /// The tensor.
+        name: String,
+        /// Rows of a block.
+        rows: usize,
+        /// Columns of a block.
+        columns: usize,
+    },
+    /// One for each run of elements in row-major order.
+    Runs {
+        /// The tensor.
+        name: String,
+        /// Elements of a run.
+        run: usize,
+        /// Scales that are quantised themselves.
+        nested: Option<Nested>,
+    },
+}
+
+/// Scales that are entries of a table, times a factor for each run of them, plus an offset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nested {
+    /// The entries, `[256]`.
+    pub table: String,
+    /// The factors.
+    pub factors: String,
+    /// Scales of a run.
+    pub run: usize,
+    /// What is added.
+    pub offset: f64,
+}

@@ -1,0 +1,109 @@
+//! Quantised checkpoints: logits equal those of the dequantised weights in float32, and the fast way of computing weights
+//! gives the bits of the naive one.
+
+use sinter_codegen_host::micro::Isa;
+use sinter_codegen_weights::{RawTensor, pack_rows};
+use sinter_frontend::build::BuildOptions;
+use sinter_ir::{Binding, DType, Layout, Op, Tensor, WeightDef, evaluate};
+use sinter_testsuite::golden::{self, Golden, error_in_deviations};
+use sinter_testsuite::host::{load, logits};
+
+/// The distance that float32 sums in another order make.
+const BOUND: f64 = 1e-5;
+
+fn cases() -> Vec<Golden> {
+    let folder = golden::folder().join("quantised");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| format!("quantised/{}", entry.unwrap().file_name().to_string_lossy()))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 21, "found only {}", names.len());
+    names.iter().map(|name| golden::open(name)).collect()
+}
+
+#[test]
+fn logits_are_those_of_the_dequantised_weights() {
+    for golden in cases() {
+        let mut model = load(&golden.model, DType::F32, Isa::detect(), golden.tokens.len());
+        let found = logits(&mut model, &golden.tokens, [golden.tokens.len()]);
+        let error = error_in_deviations(&found, &golden.expected);
+        println!("{}: {error:.1e} deviations", golden.name);
+        assert!(error <= BOUND, "{}: {error} deviations", golden.name);
+        let unused = golden.model.notes.iter().find(|note| note.contains("not used"));
+        assert!(unused.is_none(), "{}: {unused:?}", golden.name);
+    }
+}
+
+#[test]
+fn weights_have_the_bits_of_the_naive_evaluator() {
+    for golden in cases() {
+        let graph = golden.model.build(BuildOptions::new(DType::F32)).unwrap();
+        let wanted = |name: &str| {
+            let node = graph.nodes.values().find(|node| node.op.leaf_name() == Some(name))?;
+            let (dtype, shape, bytes) = golden.model.tensor(name)?;
+            let raw = RawTensor { dtype, shape, bytes: &bytes }.seen_as(node.ty.dtype);
+            let data = raw.bytes.chunks_exact(raw.dtype.bytes()).map(|b| raw.dtype.read(b) as f32).collect();
+            Some(Tensor::<f32>::new(raw.shape, data))
+        };
+        for weight in sources(&graph) {
+            let naive = evaluate(&weight.source, &Binding { values: [1; 5] }, &wanted).unwrap().remove(0).1;
+            let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
+            let tensors: std::collections::BTreeMap<_, _> =
+                leaves.map(|name| (name, golden.model.tensor(name).unwrap())).collect();
+            let raw = |name: &str| {
+                let (dtype, shape, bytes) = tensors.get(name)?;
+                Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
+            };
+            let packed = pack_rows(&weight, &raw).unwrap();
+            let bytes: Vec<u8> = naive.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            assert!(packed[..] == bytes[..], "{}: {}", golden.name, weight.source);
+        }
+    }
+}
+
+/// What each product of a graph multiplies activations with, as a weight of its own.
+fn sources(graph: &sinter_ir::Graph) -> Vec<WeightDef> {
+    let products = graph.nodes.values().filter(|node| matches!(node.op, Op::Contract { .. }));
+    let weights = products.map(|node| node.args[1]).filter(|weight| depends_on_weights(graph, *weight));
+    let source = |weight: sinter_ir::ValueId| {
+        let mut source = graph.clone();
+        source.outputs = vec![("weight".into(), weight)];
+        source
+    };
+    let def = |weight| WeightDef {
+        source: trimmed(&source(weight)),
+        ty: graph.ty(weight).clone(),
+        layout: Layout::Rows,
+    };
+    weights.map(def).collect()
+}
+
+fn depends_on_weights(graph: &sinter_ir::Graph, value: sinter_ir::ValueId) -> bool {
+    let node = graph.node(value);
+    match node.op {
+        Op::Param { .. } | Op::Const { .. } => true,
+        Op::Input { .. } | Op::State { .. } | Op::Iota { .. } => false,
+        _ => node.args.iter().all(|arg| depends_on_weights(graph, *arg)),
+    }
+}
+
+/// The graph without what its output does not need.
+fn trimmed(graph: &sinter_ir::Graph) -> sinter_ir::Graph {
+    let output = graph.outputs[0].1;
+    let mut needed = vec![false; output.0 as usize + 1];
+    needed[output.0 as usize] = true;
+    for (value, node) in graph.nodes.iter().rev().filter(|(value, _)| *value <= output) {
+        if needed[value.0 as usize] {
+            node.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
+        }
+    }
+    let mut copy = sinter_ir::Graph::new("weight");
+    let mut map = std::collections::BTreeMap::new();
+    for (value, node) in graph.nodes.iter().filter(|(value, _)| needed.get(value.0 as usize) == Some(&true)) {
+        let args: Vec<_> = node.args.iter().map(|arg| map[arg]).collect();
+        map.insert(value, copy.push(node.op.clone(), &args).unwrap());
+    }
+    copy.output("weight", map[&output]);
+    copy
+}
