@@ -138,7 +138,7 @@ fn each_computed(
     let width = shape.iter().skip(1).product::<usize>().max(1);
     let mut give = |row: usize, data: &[f32]| {
         let mut bytes = AlignedBytes::zeroed(data.len() * 4);
-        bytes.as_f32().copy_from_slice(data);
+        bytes.chunks_exact_mut(4).zip(data).for_each(|(to, x)| to.copy_from_slice(&x.to_le_bytes()));
         let mut shape = shape.clone();
         shape.iter_mut().take(1).for_each(|rows| *rows = data.len() / width);
         let view = View::whole("", shape.clone());
