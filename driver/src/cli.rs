@@ -312,6 +312,12 @@ pub struct ServeArgs {
     /// Forget what was computed when its request ends.
     #[arg(long)]
     pub no_prefix_cache: bool,
+    /// How the model writes calls of tools: none, or the name of a format; found in the chat template if left out.
+    #[arg(long, value_name = "NAME")]
+    pub tool_parser: Option<String>,
+    /// How the model writes its reasoning: none, or the name of a format; found in the chat template if left out.
+    #[arg(long, value_name = "NAME")]
+    pub reasoning_parser: Option<String>,
     /// How the line of a request looks.
     #[arg(long, value_enum, default_value = "text")]
     pub log: LogStyle,

@@ -11,6 +11,17 @@ use sinter_frontend::tokenizer::{Detokenizer, Tokenizer};
 pub struct TextStream {
     detokenizer: Detokenizer,
     stops: Stops,
+    /// Special tokens that are left out, sorted.
+    hidden: Vec<u32>,
+}
+
+/// Which special tokens are part of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Special {
+    /// All.
+    All,
+    /// These.
+    Only(Vec<u32>),
 }
 
 /// Text that is certain.
@@ -25,14 +36,23 @@ pub struct Piece {
 impl TextStream {
     /// The begin of a text that ends before the first of `stops`. Special tokens are left out.
     pub fn new(tokenizer: &Tokenizer, stops: Vec<String>) -> Self {
-        Self::with_special(tokenizer, stops, false)
+        Self::with_special(tokenizer, stops, Special::Only(Vec::new()))
     }
-    /// The same, with special tokens as text if `special`.
-    pub fn with_special(tokenizer: &Tokenizer, stops: Vec<String>, special: bool) -> Self {
-        Self { detokenizer: tokenizer.detokenizer(!special), stops: Stops::new(stops) }
+    /// The same, with some special tokens as text.
+    pub fn with_special(tokenizer: &Tokenizer, stops: Vec<String>, special: Special) -> Self {
+        let hidden = match special {
+            Special::All => Vec::new(),
+            Special::Only(kept) => {
+                tokenizer.special_ids().into_iter().filter(|id| !kept.contains(id)).collect()
+            }
+        };
+        Self { detokenizer: tokenizer.detokenizer(false), stops: Stops::new(stops), hidden }
     }
     /// Takes a token.
     pub fn push(&mut self, id: u32) -> Result<Piece> {
+        if self.hidden.binary_search(&id).is_ok() {
+            return Ok(Piece::default());
+        }
         let text = self.detokenizer.push(id)?;
         Ok(self.stops.push(&text))
     }

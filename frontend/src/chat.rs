@@ -163,6 +163,11 @@ impl ChatTemplate {
         self.tokens.get(field).and_then(Value::as_str)
     }
 
+    /// Whether words stand in the source of one of the templates.
+    pub fn contains(&self, words: &str) -> bool {
+        self.sources.values().any(|source| source.contains(words))
+    }
+
     /// The prompt for a conversation. Encode it without adding special tokens: the template prints them.
     pub fn render(&self, input: &ChatInput) -> Result<String, ChatError> {
         let wanted = if input.tools.is_empty() { "default" } else { "tool_use" };

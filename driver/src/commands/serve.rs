@@ -10,6 +10,7 @@ use crate::serve::sizing::{self, Wish};
 use crate::serve::state::{App, ModelFacts, Parts, ServeLimits};
 use crate::serve::{openai, run as serve};
 use crate::text::TextSide;
+use crate::tools::Dialect;
 use crate::{UsageError, info};
 use anyhow::{Context, Result, bail};
 use sinter_ir::PAGE;
@@ -28,6 +29,7 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
     }
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
+    let dialect = dialect(args, &text)?;
     let limits = limits(args, &program, output)?;
     let model = program.load_with(limits, false)?;
     let facts = facts(args, &program, &limits, &*model);
@@ -43,6 +45,7 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
         },
         keys: Keys::new(&keys),
         log: Log::new(args.log),
+        dialect,
         engine,
     });
     let (name, json) = (app.model.names[0].clone(), output.json);
@@ -53,6 +56,13 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
             let _ = output.json_line(&serde_json::json!({ "address": address.to_string(), "model": name }));
         }
     })
+}
+
+/// How the model writes calls and reasoning: as its template shows, or as the user says.
+fn dialect(args: &ServeArgs, text: &TextSide) -> Result<Dialect> {
+    let found = text.template.as_ref().map(|template| Dialect::detect(|words| template.contains(words)));
+    let (calls, reasoning) = (args.tool_parser.as_deref(), args.reasoning_parser.as_deref());
+    found.unwrap_or_default().with_names(calls, reasoning).map_err(|words| UsageError(words).into())
 }
 
 /// Where to listen. An address that others can reach wants a key.

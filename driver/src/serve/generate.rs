@@ -13,7 +13,7 @@
 use super::error::ApiError;
 use super::record::Caller;
 use super::state::App;
-use crate::text_stream::TextStream;
+use crate::text_stream::{Special, TextStream};
 use axum::http::StatusCode;
 use futures_util::Stream;
 use sinter_runtime::engine::{Constraint, Event, Logprob, Request, Sink, Ticket, Token};
@@ -49,6 +49,8 @@ pub struct Generation {
     pub ignore_eos: bool,
     /// Whether special tokens are left out of the text.
     pub skip_special: bool,
+    /// Special tokens that are part of the text in any case, sorted.
+    pub keep: Vec<u32>,
     /// Log probabilities of the answers' tokens, and of so many likeliest alternatives.
     pub logprobs: Option<usize>,
     /// The same for the tokens of the prompt.
@@ -74,6 +76,7 @@ impl Generation {
             stop_ids: Vec::new(),
             ignore_eos: false,
             skip_special: true,
+            keep: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
             priority: 0,
@@ -97,12 +100,7 @@ impl Generation {
         let most = app.limits.queue_events(self.logprobs.max(self.prompt_logprobs), QUEUE_BYTES);
         let (sender, events) = mpsc::channel(most);
         let overflow = Arc::new(AtomicBool::new(false));
-        let choice = |_| Choice {
-            text: Some(TextStream::with_special(&app.text.tokenizer, self.stops.clone(), !self.skip_special)),
-            tokens: Vec::new(),
-            count: 0,
-            last: None,
-        };
+        let choice = |_| Choice { text: Some(self.text(app)), tokens: Vec::new(), count: 0, last: None };
         let choices = (0..self.n).map(choice).collect();
         let (keep_tokens, include_stop) = (self.logprobs.is_some(), self.include_stop);
         caller.record.admitted(self.prompt.len());
@@ -124,6 +122,14 @@ impl Generation {
             started,
             ended: false,
         })
+    }
+
+    fn text(&self, app: &App) -> TextStream {
+        let special = match self.skip_special {
+            true => Special::Only(self.keep.clone()),
+            false => Special::All,
+        };
+        TextStream::with_special(&app.text.tokenizer, self.stops.clone(), special)
     }
 
     fn request(self, app: &App, capacity: usize) -> Request {

@@ -42,7 +42,9 @@ pub mod sse;
 pub mod structured;
 pub mod tools;
 
+pub mod anthropic;
 pub mod openai;
+pub mod responses;
 pub mod tokens;
 
 pub mod health;

@@ -5,13 +5,14 @@
 use super::error::ApiError;
 use super::openai::{chat, completions, models};
 use super::record::{Caller, Record};
+use super::responses::create as responses;
 use super::sampling::random;
 use super::state::App;
-use super::{health, loads, metrics, tokens};
+use super::{anthropic, health, loads, metrics, tokens};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
@@ -43,11 +44,18 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*name}", get(models::get))
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
+        .route("/v1/messages", post(anthropic::messages::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::messages::count_tokens))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(app.clone(), guard))
+        .layer(from_fn(anthropic::error::reshape))
         .with_state(app)
 }
 

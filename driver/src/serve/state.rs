@@ -4,9 +4,11 @@ use super::auth::Keys;
 use super::error::ApiError;
 use super::log::Log;
 use super::metrics::Metrics;
+use super::responses::store::Store;
 use super::shutdown::Phase;
 use crate::grammar::{Grammar, Grammars};
 use crate::text::TextSide;
+use crate::tools::Dialect;
 use sinter_frontend::token_bytes::TokenBytes;
 use sinter_runtime::engine::{Constraint, EngineHandle};
 use std::sync::{Arc, OnceLock};
@@ -76,6 +78,12 @@ pub struct App {
     pub started: Instant,
     /// How many threads may tokenize, render and compile grammars at once.
     pub workers: Semaphore,
+    /// Responses that can be asked for again.
+    pub responses: Store,
+    /// How the model writes calls of tools and reasoning.
+    pub dialect: Dialect,
+    /// The special tokens that it writes them with.
+    pub markup: Vec<u32>,
     engine: EngineHandle,
     grammars: OnceLock<Result<Grammars, String>>,
     spellings: OnceLock<Vec<TokenBytes>>,
@@ -93,6 +101,8 @@ pub struct Parts {
     pub keys: Keys,
     /// Where lines go.
     pub log: Log,
+    /// How the model writes calls of tools and reasoning.
+    pub dialect: Dialect,
     /// Who answers.
     pub engine: EngineHandle,
 }
@@ -100,7 +110,10 @@ pub struct Parts {
 impl App {
     /// What is shared, of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { model, text, limits, keys, log, engine } = parts;
+        let Parts { model, text, limits, keys, log, dialect, engine } = parts;
+        let special = text.tokenizer.special_ids().into_iter();
+        let kept = |id: &u32| text.tokenizer.piece(*id).is_some_and(|piece| dialect.keeps(&piece));
+        let markup = special.filter(kept).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             model,
@@ -112,6 +125,9 @@ impl App {
             phase: Phase::default(),
             started: Instant::now(),
             workers: Semaphore::new(threads.max(2)),
+            responses: Store::default(),
+            dialect,
+            markup,
             engine,
             grammars: OnceLock::new(),
             spellings: OnceLock::new(),

@@ -5,6 +5,7 @@ use super::conversation::encode;
 use super::error::ApiError;
 use super::openai::chat;
 use super::state::App;
+use super::tools::ToolUse;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ pub async fn tokenize(
         let ids = match (fields.text("prompt"), fields.has("messages")) {
             (Some(text), false) => encode(app, text, fields.bool("add_special_tokens").unwrap_or(true))?,
             (None, true) => {
-                let text = chat::conversation(&fields, &chat::tool_wishes(&fields)?)?.text(app)?;
+                let text = chat::conversation(&fields, &ToolUse::of_openai(app, &fields)?)?.text(app)?;
                 encode(app, &text, fields.flag("add_special_tokens"))?
             }
             _ => return Err(ApiError::bad_request("wanted either prompt or messages")),

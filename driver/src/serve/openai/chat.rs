@@ -2,7 +2,7 @@
 
 use super::chat_answer::{ChatStream, Header, whole};
 use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
-use crate::serve::conversation::{Conversation, messages};
+use crate::serve::conversation::{Conversation, encode, messages};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::{Whole, merge};
@@ -11,7 +11,7 @@ use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING};
 use crate::serve::sse;
 use crate::serve::state::App;
 use crate::serve::structured::{STRUCTURED, grammar};
-use crate::serve::tools::{self, ToolWishes};
+use crate::serve::tools::ToolUse;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -72,13 +72,13 @@ pub async fn chat(
     let fields = Fields::new(body, TABLES)?;
     app.check_model(fields.text("model"))?;
     let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
-    let wishes = tools::wishes(&app, tool_wishes(&fields)?)?;
+    let mut header = Header::new(&app, fields.text("model"));
     let stream = fields.flag("stream");
-    let mut header = Header::new(&app, fields.text("model"), wishes.clone());
     header.usage = options.flag("include_usage");
-    let generation = app.aside(move |app| generation(app, &fields, &wishes)).await?;
+    let (generation, tools) = app.aside(move |app| generation(app, &fields)).await?;
     let n = generation.n;
     header.logprobs = generation.logprobs.is_some();
+    header.tools = tools;
     let outputs = merge(vec![generation.start(&app, &caller)?], n);
     if stream {
         return Ok(sse::respond(outputs, ChatStream::new(app, header, n)));
@@ -88,9 +88,10 @@ pub async fn chat(
 }
 
 /// What is to be generated. Rendering, tokenizing and compiling grammars take their time.
-fn generation(app: &App, fields: &Fields, wishes: &ToolWishes) -> Result<Generation, ApiError> {
-    let prompt = conversation(fields, wishes)?.ids(app)?;
-    let mut generation = Generation::new(prompt);
+fn generation(app: &App, fields: &Fields) -> Result<(Generation, ToolUse), ApiError> {
+    let mut tools = ToolUse::of_openai(app, fields)?;
+    let prompt = conversation(fields, &tools)?.text(app)?;
+    let mut generation = Generation::new(encode(app, &prompt, false)?);
     generation.take(app, fields)?;
     let most = fields.count("max_completion_tokens").or(fields.count("max_tokens"));
     generation.max_tokens = most.or(app.text.defaults.max_new_tokens);
@@ -102,39 +103,23 @@ fn generation(app: &App, fields: &Fields, wishes: &ToolWishes) -> Result<Generat
         }
         (false, _) => None,
     };
-    generation.constraint = grammar(fields)?.map(|grammar| app.compile(&grammar)).transpose()?;
-    Ok(generation)
+    tools.apply(app, &prompt, grammar(fields)?, &mut generation)?;
+    Ok((generation, tools))
 }
 
 /// The conversation of a request.
-pub fn conversation(fields: &Fields, wishes: &ToolWishes) -> Result<Conversation, ApiError> {
+pub fn conversation(fields: &Fields, tools: &ToolUse) -> Result<Conversation, ApiError> {
     let mut extra =
         fields.value("chat_template_kwargs").and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(effort) = fields.text("reasoning_effort") {
         extra.insert("reasoning_effort".into(), json!(effort));
     }
     let continues = fields.flag("continue_final_message");
-    let none = wishes.choice.as_ref().and_then(Value::as_str) == Some("none");
     Ok(Conversation {
         messages: messages(fields.value("messages"))?,
-        tools: if none { Vec::new() } else { wishes.tools.clone() },
+        tools: tools.described(),
         answer: fields.bool("add_generation_prompt").unwrap_or(!continues),
         continues,
         extra,
-    })
-}
-
-/// What a request says about tools.
-pub fn tool_wishes(fields: &Fields) -> Result<ToolWishes, ApiError> {
-    let tools = fields.value("tools").and_then(Value::as_array).cloned().unwrap_or_default();
-    for (at, tool) in tools.iter().enumerate() {
-        if tool["type"] != "function" || !tool["function"]["name"].is_string() {
-            return Err(ApiError::field(format!("tools[{at}]"), "wanted a function with a name"));
-        }
-    }
-    Ok(ToolWishes {
-        tools,
-        choice: fields.value("tool_choice").cloned(),
-        parallel: fields.bool("parallel_tool_calls"),
     })
 }

@@ -6,10 +6,9 @@ use crate::serve::many::{Answer, Whole};
 use crate::serve::sampling::random;
 use crate::serve::sse::{Render, json as frame};
 use crate::serve::state::App;
-use crate::serve::tools::{AnswerParser, Delta, ToolWishes, parser};
+use crate::serve::tools::{Call, Delta, Parts, Reader, ToolUse};
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,8 +21,8 @@ pub struct Header {
     pub created: u64,
     /// The model's name as the client said it.
     pub model: String,
-    /// What the client says about tools.
-    pub wishes: ToolWishes,
+    /// The tools that may be called.
+    pub tools: ToolUse,
     /// Whether log probabilities are wanted.
     pub logprobs: bool,
     /// Whether the stream ends with the usage.
@@ -32,12 +31,12 @@ pub struct Header {
 
 impl Header {
     /// The header of a new response.
-    pub fn new(app: &App, model: Option<&str>, wishes: ToolWishes) -> Self {
+    pub fn new(app: &App, model: Option<&str>) -> Self {
         Self {
             id: format!("chatcmpl-{:016x}", random()),
             created: now(),
             model: app.name(model).to_owned(),
-            wishes,
+            tools: ToolUse::default(),
             logprobs: false,
             usage: false,
         }
@@ -77,10 +76,7 @@ pub fn usage_of(usage: &Usage) -> Value {
 /// A response with whole answers.
 pub fn whole(app: &App, header: &Header, answers: Whole) -> Value {
     let choice = |(index, answer): (usize, &Answer)| {
-        let mut parser = parser(app, &header.wishes);
-        let mut deltas = parser.push(&answer.text);
-        deltas.extend(parser.finish());
-        let message = message(deltas);
+        let message = message(header.tools.read(app, &answer.text));
         let calls = message.get("tool_calls").is_some();
         json!({
             "index": index,
@@ -113,21 +109,8 @@ fn finish(reason: &Reason, calls: bool) -> &'static str {
 }
 
 /// The message of a whole answer.
-fn message(deltas: Vec<Delta>) -> Map<String, Value> {
-    let (mut content, mut reasoning) = (String::new(), String::new());
-    let mut calls: Vec<(String, String, String)> = Vec::new();
-    for delta in deltas {
-        match delta {
-            Delta::Content(text) => content += &text,
-            Delta::Reasoning(text) => reasoning += &text,
-            Delta::Call { id, name, .. } => calls.push((id, name, String::new())),
-            Delta::Arguments { index, text } => {
-                if let Some((.., arguments)) = calls.get_mut(index) {
-                    *arguments += &text;
-                }
-            }
-        }
-    }
+fn message(parts: Parts) -> Map<String, Value> {
+    let Parts { content, reasoning, calls } = parts;
     let empty = content.is_empty() && !calls.is_empty();
     let mut message = Map::new();
     message.insert("role".into(), json!("assistant"));
@@ -137,7 +120,7 @@ fn message(deltas: Vec<Delta>) -> Map<String, Value> {
         message.insert("reasoning_content".into(), json!(reasoning));
     }
     if !calls.is_empty() {
-        let call = |(id, name, arguments): &(String, String, String)| json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } });
+        let call = |Call { id, name, arguments }: &Call| json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } });
         message.insert("tool_calls".into(), calls.iter().map(call).collect());
     }
     message
@@ -147,16 +130,14 @@ fn message(deltas: Vec<Delta>) -> Map<String, Value> {
 pub struct ChatStream {
     app: Arc<App>,
     header: Header,
-    parsers: Vec<Box<dyn AnswerParser>>,
-    /// The answers in which a tool was called.
-    called: BTreeSet<usize>,
+    readers: Vec<Reader>,
 }
 
 impl ChatStream {
     /// The stream of `n` answers.
     pub fn new(app: Arc<App>, header: Header, n: usize) -> Self {
-        let parsers = (0..n).map(|_| parser(&app, &header.wishes)).collect();
-        Self { app, header, parsers, called: BTreeSet::new() }
+        let readers = (0..n).map(|_| header.tools.parser(&app)).collect();
+        Self { app, header, readers }
     }
 
     fn chunk(&self, choice: Value) -> Event {
@@ -173,7 +154,7 @@ impl ChatStream {
 
     fn piece(&mut self, piece: Piece) -> Vec<Event> {
         let Piece { choice, text, tokens } = piece;
-        let deltas = self.parsers[choice].push(&text);
+        let deltas = self.readers[choice].push(&text);
         let mut logprobs = match self.header.logprobs {
             true => of_chat(&self.app, &tokens),
             false => Value::Null,
@@ -192,8 +173,8 @@ impl ChatStream {
                 Delta::Content(text) if text.is_empty() && logprobs.is_null() => continue,
                 Delta::Content(text) => json!({ "content": text }),
                 Delta::Reasoning(text) => json!({ "reasoning_content": text }),
-                Delta::Call { index, id, name } => {
-                    self.called.insert(choice);
+                Delta::Call { index, name } => {
+                    let id = self.readers[choice].id("call_");
                     let function = json!({ "name": name, "arguments": "" });
                     let call = json!({ "index": index, "id": id, "type": "function", "function": function });
                     json!({ "tool_calls": [call] })
@@ -211,7 +192,7 @@ impl ChatStream {
 impl Render for ChatStream {
     fn begin(&mut self) -> Vec<Event> {
         let role = json!({ "role": "assistant", "content": "" });
-        (0..self.parsers.len()).map(|index| self.delta(index, role.clone(), Value::Null)).collect()
+        (0..self.readers.len()).map(|index| self.delta(index, role.clone(), Value::Null)).collect()
     }
 
     fn output(&mut self, output: Output) -> Vec<Event> {
@@ -219,9 +200,9 @@ impl Render for ChatStream {
             Output::Prompt(..) => Vec::new(),
             Output::Piece(piece) => self.piece(piece),
             Output::Finished(choice, reason) => {
-                let rest = self.parsers[choice].finish();
+                let rest = self.readers[choice].finish();
                 let mut events = self.deltas(choice, rest, &mut Value::Null);
-                let word = finish(&reason, self.called.contains(&choice));
+                let word = finish(&reason, self.readers[choice].called());
                 events.push(self.chunk(json!({
                     "index": choice,
                     "delta": {},
