@@ -91,8 +91,10 @@ impl Grammars {
     /// What is wrong with the grammar.
     pub fn compile(&self, grammar: &Grammar) -> Result<Arc<dyn Constraint>> {
         let source = match grammar {
-            Grammar::JsonObject => TopLevelGrammar::from_json_schema(json!({ "type": "object" })),
-            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
+            Grammar::JsonObject => {
+                TopLevelGrammar::from_json_schema(one_spacing(json!({ "type": "object" })))
+            }
+            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(one_spacing(schema.clone())),
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         };
@@ -103,6 +105,16 @@ impl Grammars {
         compiled.matcher().map_err(anyhow::Error::msg)?;
         Ok(Arc::new(compiled))
     }
+}
+
+/// A schema whose JSON has one way to be spaced. Models that are held to a grammar tend to wander off into blanks, which
+/// JSON allows without end.
+pub fn one_spacing(mut schema: Value) -> Value {
+    if let Some(map) = schema.as_object_mut() {
+        let spacing = json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+        map.entry("x-guidance").or_insert(spacing);
+    }
+    schema
 }
 
 /// The bytes of a token as the trie wants them; special tokens begin with a byte that no text has.

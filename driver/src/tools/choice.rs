@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::parser::is_name;
-use crate::grammar::Grammar;
+use crate::grammar::{Grammar, one_spacing};
 use serde_json::{Value, json};
 use sinter_frontend::tokenizer::Tokenizer;
 use std::fmt::Write;
@@ -136,10 +136,7 @@ pub fn forced_grammar(
     let calls: Vec<String> = (0..tools.len()).map(|at| format!("call_{at}")).collect();
     line(format!("call: {}", calls.join(" | ")));
     for (at, tool) in tools.iter().enumerate() {
-        let mut schema = tool.parameters.clone();
-        // One way to write blanks, so that an answer does not wander off into them.
-        schema["x-guidance"] =
-            json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+        let schema = one_spacing(tool.parameters.clone());
         let parts = [words(forced.before), words(&tool.name), words(forced.between)];
         line(format!("call_{at}: {} arguments_{at} {}", parts.join(" "), words(forced.after)));
         line(format!("arguments_{at}: %json {schema}"));

@@ -187,6 +187,20 @@ impl Reply {
         Value::Object(error.clone())
     }
 
+    /// The names and data of events that have names, each of which is the type that the data says.
+    pub fn named_events(&self) -> Vec<(String, Value)> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        let text = self.text();
+        let one = |block: &str| {
+            let (name, data) = block.split_once('\n').unwrap_or_else(|| panic!("{block}"));
+            let name = name.strip_prefix("event: ").unwrap_or_else(|| panic!("{block}"));
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(data["type"], name);
+            (name.to_owned(), data)
+        };
+        text.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':')).map(one).collect()
+    }
+
     /// The data of the events, which must end with `[DONE]`.
     pub fn events(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text());

@@ -6,3 +6,5 @@ mod answers;
 mod errors;
 mod life;
 mod numbers;
+mod protocols;
+mod tools;

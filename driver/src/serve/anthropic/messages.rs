@@ -144,8 +144,7 @@ fn tool_use(app: &App, fields: &Fields) -> Result<ToolUse, ApiError> {
             if tools.iter().all(|tool| tool.name != name) {
                 return Err(choice.wrong("name", format!("there is no tool {name:?}")));
             }
-            let allowed = Some(vec![name]);
-            return Ok(ToolUse { allowed, ..ToolUse::new(app, tools, Choice::One, single)? });
+            return Ok(ToolUse::new(app, tools, Choice::One, single)?.only(vec![name]));
         }
     };
     ToolUse::new(app, tools, kind, single)

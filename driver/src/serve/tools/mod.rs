@@ -15,13 +15,13 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default)]
 pub struct ToolUse {
     /// The tools that the model is told of.
-    pub tools: Vec<Tool>,
+    tools: Vec<Tool>,
     /// The names of those that may be called; all if none.
-    pub allowed: Option<Vec<String>>,
+    allowed: Option<Vec<String>>,
     /// Whether the model may or must call them.
-    pub choice: Choice,
+    choice: Choice,
     /// Whether at most one call may stand in an answer.
-    pub single: bool,
+    single: bool,
     /// Whether the answer is held to a grammar of the client.
     constrained: bool,
     /// Whether the prompt has opened the reasoning already.
@@ -130,7 +130,16 @@ impl ToolUse {
         {
             return Err(wrong(&format!("there is no tool {missing:?}")));
         }
-        Ok(Self { allowed: names, ..Self::new(app, tools, kind, single)? })
+        let all = Self::new(app, tools, kind, single)?;
+        Ok(match names {
+            Some(names) => all.only(names),
+            None => all,
+        })
+    }
+
+    /// The same, where only the tools of these names may be called.
+    pub fn only(self, names: Vec<String>) -> Self {
+        Self { allowed: Some(names), ..self }
     }
 
     /// The tools as chat templates want them.
