@@ -251,7 +251,7 @@ fn check(kind: Kind, value: &Value) -> Result<(), String> {
         Kind::List(most) => wanted(list(most).is_some(), &|| format!("wanted a list of at most {most}")),
         Kind::Only(values) => {
             let same = |text: &&str| serde_json::from_str::<Value>(text).is_ok_and(|known| known == *value);
-            wanted(values.iter().any(|text| same(&text)), &|| "which is not supported here".into())
+            wanted(values.iter().any(same), &|| "which is not supported here".into())
         }
     }
 }

@@ -8,6 +8,7 @@ use super::state::{App, ModelFacts, Parts, ServeLimits};
 use super::{auth::Keys, health};
 use crate::info::ModelInfo;
 use crate::text::TextSide;
+use crate::tools::Dialect;
 use sinter_frontend::source::ModelDir;
 use sinter_ir::DType;
 use sinter_runtime::engine::{Engine, EngineConfig};
@@ -109,7 +110,8 @@ fn app(stalled_after: Duration) -> (Arc<App>, Arc<Gate>) {
     };
     let limits = ServeLimits { body_bytes: 1 << 20, timeout: Duration::from_secs(600), stalled_after };
     let (keys, log) = (Keys::default(), Log::new(LogStyle::Off));
-    (App::new(Parts { model, text: Arc::new(text), limits, keys, log, engine }), gate)
+    let dialect = Dialect::default();
+    (App::new(Parts { model, text: Arc::new(text), limits, keys, log, dialect, engine }), gate)
 }
 
 fn start(app: &Arc<App>, tokens: usize) -> Answers {
