@@ -22,11 +22,15 @@ pub(crate) enum Callee {
     Log4,
     Sin4,
     Cos4,
+    Exp,
+    Tanh,
+    Erf,
+    Log,
     SortByGroup,
 }
 
 impl Callee {
-    const ALL: [Callee; 13] = [
+    const ALL: [Callee; 17] = [
         Self::GemmF32,
         Self::GemmBf16,
         Self::ScoresF32,
@@ -39,6 +43,10 @@ impl Callee {
         Self::Log4,
         Self::Sin4,
         Self::Cos4,
+        Self::Exp,
+        Self::Tanh,
+        Self::Erf,
+        Self::Log,
         Self::SortByGroup,
     ];
 
@@ -56,6 +64,10 @@ impl Callee {
             Self::Log4 => "log4",
             Self::Sin4 => "sin4",
             Self::Cos4 => "cos4",
+            Self::Exp => "exp",
+            Self::Tanh => "tanh",
+            Self::Erf => "erf",
+            Self::Log => "log",
             Self::SortByGroup => "sort_by_group",
         }
     }
@@ -74,6 +86,10 @@ impl Callee {
             Self::Log4 => kernels.log4 as *const u8,
             Self::Sin4 => kernels.sin4 as *const u8,
             Self::Cos4 => kernels.cos4 as *const u8,
+            Self::Exp => kernels.exp as *const u8,
+            Self::Tanh => kernels.tanh as *const u8,
+            Self::Erf => kernels.erf as *const u8,
+            Self::Log => kernels.log as *const u8,
             Self::SortByGroup => sort_by_group as *const u8,
         }
     }
@@ -84,6 +100,7 @@ impl Callee {
             Self::GemmF32 | Self::GemmBf16 | Self::OnlineF32 | Self::OnlineBf16 => 8,
             Self::ScoresF32 | Self::ScoresBf16 => 7,
             Self::SortByGroup => 5,
+            Self::Exp | Self::Tanh | Self::Erf | Self::Log => 3,
             _ => {
                 signature.params.push(AbiParam::new(types::F32X4));
                 signature.returns.push(AbiParam::new(types::F32X4));

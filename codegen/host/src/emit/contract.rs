@@ -3,10 +3,11 @@
 use super::{Emitter, Row, Units, loops::Range};
 use crate::access::LANES;
 use crate::calls::Callee;
+use crate::facts::AxisSet;
 use crate::micro::PANEL;
-use crate::schedule::{COLUMNS, Contract, Product, Rows};
-use cranelift_codegen::ir::{self, InstBuilder};
-use sinter_ir::{AxisId, DType, Index, Load, Stage};
+use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH};
+use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC};
+use sinter_ir::{AxisId, DType, Index, Load, ScalarOp, Stage};
 
 /// Where a block stands.
 #[derive(Clone, Copy)]
@@ -37,8 +38,13 @@ impl<'a> Emitter<'a> {
     pub(super) fn contract(&mut self, plan: &Contract, units: Units) {
         let rows = self.extent(plan.rows);
         let zero = self.int(0);
-        self.repeat((units.begin, units.end), 1, &[], &mut |emitter, unit, _| {
-            let columns = emitter.columns(plan.columns, unit);
+        let (one, together, few) = (self.int(1), self.int(TOGETHER as i64), self.int(FEW as i64));
+        let many = self.b.ins().icmp(IntCC::SignedGreaterThan, rows, few);
+        let step = self.b.ins().select(many, together, one);
+        self.repeat_by((units.begin, units.end), step, &[], &mut |emitter, unit, _| {
+            let next = emitter.b.ins().iadd(unit, step);
+            let next = emitter.b.ins().smin(next, units.end);
+            let columns = emitter.columns(plan.columns, (unit, next));
             emitter.repeat((zero, rows), plan.block as i64, &[], &mut |emitter, row, _| {
                 let left = emitter.b.ins().isub(rows, row);
                 let most = emitter.int(plan.block as i64);
@@ -52,11 +58,11 @@ impl<'a> Emitter<'a> {
         });
     }
 
-    /// The columns of a unit.
-    pub(super) fn columns(&mut self, axis: AxisId, unit: ir::Value) -> Columns {
+    /// The columns of some units.
+    pub(super) fn columns(&mut self, axis: AxisId, (unit, next): (ir::Value, ir::Value)) -> Columns {
         let all = self.extent(axis);
         let first = self.times(unit, COLUMNS as i64);
-        let end = self.plus(first, COLUMNS as i64);
+        let end = self.times(next, COLUMNS as i64);
         let end = self.b.ins().smin(end, all);
         let width = self.b.ins().isub(end, first);
         let panels = self.plus(width, PANEL as i64 - 1);
@@ -98,7 +104,7 @@ impl<'a> Emitter<'a> {
         let weight = self.b.ins().iadd(weight, offset);
         let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
         let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
-        let (result, width) = (self.scratch(product.result), self.int(COLUMNS as i64));
+        let (result, width) = (self.scratch(product.result), self.int(WIDTH as i64));
         let args = [rows.start, apart, rows.count, weight, columns.panels, depth, result, width];
         self.call_for(callee, &args);
     }
@@ -124,7 +130,7 @@ impl<'a> Emitter<'a> {
     pub(super) fn copy_row(&mut self, product: &Product, r: ir::Value, to: ir::Value) {
         let offset = self.times(r, (product.depth * product.dtype.bytes()) as i64);
         let to = self.b.ins().iadd(to, offset);
-        let inner = crate::facts::AxisSet::of(&[product.axis]);
+        let inner = AxisSet::of(&[product.axis]);
         product.a.index.iter().for_each(|index: &Index| self.hoist_index(index, inner, false));
         let range = self.whole_axis(product.axis);
         self.copy(product.axis, range, &product.a, (product.dtype, to));
@@ -152,7 +158,9 @@ impl<'a> Emitter<'a> {
         self.repeat((zero, block.rows), 1, &[], &mut |emitter, r, _| {
             let row = emitter.b.ins().iadd(block.row, r);
             let place = (r, plan.columns, block.columns);
-            emitter.at(plan.rows, row, |emitter| emitter.store_row(&plan.products, place));
+            emitter.at(plan.rows, row, |emitter| {
+                emitter.store_row((&plan.products, &plan.strips), place);
+            });
             Vec::new()
         });
     }
@@ -160,11 +168,11 @@ impl<'a> Emitter<'a> {
     /// The stores of this point's row of results, which stands at a place of the block, over columns of an axis.
     pub(super) fn store_row(
         &mut self,
-        products: &[Product],
+        (products, strips): (&[Product], &[Strip]),
         (r, axis, columns): (ir::Value, AxisId, Columns),
     ) {
         let tile = self.tile;
-        let offset = self.times(r, 4 * COLUMNS as i64);
+        let offset = self.times(r, 4 * WIDTH as i64);
         for product in products {
             let result = self.scratch(product.result);
             let address = self.b.ins().iadd(result, offset);
@@ -172,11 +180,43 @@ impl<'a> Emitter<'a> {
         }
         // Not known beforehand, but a multiple of four where the number of columns is.
         let whole = tile.axes[axis].extent.as_const().is_some_and(|n| n % LANES as u64 == 0);
-        let length = whole.then_some(COLUMNS as u64);
+        let length = whole.then_some(WIDTH as u64);
         let range = Range { from: columns.first, to: columns.end, length };
+        strips.iter().for_each(|strip| self.strip(strip, (axis, range)));
         for stage in tile.stages.iter().filter(|stage| matches!(stage, Stage::Store { .. })) {
             self.store(stage, &[(axis, range)]);
         }
         self.rows.clear();
+        self.strips.clear();
+    }
+
+    /// Computes an elementary function for a range of columns.
+    fn strip(&mut self, strip: &Strip, (axis, range): (AxisId, Range)) {
+        let address = self.scratch(strip.offset);
+        let row = Row { address, axis, origin: range.from };
+        self.hoist(strip.arg, AxisSet::of(&[axis]), true);
+        let mut step = |emitter: &mut Self| {
+            let val = emitter.eval(strip.arg);
+            let val = emitter.number(val);
+            let val = if emitter.lane.is_some() { emitter.widen(val) } else { val };
+            let at = emitter.iteration(axis);
+            let at = emitter.b.ins().isub(at, range.from);
+            let offset = emitter.times(at, 4);
+            let to = emitter.b.ins().iadd(address, offset);
+            emitter.write(DType::F32, to, val);
+        };
+        match self.can_widen(strip.arg, axis) {
+            true => self.each_wide(axis, range, &mut step),
+            false => self.each(axis, range, &mut step),
+        }
+        let count = self.b.ins().isub(range.to, range.from);
+        let callee = match strip.op {
+            ScalarOp::Exp => Callee::Exp,
+            ScalarOp::Log => Callee::Log,
+            ScalarOp::Tanh => Callee::Tanh,
+            _ => Callee::Erf,
+        };
+        self.call_for(callee, &[address, address, count]);
+        self.strips.insert(strip.expr, row);
     }
 }

@@ -1,6 +1,6 @@
 //! Expressions, and which of their values are at hand.
 
-use super::{Emitter, Key, Known, plain, value::Kind, value::Val};
+use super::{Emitter, Key, Known, Row, plain, value::Kind, value::Val};
 use crate::access::{LANES, Lanes, lanes};
 use crate::facts::{AxisSet, Fact};
 use cranelift_codegen::ir::{InstBuilder, types};
@@ -17,6 +17,7 @@ impl Emitter<'_> {
         }
         let tile = self.tile;
         let val = match &tile.exprs[id] {
+            _ if self.strips.contains_key(&id) => self.of_row(self.strips[&id]),
             Expr::Const(number) => self.constant(number.get()),
             Expr::Index(index) => self.index_value(index, fact.guarded),
             Expr::Load(load) => self.load(load, fact.guarded),
@@ -125,6 +126,11 @@ impl Emitter<'_> {
             self.lane = lane;
             return val;
         };
+        self.of_row(row)
+    }
+
+    /// This iteration's element of a row.
+    fn of_row(&mut self, row: Row) -> Val {
         let at = self.iteration(row.axis);
         let at = self.b.ins().isub(at, row.origin);
         let offset = self.b.ins().ishl_imm_u(at, 2);

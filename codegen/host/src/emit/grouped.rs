@@ -29,7 +29,8 @@ impl<'a> Emitter<'a> {
         let zero = self.int(0);
         let weights = self.int(plan.weights as i64);
         self.repeat((units.begin, units.end), 1, &[], &mut |emitter, unit, _| {
-            let columns = emitter.columns(plan.columns, unit);
+            let next = emitter.plus(unit, 1);
+            let columns = emitter.columns(plan.columns, (unit, next));
             emitter.repeat((zero, rows), SORTED as i64, &[], &mut |emitter, first, _| {
                 emitter.sort(plan, first, rows);
                 emitter.repeat((zero, weights), 1, &[], &mut |emitter, weight, _| {
@@ -89,7 +90,7 @@ impl<'a> Emitter<'a> {
             let block = Block { weight, first, place, rows, columns };
             emitter.products(plan, block);
             emitter.each_sorted(plan, block, &mut |emitter, r| {
-                emitter.store_row(&plan.products, (r, plan.columns, columns));
+                emitter.store_row((&plan.products, &plan.strips), (r, plan.columns, columns));
             });
             Vec::new()
         });

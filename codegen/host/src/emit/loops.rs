@@ -25,8 +25,20 @@ impl<'a> Emitter<'a> {
     /// `for i in (from..to).step_by(step)`; returns the values carried out.
     pub(super) fn repeat(
         &mut self,
-        (from, to): (ir::Value, ir::Value),
+        range: (ir::Value, ir::Value),
         step: i64,
+        carried: &[ir::Value],
+        body: Body<'_, Self>,
+    ) -> Vec<ir::Value> {
+        let step = self.int(step);
+        self.repeat_by(range, step, carried, body)
+    }
+
+    /// As [`Self::repeat`], by a step that is known when it runs.
+    pub(super) fn repeat_by(
+        &mut self,
+        (from, to): (ir::Value, ir::Value),
+        step: ir::Value,
         carried: &[ir::Value],
         body: Body<'_, Self>,
     ) -> Vec<ir::Value> {
@@ -42,7 +54,7 @@ impl<'a> Emitter<'a> {
         self.frames.push(Default::default());
         let carried = body(self, i, &inside);
         self.frames.pop();
-        let next = self.b.ins().iadd_imm_s(i, step);
+        let next = self.b.ins().iadd(i, step);
         let more = self.b.ins().icmp(IntCC::SignedLessThan, next, to);
         let again: Vec<ir::Value> = std::iter::once(next).chain(carried.iter().copied()).collect();
         self.b.ins().brif(more, head, &args(&again), exit, &args(&carried));

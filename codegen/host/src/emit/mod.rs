@@ -94,6 +94,8 @@ struct Emitter<'a> {
     axes: IdVec<AxisId, Option<Bound>>,
     frames: Vec<HashMap<Key, Known>>,
     rows: BTreeMap<u32, Row>,
+    /// Expressions that were computed for a whole row.
+    strips: BTreeMap<ExprId, Row>,
     /// The axis whose four iterations a vector holds.
     lane: Option<AxisId>,
 }
@@ -130,6 +132,7 @@ impl<'a> Emitter<'a> {
             axes: program.tile.axes.values().map(|_| None).collect(),
             frames: vec![HashMap::new()],
             rows: BTreeMap::new(),
+            strips: BTreeMap::new(),
             lane: None,
         };
         (emitter, Units { begin: params[2], end: params[3] })

@@ -79,31 +79,40 @@ pub(super) unsafe fn scores<V: Wide, S: Store>(t: Queries, rows: usize) {
     }
     let mut row = 0;
     while row < rows {
-        // SAFETY: rows `row` and, in the first case, `row + 1` are within those the caller lends.
+        // SAFETY: `row` and as many rows after it as each case takes are within those the caller lends.
         unsafe {
             let t = Queries { q: t.q.add(row * t.ldq), s: t.s.add(row * POSITIONS), ..t };
-            if row + 2 <= rows {
-                for j in (0..t.n).step_by(8) {
-                    score_tile::<V, S, 2, 8>(&t, j);
-                }
-                row += 2;
-            } else {
-                for j in (0..t.n).step_by(16) {
-                    score_tile::<V, S, 1, 16>(&t, j);
-                }
-                row += 1;
-            }
+            row += match rows - row {
+                // Five are three and two: two alone would read each key twice as often.
+                3 | 5 => score_rows::<V, S, 3, 5>(&t),
+                4.. => score_rows::<V, S, 4, 4>(&t),
+                2 => score_rows::<V, S, 2, 8>(&t),
+                _ => score_rows::<V, S, 1, 16>(&t),
+            };
         }
     }
 }
 
-/// `R` queries times the `J` keys from `j`, `R J == 16`: sixteen accumulators, reduced together.
+/// `R` queries times all keys, `J` at a time; returns `R`.
+///
+/// # Safety
+/// As [`scores`], for `R` rows.
+#[inline(always)]
+unsafe fn score_rows<V: Wide, S: Store, const R: usize, const J: usize>(t: &Queries) -> usize {
+    for j in (0..t.n).step_by(J) {
+        // SAFETY: passed on.
+        unsafe { score_tile::<V, S, R, J>(t, j) };
+    }
+    R
+}
+
+/// `R` queries times the `J` keys from `j`, `R J <= 16`: up to sixteen accumulators, reduced together.
 ///
 /// # Safety
 /// As [`scores`], for `R` rows; `j < n`.
 #[inline(always)]
 unsafe fn score_tile<V: Wide, S: Store, const R: usize, const J: usize>(t: &Queries, j: usize) {
-    const { assert!(R * J == 16) };
+    const { assert!(R * J <= 16) };
     // SAFETY: key pointers past the block repeat the last one; whole and partial loads stay within d elements.
     unsafe {
         let mut keys = [std::ptr::null(); J];
@@ -182,6 +191,7 @@ pub(super) unsafe fn online<V: Wide, S: Store>(t: Online, rows: usize) {
                 ..t
             };
             row += match rows - row {
+                3 | 5 => online_rows::<V, S, 3>(&t),
                 ROWS.. => online_rows::<V, S, ROWS>(&t),
                 2.. => online_rows::<V, S, 2>(&t),
                 _ => online_rows::<V, S, 1>(&t),

@@ -4,12 +4,23 @@ use super::{Pieces, Schedule, Skeleton};
 use crate::access::{Lanes, access, flatten, lanes};
 use crate::facts::{AxisSet, Facts};
 use crate::micro::PANEL;
-use sinter_ir::{Atom, AxisId, DType, Dim, Index, Layout, Load, Stage, StageId, TileProgram};
+use sinter_ir::{
+    Atom, AxisId, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileProgram,
+};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Columns of a unit: two panels.
 pub(crate) const COLUMNS: usize = 2 * PANEL;
-/// Rows of a block: its results, 48 × 64 × 4 bytes a product, stay in the first cache.
+/// Units that are run together where there are more than [`FEW`] rows: the rows that the micro-kernel copies then serve
+/// twice as many columns.
+pub(crate) const TOGETHER: usize = 2;
+/// Rows up to which units are run one by one: their time goes into reading weights, and more of them together would only
+/// make a call's weights too many for the second cache.
+pub(crate) const FEW: usize = 24;
+/// Columns that there is room for in a row of results.
+pub(crate) const WIDTH: usize = TOGETHER * COLUMNS;
+/// Rows of a block: its results, 48 × 128 × 4 bytes a product, are at hand when the stores read them.
 pub(super) const BLOCK: usize = 48;
 
 /// How a contraction is run.
@@ -22,6 +33,18 @@ pub(crate) struct Contract {
     /// Rows that are computed at a time.
     pub(crate) block: usize,
     pub(crate) products: Vec<Product>,
+    pub(crate) strips: Vec<Strip>,
+}
+
+/// An elementary function of the stores' expressions that is computed for a whole row of columns at once, because the
+/// micro-kernels take sixteen elements at a time and generated code only four.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Strip {
+    pub(crate) expr: ExprId,
+    pub(crate) op: ScalarOp,
+    pub(crate) arg: ExprId,
+    /// Scratch offset of the row, in f32.
+    pub(crate) offset: usize,
 }
 
 /// One product.
@@ -37,7 +60,7 @@ pub(crate) struct Product {
     pub(crate) weight: Load,
     /// The first panel.
     pub(crate) panel: usize,
-    /// Scratch offset of the result, `[block][64]` in f32.
+    /// Scratch offset of the result, `[block][128]` in f32.
     pub(crate) result: usize,
 }
 
@@ -71,9 +94,28 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
     if products.is_empty() {
         return None;
     }
-    let plan = Contract { rows, columns, block: BLOCK, products };
+    let strips = strips(tile, facts, columns, &mut pieces);
+    let plan = Contract { rows, columns, block: BLOCK, products, strips };
     let units = vec![Dim::of(n.div_ceil(COLUMNS))];
     Some(Schedule { skeleton: Skeleton::Contract(plan), units, scratch: pieces.bytes })
+}
+
+/// The elementary functions of what is stored that differ from column to column, arguments before functions of them.
+pub(super) fn strips(tile: &TileProgram, facts: &Facts, columns: AxisId, pieces: &mut Pieces) -> Vec<Strip> {
+    let stored = tile.stages.iter().filter_map(|stage| match stage {
+        Stage::Store { value, .. } => Some(tile.cone(*value)),
+        _ => None,
+    });
+    let ids: BTreeSet<ExprId> = stored.flatten().collect();
+    let mut strip = |expr: ExprId| match &tile.exprs[expr] {
+        Expr::Apply(op @ (ScalarOp::Exp | ScalarOp::Log | ScalarOp::Tanh | ScalarOp::Erf), args) => {
+            let fact = facts.exprs[expr];
+            let good = fact.axes.has(columns) && !fact.mutable;
+            good.then(|| Strip { expr, op: *op, arg: args[0], offset: pieces.take(WIDTH * 4) })
+        }
+        _ => None,
+    };
+    ids.into_iter().filter_map(&mut strip).collect()
 }
 
 fn product(
@@ -104,7 +146,7 @@ fn product(
         Some(apart) => Rows::Apart(apart),
         None => Rows::Copied(pieces.take(BLOCK * depth * activations.dtype.bytes())),
     };
-    let result = pieces.take(BLOCK * COLUMNS * 4);
+    let result = pieces.take(BLOCK * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
     Some(Product { stage, axis, depth, dtype: activations.dtype, a, rows, weight, panel, result })
 }

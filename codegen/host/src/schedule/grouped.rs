@@ -1,7 +1,7 @@
 //! The structure of a grouped product: grid (rows…, n), products over k with the one of a stack of packed weights that an
 //! index of the row names, stores at (rows…, n).
 
-use super::contract::{BLOCK, COLUMNS, Product, Rows};
+use super::contract::{BLOCK, COLUMNS, Product, Rows, Strip, WIDTH, strips};
 use super::{Pieces, Schedule, Skeleton};
 use crate::access::panel_elements;
 use crate::facts::{AxisSet, Facts};
@@ -29,6 +29,7 @@ pub(crate) struct Grouped {
     /// Rows that are computed at a time.
     pub(crate) block: usize,
     pub(crate) products: Vec<Product>,
+    pub(crate) strips: Vec<Strip>,
     /// Bytes of one weight, for each product.
     pub(crate) strides: Vec<usize>,
     /// Scratch offsets: the weight of each row, the rows in the order of their weights, where each weight's rows begin.
@@ -74,6 +75,7 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         list: pieces.take(SORTED * 4),
         order: pieces.take(SORTED * 4),
         starts: pieces.take((weights + 1) * 4),
+        strips: strips(tile, facts, *columns, &mut pieces),
         products,
     };
     let units = vec![Dim::of(n.div_ceil(COLUMNS))];
@@ -109,7 +111,7 @@ fn product(
     }
     let dtype = activations.ty.dtype;
     let rows = Rows::Copied(pieces.take(BLOCK * depth * dtype.bytes()));
-    let result = pieces.take(BLOCK * COLUMNS * 4);
+    let result = pieces.take(BLOCK * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
     Some(Product { stage, axis, depth, dtype, a, rows, weight, panel, result })
 }

@@ -8,7 +8,7 @@ mod contract;
 mod grouped;
 
 pub(crate) use attend::Attend;
-pub(crate) use contract::{COLUMNS, Contract, Product, Rows};
+pub(crate) use contract::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH};
 pub(crate) use grouped::{Grouped, SORTED};
 
 use crate::facts::Facts;
@@ -31,7 +31,7 @@ pub(crate) enum Skeleton {
     /// A loop over grid points, the innermost loops in vectors where memory allows. A unit is a point.
     Points,
     /// Products with packed weights by the micro-kernel, block by block, and an epilogue over each block. A unit is 64
-    /// columns, all rows.
+    /// columns, all rows; of many rows, two units that are called for together are run together.
     Contract(Contract),
     /// The same where each row has the one of several weights that an index names: rows are sorted by it, so that each
     /// weight is read once for many rows.
