@@ -42,6 +42,8 @@ mod lanes;
 mod math;
 mod table;
 
+pub mod quant;
+
 #[cfg(test)]
 mod tests;
 

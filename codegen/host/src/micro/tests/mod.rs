@@ -8,6 +8,7 @@ mod gemm;
 mod group;
 mod math;
 mod pack;
+mod quant;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
