@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 use crate::device::{BuildTarget, DeviceArg};
+use crate::load::options::LoadArgs;
 use crate::serve::log::LogStyle;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -383,6 +384,8 @@ pub enum BenchArg {
     Prefill,
     /// One token after the other.
     Decode,
+    /// A server under load.
+    Serve,
     /// The time in each kernel of both.
     Kernels,
 }
@@ -410,6 +413,9 @@ pub struct BenchArgs {
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,
+    /// What a server is loaded with.
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// `sinter explain`
@@ -466,7 +472,8 @@ fn byte_count(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wanted)
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+/// A number of things that there must be.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(number) if (1..=1 << 24).contains(&number) => Ok(number),
         _ => Err("wanted a whole number from 1 to 16777216".into()),

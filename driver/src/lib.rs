@@ -45,6 +45,7 @@ pub mod text;
 pub mod text_stream;
 pub mod tools;
 
+pub mod load;
 pub mod serve;
 
 pub mod commands;

@@ -50,7 +50,9 @@ fn bad_usage_is_2() {
         &["compile", "m", "--target", "sm_70"],
         &["run", "m", "p", "--threads", "0"],
         &["compile", "m", "--dtype", "f64"],
-        &["bench", "m", "serve"],
+        &["bench", "m", "serve", "--rate", "0"],
+        &["bench", "m", "serve", "--rate", "1", "--concurrency", "2"],
+        &["bench", "m", "serve", "--goodput", "itl:5"],
     ] {
         assert!(!reason(2, args).is_empty());
     }

@@ -33,6 +33,9 @@ pub(super) struct Measure {
 }
 
 pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Result<()> {
+    if args.what == Some(BenchArg::Serve) {
+        return crate::load::run::run(args, output);
+    }
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
     if args.sequences > 1 && args.what != Some(BenchArg::Decode) {
         bail!("--sequences is for `bench MODEL decode`");

@@ -1,0 +1,89 @@
+//! A server of one's own, as a process of its own: it shares nothing with the clients but the cores.
+
+use crate::cli::{BenchArgs, DTypeArg, QuantArg};
+use crate::device::DeviceArg;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// A running `sinter serve`. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub url: String,
+}
+
+impl Server {
+    /// Starts a server for the model of a bench, on a free port, and waits until it listens.
+    pub fn start(args: &BenchArgs) -> Result<Self> {
+        let program = std::env::current_exe().context("the path of this program is not known")?;
+        let mut command = Command::new(program);
+        command.args(["--json", "serve", &args.model, "--port", "0"]).args(flags(args));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a server")?;
+        let stdout = child.stdout.take().context("the server has no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).context("cannot read from the server")?;
+        let told = serde_json::from_str::<Value>(&line).ok();
+        let address = told.and_then(|value| value["address"].as_str().map(str::to_owned));
+        let Some(address) = address else {
+            let status = child.kill().and_then(|()| child.wait()).context("the server does not end")?;
+            bail!("the server did not start ({status}); what it said stands above");
+        };
+        Ok(Self { child, url: format!("http://{address}") })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has nothing to save, and if it has ended already, so much the better.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How the model is compiled, in the words of the command line; the server writes no line for each request.
+fn flags(args: &BenchArgs) -> Vec<String> {
+    let build = &args.build;
+    let dtype = match build.dtype {
+        DTypeArg::Auto => "auto",
+        DTypeArg::F32 => "f32",
+        DTypeArg::Bf16 => "bf16",
+    };
+    let quant = match build.quant {
+        QuantArg::None => "none",
+        QuantArg::Int8 => "int8",
+        QuantArg::Int4 => "int4",
+    };
+    let mut flags = ["--log", "off", "--dtype", dtype, "--quant", quant].map(str::to_owned).to_vec();
+    flags.extend(["--device".into(), device(build.device)]);
+    if let Some(threads) = build.threads {
+        flags.extend(["--threads".into(), threads.to_string()]);
+    }
+    flags
+}
+
+/// A device as `--device` takes it.
+fn device(device: DeviceArg) -> String {
+    match device {
+        DeviceArg::Auto => "auto".into(),
+        DeviceArg::Host => "host".into(),
+        DeviceArg::Vgpu(None) => "vgpu".into(),
+        DeviceArg::Vgpu(Some(target)) => format!("vgpu:{target}"),
+        DeviceArg::Cuda(number) => format!("cuda:{number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_said_as_they_are_read() {
+        for text in ["auto", "host", "vgpu", "vgpu:sm_90a", "cuda:0", "cuda:3"] {
+            assert_eq!(device(DeviceArg::parse(text).unwrap()), text);
+        }
+    }
+}
