@@ -50,6 +50,7 @@ pub mod tokens;
 pub mod health;
 pub mod loads;
 pub mod metrics;
+pub mod page;
 
 pub mod sizing;
 

@@ -8,7 +8,7 @@ use super::record::{Caller, Record};
 use super::responses::create as responses;
 use super::sampling::random;
 use super::state::App;
-use super::{anthropic, health, loads, metrics, tokens};
+use super::{anthropic, health, loads, metrics, page, tokens};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
@@ -19,12 +19,14 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-/// Paths that want no key: whoever watches over processes has none.
-pub const OPEN: &[&str] = &["/live", "/livez", "/ping", "/health", "/healthz", "/ready", "/readyz"];
+/// Paths that want no key: whoever watches over processes has none, and the page asks for it.
+pub const OPEN: &[&str] = &["/live", "/livez", "/ping", "/health", "/healthz", "/ready", "/readyz", "/"];
 
 /// All paths.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/v1/state", get(page::state))
         .route("/live", get(health::live))
         .route("/livez", get(health::live))
         .route("/ping", get(health::live).post(health::live))
