@@ -13,11 +13,14 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm clients page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
 	@echo "make test   all checks: format, lints, unit tests, file tests, goldens, a real checkpoint"
+	@echo "make clients  the clients of other projects against the server"
+	@echo "make page-test  the page of the server in headless Chromium"
+	@echo "make soak  half an hour of mixed load on the server, and kill -9 at random moments"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
 	@echo "make fuzz   a million mutated inputs, ten thousand random graphs on host and virtual GPU"
@@ -58,11 +61,31 @@ minilm: setup $(VENV)/bin/python
 	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
 		$(CARGO) test -p sinter-driver --features minilm --test minilm -- --nocapture
 
+# The page of the server in headless Chromium, which Debian has as a package.
+page-test: setup $(VENV)/bin/python
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		SUDO="$$(command -v sudo || true)"; \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium chromium-driver; } || true
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \
+		$(VENV)/bin/pip install --quiet -r testsuite/page/requirements.txt && \
+		$(VENV)/bin/pytest -q --tb=short -p no:cacheprovider testsuite/page; \
+	else echo "**** the page was NOT tested: skipped, no Chromium ****"; fi
+
+# The server under mixed load for half an hour, and killed at random moments; SOAK=SECONDS makes it another time.
+SOAK ?= 1800
+soak: setup
+	$(PYTHON) testsuite/soak/soak.py --seconds $(SOAK)
+	$(PYTHON) testsuite/soak/kill.py
+
 # The engine with 16 sequences beside itself with one and beside llama.cpp.
 bench-batch: setup $(VENV)/bin/python
 	$(CARGO) build --release -p sinter-driver
 	CMAKE_ARGS="-DGGML_NATIVE=ON" $(VENV)/bin/pip install --quiet -r testsuite/peers/requirements.txt
 	$(VENV)/bin/python testsuite/peers/batch.py
+
+# The clients that people have, unchanged, against the server; uses the binary that was built last, or SINTER.
+clients: setup $(VENV)/bin/python
+	testsuite/clients/run.sh
 
 bench: setup $(VENV)/bin/python
 	$(CARGO) build --release -p sinter-driver

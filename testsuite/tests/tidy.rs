@@ -134,6 +134,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["driver"]),
     ("hyper", &["driver"]),
     ("hyper-", &["driver"]),
+    ("http-body-", &["driver"]),
     ("tokio", &["driver"]),
     ("futures-", &["driver"]),
 ];
@@ -275,11 +276,20 @@ fn the_workplace_is_not_mentioned() {
         concat!("anth", "ropic"),
         concat!("cha", "tgpt"),
     ];
-    let read = |source: &Source| source.path != "Cargo.lock" && source.path != "LICENSE-APACHE";
-    none(each_line(read, |line| {
-        let line = line.to_lowercase();
-        words.iter().find(|word| line.contains(**word)).map(|word| format!("says {word:?}"))
-    }));
+    // This one is also the name of an interface that the server has, and of the client that speaks it.
+    let interface = concat!("anth", "ropic");
+    let speaks = ["testsuite/clients/", "driver/src/serve/"];
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| !["Cargo.lock", "LICENSE-APACHE"].contains(&&*source.path))
+    {
+        let free =
+            |word: &str| word == interface && speaks.iter().any(|place| source.path.starts_with(place));
+        for (number, line) in source.text.to_lowercase().lines().enumerate() {
+            let said = words.iter().find(|word| line.contains(**word) && !free(word));
+            found.extend(said.map(|word| format!("{}:{}: says {word:?}", source.path, number + 1)));
+        }
+    }
+    none(found);
 }
 
 #[test]

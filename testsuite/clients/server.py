@@ -1,0 +1,55 @@
+"""A `sinter serve` for a test, on a free port."""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "examples" / "tiny_chat" / "model"
+
+
+def binary():
+    """SINTER, or the newest of the release and the dev build."""
+    if named := os.environ.get("SINTER"):
+        return named
+    built = [path for kind in ("release", "debug") if (path := ROOT / "target" / kind / "sinter").exists()]
+    assert built, "no sinter is built: cargo build -p sinter-driver"
+    return str(max(built, key=lambda path: path.stat().st_mtime))
+
+
+class Server:
+    """A running server: where it listens, and its process."""
+
+    def __init__(self, process, address):
+        self.process, self.address, self.url = process, address, f"http://{address}"
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return json.load(response)
+
+    def rss(self):
+        """Bytes that the process has in memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+@contextlib.contextmanager
+def serve(*flags, model=MODEL):
+    """Starts a server and gives it; what it said is shown if it does not start."""
+    with tempfile.TemporaryFile("w+") as log:
+        command = [binary(), "--json", "serve", str(model), "--port", "0", *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            line = process.stdout.readline()
+            if not line:
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read()}")
+            yield Server(process, json.loads(line)["address"])
+            assert process.poll() is None, f"the server ended with {process.poll()}"
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0, f"the server ended with {process.returncode}"
