@@ -43,7 +43,7 @@ impl Report {
         let mut words =
             format!("{} requests, {how}, {} + {} tokens", load.requests, self.prompt, load.output);
         if load.prefix > 0 {
-            words += &format!(", {} of them shared by {} groups", load.prefix, load.prefixes);
+            words += &format!(", {} of them one of {} beginnings", load.prefix, load.prefixes);
         }
         words
     }
