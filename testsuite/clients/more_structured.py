@@ -1,5 +1,7 @@
 """Schemas and tools through what is built on OpenAI's client: langchain-openai and instructor."""
 
+from typing import Literal
+
 import instructor
 import openai
 import pydantic
@@ -12,14 +14,14 @@ QUESTION = "Do you know the capital of Thailand?"
 class Capital(pydantic.BaseModel):
     """A capital."""
 
-    city: str = pydantic.Field(max_length=12)
+    city: Literal["Bangkok", "Tokyo"]
 
 
 def test_langchain(url, key):
     chat = ChatOpenAI(model="tiny", base_url=f"{url}/v1", api_key=key, temperature=0, max_retries=0, max_tokens=120)
     structured = chat.with_structured_output(Capital, method="json_schema")
     assert isinstance(structured.invoke(QUESTION), Capital)
-    call = chat.bind_tools([Capital], tool_choice="required").invoke(QUESTION).tool_calls[0]
+    call = chat.bind_tools([Capital], tool_choice="required", parallel_tool_calls=False).invoke(QUESTION).tool_calls[0]
     assert call["name"] == "Capital" and list(call["args"]) == ["city"]
 
 

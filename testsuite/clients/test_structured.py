@@ -23,7 +23,8 @@ WEATHER = {"type": "function", "function": {
 
 def test_a_tool_that_must_be_called_is_called(client):
     answer = client.chat.completions.create(
-        model="tiny", messages=QUESTION, temperature=0, tools=[WEATHER], tool_choice="required", max_tokens=120).choices[0]
+        model="tiny", messages=QUESTION, temperature=0, tools=[WEATHER], tool_choice="required",
+        parallel_tool_calls=False, max_tokens=120).choices[0]
     call = answer.message.tool_calls[0]
     assert answer.finish_reason == "tool_calls" and call.function.name == "weather"
     assert list(json.loads(call.function.arguments)) == ["city"]
