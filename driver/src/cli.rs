@@ -37,6 +37,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Turn texts into vectors.
     Embed(EmbedArgs),
+    /// Score a text, or documents for a query, with an encoder's head.
+    Score(ScoreArgs),
     /// Show how a text becomes tokens.
     Tokenize(TokenizeArgs),
     /// Write a model's logits, or an encoder's hidden values, to a safetensors file.
@@ -335,6 +337,20 @@ pub struct EmbedArgs {
     /// The texts; `-` reads one text a line from stdin.
     #[arg(required = true)]
     pub texts: Vec<String>,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter score`
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The text, or the query if documents follow.
+    pub query: String,
+    /// The documents, each scored with the query.
+    pub documents: Vec<String>,
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,

@@ -120,6 +120,22 @@ fn place(build: &BuildArgs, kernels: &Kernels<'_>, output: &Output) -> Result<Pl
 }
 
 impl Program {
+    /// What the model gives: `logits`, `hidden` or `scores`.
+    pub fn result_name(&self) -> Option<&str> {
+        let names = self.plan.outputs.iter().map(|output| output.name.as_str());
+        names.into_iter().find(|name| ["logits", "hidden", "scores"].contains(name))
+    }
+
+    /// Refuses a model that gives no logits.
+    pub fn check_writes(&self) -> Result<()> {
+        if self.result_name() == Some("logits") {
+            return Ok(());
+        }
+        let name = &self.info.architecture;
+        let kind = if self.info.decoder { "a decoder that makes vectors of texts" } else { "an encoder" };
+        bail!("{name} is {kind}, it writes no text; use `sinter embed` or `sinter score`")
+    }
+
     /// Loads the program for one sequence of at most `context` tokens, fed `chunk` at once.
     pub fn load(&self, context: usize, chunk: usize, profile: bool) -> Result<Box<dyn DeviceModel>> {
         let context = context.min(self.info.context).max(1);

@@ -244,3 +244,43 @@ fn a_small_model_talks() {
     assert_eq!(tokens["chars"], 5);
     assert_eq!(tokens["ids"].as_array().unwrap().len(), tokens["pieces"].as_array().unwrap().len());
 }
+
+#[test]
+fn heads_that_score_texts_agree_with_transformers() {
+    for name in ["bert_scores", "roberta_scores", "distilbert_scores", "modernbert_scores"] {
+        let (model, expected) = (golden(name), PathBuf::from(golden(name)).join("expected.safetensors"));
+        let tokens = joined(&integers(&expected, "tokens"));
+        near(name, &rows(&model, &tokens, &[]), &floats(&expected, "scores"), 1e-4);
+    }
+}
+
+/// Whatever a directory holds, what can be known of it is told.
+#[test]
+fn inspect_tells_what_is_not_supported_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = PathBuf::from(golden("llama"));
+    std::fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(source.join("config.json")).unwrap();
+    let path = folder.path().display().to_string();
+    let inspect = |config: &str| {
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        json(&["inspect", &path])
+    };
+    let known = inspect(&config);
+    assert_eq!(
+        (&known["supported"], &known["gives"]),
+        (&true.into(), &"logits, for `sinter run` and `sinter chat`".into())
+    );
+    let field = inspect(&config.replacen('{', "{\"grout_width\": 3,", 1));
+    let family = inspect(&config.replace("\"llama\"", "\"tessera\""));
+    for (value, reason) in
+        [(&field, "unsupported field `grout_width` = 3"), (&family, "unknown model_type `tessera`")]
+    {
+        assert_eq!(value["supported"], false);
+        assert!(value["reason"].as_str().unwrap().contains(reason), "{value}");
+        assert_eq!(value["elements"], known["model"]["parameters"]);
+        for told in ["checkpoint_bytes", "memory_bytes", "kv_bytes_per_token"] {
+            assert_eq!(value[told], known[told], "{told}");
+        }
+    }
+}

@@ -14,8 +14,17 @@ use crate::spec::*;
 /// Resolves a configuration. `contains` says whether the checkpoint has a tensor: the same family is stored with
 /// and without a prefix before its names. Every field must be understood.
 pub fn resolve(config: &RawConfig, contains: &dyn Fn(&str) -> bool) -> Result<ModelSpec, ConfigError> {
+    resolve_in(FAMILIES, config, contains)
+}
+
+/// The same with another table of families.
+pub fn resolve_in(
+    table: &[&'static Family],
+    config: &RawConfig,
+    contains: &dyn Fn(&str) -> bool,
+) -> Result<ModelSpec, ConfigError> {
     let root = config.root();
-    let family = find_family(root)?;
+    let family = find_family(table, root)?;
     let spec = Resolver::new(family, root, contains)?.model()?;
     check_ignored(family, root)?;
     config.finish()?;
@@ -24,14 +33,38 @@ pub fn resolve(config: &RawConfig, contains: &dyn Fn(&str) -> bool) -> Result<Mo
 
 /// The families that can be compiled, by the names that `model_type` has for them.
 pub fn known_families() -> Vec<&'static str> {
-    let mut names: Vec<&'static str> = FAMILIES.iter().map(|family| family.model_type).collect();
+    known_in(FAMILIES)
+}
+
+fn known_in(table: &[&'static Family]) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = table.iter().map(|family| family.model_type).collect();
     names.dedup();
     names
 }
 
-fn find_family(root: Section<'_>) -> Result<&'static Family, ConfigError> {
+/// The rows of a family; none if it is not known.
+pub fn rows(model_type: &str) -> Vec<&'static Family> {
+    FAMILIES.iter().copied().filter(|family| family.model_type == model_type).collect()
+}
+
+/// The fields that rows read at one value only, as `field = value`; a row of several is named with its `when`.
+pub fn held_fields() -> Vec<(String, Vec<String>)> {
+    let pair = |(key, value): &(&str, &str)| format!("`{key}` = {value}");
+    let held = FAMILIES.iter().filter(|family| !family.only.is_empty()).map(|family| {
+        let when: Vec<String> = family.when.iter().map(pair).collect();
+        let name = match when.is_empty() {
+            true => family.model_type.to_owned(),
+            false => format!("{} with {}", family.model_type, when.join(", ")),
+        };
+        (name, family.only.iter().map(pair).collect())
+    });
+    held.collect()
+}
+
+fn find_family(table: &[&'static Family], root: Section<'_>) -> Result<&'static Family, ConfigError> {
     let found = root.str("model_type")?;
-    let rows: Vec<&Family> = FAMILIES.iter().copied().filter(|family| family.model_type == found).collect();
+    let rows: Vec<&'static Family> =
+        table.iter().copied().filter(|family| family.model_type == found).collect();
     let says = |(key, wanted): &(&str, &str)| {
         root.value(key).map_or_else(|| "null".into(), ToString::to_string) == *wanted
     };
@@ -45,7 +78,7 @@ fn find_family(root: Section<'_>) -> Result<&'static Family, ConfigError> {
         (None, None) => Err(ConfigError::UnknownFamily {
             place: root.config().place().to_owned(),
             found: shorten(found),
-            known: known_families(),
+            known: known_in(table),
         }),
     }
 }

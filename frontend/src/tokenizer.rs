@@ -90,6 +90,15 @@ fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// A text, or two, as a model takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The token ids.
+    pub ids: Vec<u32>,
+    /// The type of each token: which of two texts it belongs to.
+    pub types: Vec<u32>,
+}
+
 impl Tokenizer {
     /// Loads `tokenizer.json` for a model with `vocabulary` rows in its embedding.
     pub fn load(dir: &ModelDir, vocabulary: usize) -> Result<Self, TokenizerError> {
@@ -124,6 +133,21 @@ impl Tokenizer {
         let ids = encoded.get_ids();
         self.check(ids)?;
         Ok(ids.to_vec())
+    }
+
+    /// The ids of a text, or of two as one, with the special tokens and the token types of the model's post-processor.
+    pub fn encode_pair(&self, first: &str, second: Option<&str>) -> Result<Encoded, TokenizerError> {
+        let found = first.len().saturating_add(second.map_or(0, str::len));
+        if found > TEXT_MAX {
+            return Err(TokenizerError::TooLong { found });
+        }
+        let encoded = guarded(|| match second {
+            None => self.inner.encode_fast(first, true),
+            Some(second) => self.inner.encode_fast((first, second), true),
+        });
+        let encoded = encoded.map_err(|reason| failed("encode the text", &reason))?;
+        self.check(encoded.get_ids())?;
+        Ok(Encoded { ids: encoded.get_ids().to_vec(), types: encoded.get_type_ids().to_vec() })
     }
 
     /// The text of a row of ids, without the special tokens if `skip_special`.

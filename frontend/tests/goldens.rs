@@ -110,6 +110,7 @@ impl<'a> Run<'a> {
                 "positions" => of(positions.clone()),
                 "slots" => of(positions.iter().map(slot).collect()),
                 "seq" => of(seq.to_vec()),
+                "types" => of(vec![0; tokens.len()]),
                 "rows" => of((0..tokens.len() as u32).collect()),
                 "table" => return Some(Tensor::new(vec![1, self.table.len()], of(self.table.clone()))),
                 _ => return self.stored(name, &binding),

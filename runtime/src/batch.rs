@@ -16,6 +16,8 @@ pub struct Batch {
     pub seq: Vec<u32>,
     /// The page numbers of each sequence, u32[S, P], padded with 0; empty for encoders.
     pub table: Vec<u32>,
+    /// The type of each token, u32[T]: which of a pair of texts it belongs to.
+    pub types: Vec<u32>,
     /// The rows whose logits are wanted, u32[R].
     pub rows: Vec<u32>,
     /// S: sequences in the step.
@@ -78,6 +80,7 @@ impl BatchBuilder {
         let end = first + chunk.tokens.len();
         batch.tokens.extend_from_slice(chunk.tokens);
         batch.seq.extend(chunk.tokens.iter().map(|_| self.tables.len() as u32));
+        batch.types.resize(end, 0);
         let positions = chunk.start..chunk.start + chunk.tokens.len();
         batch.positions.extend(positions.clone().map(|position| position as u32));
         if !chunk.pages.is_empty() {

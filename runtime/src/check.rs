@@ -41,6 +41,7 @@ impl BatchCheck {
         within("sequences in the step", batch.sequences, 1, self.limits.max_sequences)?;
         same("positions", batch.positions.len(), tokens)?;
         same("sequence indices", batch.seq.len(), tokens)?;
+        same("token types", batch.types.len(), tokens)?;
         if self.paged {
             same("slots", batch.slots.len(), tokens)?;
             let pages = batch.sequences.saturating_mul(batch.table_width);
@@ -54,6 +55,7 @@ impl BatchCheck {
         below("token", &batch.tokens, self.limits.vocab)?;
         below("position", &batch.positions, self.limits.max_positions)?;
         below("sequence index", &batch.seq, batch.sequences)?;
+        below("token type", &batch.types, TOKEN_TYPES)?;
         below("row", &batch.rows, batch.tokens.len())
     }
 
@@ -102,6 +104,9 @@ fn below(what: &str, found: &[u32], limit: usize) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// A text and the one after it.
+const TOKEN_TYPES: usize = 2;
 
 #[cfg(test)]
 mod tests {

@@ -64,5 +64,5 @@ pub use host::{
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};
 pub use sequence::Sequence;
-pub use session::{Session, encode};
+pub use session::{Session, encode, encode_typed};
 pub use token_set::TokenSet;

@@ -45,16 +45,18 @@ pub(crate) enum Input {
     Seq,
     Table,
     Rows,
+    Types,
 }
 
 impl Input {
-    const ALL: [(&'static str, Input); 6] = [
+    const ALL: [(&'static str, Input); 7] = [
         ("tokens", Input::Tokens),
         ("positions", Input::Positions),
         ("slots", Input::Slots),
         ("seq", Input::Seq),
         ("table", Input::Table),
         ("rows", Input::Rows),
+        ("types", Input::Types),
     ];
 
     /// What a batch has for it.
@@ -66,12 +68,15 @@ impl Input {
             Input::Seq => &batch.seq,
             Input::Table => &batch.table,
             Input::Rows => &batch.rows,
+            Input::Types => &batch.types,
         }
     }
 
     fn ty(self) -> Type {
         let shape = match self {
-            Input::Tokens | Input::Positions | Input::Slots | Input::Seq => vec![Sym::T.into()],
+            Input::Tokens | Input::Positions | Input::Slots | Input::Seq | Input::Types => {
+                vec![Sym::T.into()]
+            }
             Input::Table => vec![Sym::S.into(), Sym::P.into()],
             Input::Rows => vec![Sym::R.into()],
         };

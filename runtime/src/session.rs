@@ -55,6 +55,19 @@ pub fn encode<'m>(model: &'m mut dyn DeviceModel, tokens: &[u32]) -> Result<&'m 
     model.step(&builder.finish())
 }
 
+/// The same with the type of each token: 0 in a text, 1 in the one after it.
+pub fn encode_typed<'m>(
+    model: &'m mut dyn DeviceModel,
+    tokens: &[u32],
+    types: &[u32],
+) -> Result<&'m [f32], RuntimeError> {
+    let mut builder = BatchBuilder::new();
+    builder.push(Chunk { tokens, start: 0, pages: &[], rows: encoder_rows(model) });
+    let mut batch = builder.finish();
+    batch.types = types.to_vec();
+    model.step(&batch)
+}
+
 /// The rows that an encoder takes: a head that scores sequences reads the first token.
 fn encoder_rows(model: &dyn DeviceModel) -> Rows {
     if model.result_name() == "scores" { Rows::First } else { Rows::None }

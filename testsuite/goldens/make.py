@@ -272,7 +272,7 @@ CASES = {
     "opt": Case("OPT", OPT),
     "bloom": Case("Bloom", BLOOM),
     "gptj": Case("GPTJ", GPTJ),
-    "phi": Case("Phi", {**LAYER_NORM, "qk_layernorm": True}),
+    "phi": Case("Phi", {**LAYER_NORM, "qk_layernorm": True, "partial_rotary_factor": 0.4}),
     "falcon_grouped": Case("Falcon", {**FALCON, "new_decoder_architecture": True}),
     "falcon_multi_query": Case("Falcon", {**FALCON, "bias": True}),
     "falcon_sequential": Case("Falcon", {**FALCON, "num_kv_heads": 6, "multi_query": False, "parallel_attn": False}),

@@ -11,28 +11,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 HERE = Path(__file__).parent
+KINDS = {"logits": AutoModelForCausalLM, "scores": AutoModelForSequenceClassification, "hidden": AutoModel}
 
 
 def distance(case: Path) -> float:
     expected = load_file(case / "expected.safetensors")
-    decoder = "logits" in expected
-    kind = AutoModelForCausalLM if decoder else AutoModel
+    result_name = next(name for name in KINDS if name in expected)
+    kind = KINDS[result_name]
     model = kind.from_pretrained(case, dtype=torch.bfloat16, experts_implementation="eager").eval()
     tokens = torch.tensor(expected["tokens"]).reshape(1, -1)
     with torch.no_grad():
         result = model(tokens)
-    values = (result.logits if decoder else result.last_hidden_state)[0].float().numpy()
-    wanted = expected["logits" if decoder else "hidden"]
+    values = (result.last_hidden_state if result_name == "hidden" else result.logits)[0].float().numpy()
+    wanted = expected[result_name]
     return float(np.sqrt(np.mean((values - wanted) ** 2)) / wanted.std())
 
 
 def main() -> int:
     cases = sorted(path.parent for path in HERE.glob("*/expected.safetensors") if (path.parent / "config.json").exists())
     cases = [case for case in cases if not (case / "same_weights_as").exists()]
-    table = {case.name: round(distance(case), 6) for case in cases}
+    # With names, only their distances are computed anew.
+    table = json.loads((HERE / "bf16.json").read_text()) if sys.argv[1:] else {}
+    table |= {case.name: round(distance(case), 6) for case in cases if case.name in sys.argv[1:] or not sys.argv[1:]}
+    table = dict(sorted(table.items()))
     (HERE / "bf16.json").write_text(json.dumps(table, indent=1) + "\n")
     print(json.dumps(table, indent=1))
     return 0

@@ -33,6 +33,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("tiles", "the kernels of the whole pipeline"),
     ("plan", "weights, buffers and launches"),
     ("explain", "the report, without times"),
+    ("fusions", "of a golden model: launches of a step with each pattern, and the rules that were kept"),
     ("tile", "a tile program, verified, after it was printed and read back"),
 ];
 

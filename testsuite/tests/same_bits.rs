@@ -9,7 +9,7 @@ use sinter_runtime::engine::{
     DraftModel, Engine, EngineConfig, EngineHandle, Event, NGram, Request, Speculation, Token, Usage,
 };
 use sinter_runtime::{Limits, SamplingParams, uniform};
-use sinter_testsuite::golden::open;
+use sinter_testsuite::golden::{names, open};
 use sinter_testsuite::host::load_with;
 use std::path::Path;
 
@@ -140,8 +140,11 @@ fn settings() -> Vec<Setting> {
 }
 
 fn check(name: &str, model: &Model, dtype: DType, settings: &[Setting]) {
-    let requests = requests(model.spec.vocab);
-    let alone = run(&start(model, dtype, &ALONE), &requests, false);
+    check_requests(name, (model, dtype), settings, &requests(model.spec.vocab));
+}
+
+fn check_requests(name: &str, (model, dtype): (&Model, DType), settings: &[Setting], requests: &[Request]) {
+    let alone = run(&start(model, dtype, &ALONE), requests, false);
     for (request, (seen, _)) in requests.iter().zip(&alone) {
         assert!(seen.choices.iter().all(|tokens| tokens.len() == request.max_tokens), "{name}");
         assert_eq!(seen.prompt.len(), request.prompt_logprobs.map_or(0, |_| request.prompt.len()));
@@ -150,7 +153,7 @@ fn check(name: &str, model: &Model, dtype: DType, settings: &[Setting]) {
         let engine = start(model, dtype, setting);
         // The second time all prompts are known.
         for round in 0..1 + usize::from(setting.prefix_cache) {
-            let found = run(&engine, &requests, true);
+            let found = run(&engine, requests, true);
             for (at, ((seen, _), (wanted, _))) in found.iter().zip(&alone).enumerate() {
                 assert_eq!(seen, wanted, "{name} in {dtype}, {}, request {at}, round {round}", setting.name);
             }
@@ -177,6 +180,25 @@ fn golden_models_answer_with_the_same_bits() {
         ("gpt2", DType::F32),
     ] {
         check(name, &open(name).model, dtype, &settings());
+    }
+}
+
+/// Every family, in one setting that has all of it but takes few steps.
+#[test]
+fn every_decoder_answers_with_the_same_bits() {
+    let setting = Setting {
+        name: "guessed, cached and in small chunks",
+        max_tokens: 12,
+        max_sequences: 3,
+        pages: 24,
+        prefix_cache: true,
+        speculation: NGRAM,
+    };
+    for golden in names().iter().map(|name| open(name)).filter(|golden| golden.greedy.is_some()) {
+        let short = |request: Request| Request { max_tokens: 14, n: 1, ..request };
+        let few: Vec<Request> =
+            requests(golden.model.spec.vocab).into_iter().skip(1).take(4).map(short).collect();
+        check_requests(&golden.name, (&golden.model, DType::F32), std::slice::from_ref(&setting), &few);
     }
 }
 

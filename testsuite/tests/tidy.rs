@@ -52,6 +52,36 @@ fn files_and_functions_are_short() {
     none(found);
 }
 
+/// Lines of a row of the table of families, but for those that list fields of no meaning; a row that begins from none
+/// answers every question and may have more.
+const ROW_LINES: (usize, usize) = (40, 60);
+
+#[test]
+fn a_family_costs_few_lines() {
+    let (mut found, mut count) = (Vec::new(), 0);
+    for source in sources().iter().filter(|source| source.path.starts_with("frontend/src/families/")) {
+        let mut lines = source.text.lines();
+        while let Some(line) = lines.next() {
+            let Some((name, "Family = Family {")) = line.split_once(": ") else { continue };
+            let row: Vec<&str> = lines.by_ref().take_while(|line| *line != "};").collect();
+            let (mut length, mut listing) = (2, false);
+            for line in &row {
+                listing |= ["    ignored: &[", "    only: &["].contains(line);
+                length += usize::from(!listing);
+                listing &= *line != "    ],";
+            }
+            let based = row.iter().any(|line| line.starts_with("    .."));
+            let most = if based { ROW_LINES.0 } else { ROW_LINES.1 };
+            count += 1;
+            if length > most {
+                found.push(format!("{}: {name} has {length} lines, at most {most}", source.path));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} rows were seen");
+    none(found);
+}
+
 #[test]
 fn files_are_named_after_what_is_in_them() {
     let vague = ["utils", "util", "helpers", "helper", "common", "misc"];

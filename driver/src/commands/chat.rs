@@ -7,7 +7,7 @@ use crate::output::Output;
 use crate::pipeline;
 use crate::text::{TextSide, message};
 use crate::text_stream::TextStream;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sinter_runtime::engine::{Engine, EngineConfig, EngineHandle};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -17,9 +17,7 @@ const CONTEXT: usize = 8192;
 
 pub(super) fn run(args: &ChatArgs, env: &Environment, output: &Output) -> Result<()> {
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if !program.info.decoder {
-        bail!("{} is an encoder, it does not answer; use `sinter embed`", program.info.architecture);
-    }
+    program.check_writes()?;
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let model = program.load(args.context.unwrap_or(CONTEXT), args.sample.chunk, false)?;

@@ -8,13 +8,20 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use sinter_frontend::pooling::{Pooling, PoolingMode};
 use sinter_frontend::tokenizer::Tokenizer;
+use sinter_runtime::{DeviceModel, Rows, Session};
 use std::io::BufRead;
 
 pub(super) fn run(args: &EmbedArgs, env: &Environment, output: &Output) -> Result<()> {
     let texts = texts(args)?;
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if program.info.decoder {
-        bail!("{} is a decoder, it gives no sentence vectors; use an encoder", program.info.architecture);
+    if program.result_name() != Some("hidden") {
+        let name = &program.info.architecture;
+        match program.info.decoder {
+            true => bail!("{name} is a decoder without modules.json, it gives no sentence vectors"),
+            false => {
+                bail!("{name} has a head that scores texts, it gives no sentence vectors; use `sinter score`")
+            }
+        }
     }
     let pooling = pooling(&program, output)?;
     let tokenizer = Tokenizer::load(&program.dir, program.info.vocab)?;
@@ -28,7 +35,7 @@ pub(super) fn run(args: &EmbedArgs, env: &Environment, output: &Output) -> Resul
     for (ids, text) in rows.iter().zip(&texts) {
         ensure!(!ids.is_empty(), "the text {text:?} has no tokens");
         let width = model.width();
-        vectors.push(pool(sinter_runtime::encode(&mut *model, ids)?, width, &pooling));
+        vectors.push(pool(hidden(&mut *model, ids, program.info.decoder)?.as_ref(), width, &pooling));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -55,6 +62,14 @@ fn pooling(program: &Program, output: &Output) -> Result<Pooling> {
         output.note("the model has no modules.json; the vectors are plain means over all tokens");
         Pooling { mode: PoolingMode::Mean, normalize: false, max_len: None }
     }))
+}
+
+/// The hidden values of a text's tokens.
+fn hidden(model: &mut dyn DeviceModel, ids: &[u32], decoder: bool) -> Result<Vec<f32>> {
+    if decoder {
+        return Ok(Session::new(model).feed(ids, Rows::All)?.to_vec());
+    }
+    Ok(sinter_runtime::encode(model, ids)?.to_vec())
 }
 
 /// Cuts a text to `most` tokens; a special token at its end stays.

@@ -9,6 +9,10 @@ use crate::info::{ModelInfo, kv_bytes_per_token, weight_bytes};
 use crate::output::{Output, bytes, rows};
 use anyhow::Result;
 use serde_json::{Value, json};
+use sinter_frontend::config::RawConfig;
+use sinter_frontend::source::{self, ModelDir};
+use sinter_frontend::spec::{ModelKind, ModelSpec};
+use sinter_frontend::weights::Weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,12 +21,18 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
     if bundle::is_bundle(Path::new(&args.model)) {
         return inspect_bundle(&bundle::open(Path::new(&args.model))?, args, output);
     }
-    let checkpoint = Checkpoint::open(&args.model, env, output)?;
+    let dir = source::resolve(&args.model, env.hub_cache.as_ref())?;
+    let checkpoint = match Checkpoint::open(&args.model, env, output) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return inspect_unknown(&dir, &error, output),
+    };
     let info = &checkpoint.info;
     let kv_f32: u64 = checkpoint.kv_values_per_token() as u64 * 4;
     let at = |bytes_each: u64| info.parameters * bytes_each;
     let value = json!({
         "kind": "model",
+        "supported": true,
+        "gives": gives(&checkpoint.model.spec),
         "model": info,
         "checkpoint_bytes": checkpoint.model.weights.total_bytes(),
         "memory_bytes": { "f32": at(4), "bf16": at(2) },
@@ -30,6 +40,7 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
     });
     output.result(&value, || {
         let mut table = facts(info);
+        table.push(("gives", gives(&checkpoint.model.spec).into()));
         table.push(("checkpoint", bytes(checkpoint.model.weights.total_bytes())));
         table.push(("memory", format!("{} in f32, {} in bf16", bytes(at(4)), bytes(at(2)))));
         if info.decoder {
@@ -40,9 +51,83 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
     })
 }
 
+/// What a step of the model gives, and which command takes it.
+fn gives(spec: &ModelSpec) -> &'static str {
+    match (spec.kind, &spec.head, &spec.classifier) {
+        (ModelKind::Decoder, Some(_), _) => "logits, for `sinter run` and `sinter chat`",
+        (ModelKind::Decoder, None, _) => "hidden states, for `sinter embed`",
+        (ModelKind::Encoder, _, None) => "hidden states of all tokens, for `sinter embed`",
+        (ModelKind::Encoder, _, Some(_)) => "scores of a text or a pair of texts, for `sinter score`",
+    }
+}
+
+/// What can be known of a model that cannot be compiled: why not, its tensors, and its cache as far as the common fields
+/// tell it.
+fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Result<()> {
+    let config = RawConfig::load(dir).ok();
+    let field = |names: &[&str]| {
+        let root = config.as_ref()?.root();
+        names.iter().find_map(|name| root.peek(name).cloned())
+    };
+    let number = |names: &[&str]| field(names).and_then(|value| value.as_u64());
+    let weights = Weights::open(dir);
+    let stored = weights.as_ref().ok().map(|weights| {
+        let shapes = weights.names().filter_map(|name| weights.stored(name));
+        let count =
+            shapes.map(|(_, shape)| shape.iter().fold(1u64, |n, extent| n.saturating_mul(*extent as u64)));
+        (count.fold(0u64, u64::saturating_add), weights.total_bytes())
+    });
+    let heads = number(&["num_attention_heads", "n_head"]);
+    let head_dim =
+        number(&["head_dim"]).or_else(|| Some(number(&["hidden_size", "n_embd"])? / heads?.max(1)));
+    let layers = number(&["num_hidden_layers", "n_layer"]);
+    let kv_heads = number(&["num_key_value_heads"]).or(heads);
+    let kv = layers.zip(kv_heads).zip(head_dim);
+    let kv = kv
+        .map(|((layers, heads), width)| layers.saturating_mul(heads).saturating_mul(width).saturating_mul(2));
+    let reason = format!("{error:#}");
+    let value = json!({
+        "kind": "model",
+        "supported": false,
+        "reason": reason,
+        "architecture": field(&["model_type"]),
+        "elements": stored.map(|(count, _)| count),
+        "checkpoint_bytes": stored.map(|(_, bytes)| bytes),
+        "memory_bytes": stored.map(|(count, _)| json!({ "f32": count.saturating_mul(4), "bf16": count.saturating_mul(2) })),
+        "kv_bytes_per_token": kv.map(|values| json!({ "f32": values.saturating_mul(4), "bf16": values.saturating_mul(2) })),
+    });
+    output.result(&value, || {
+        let mut table = vec![("supported", format!("no: {reason}"))];
+        table.extend(
+            field(&["model_type"]).map(|name| ("architecture", name.as_str().unwrap_or_default().into())),
+        );
+        match stored {
+            Some((count, size)) => {
+                table.push(("elements", format!("{count} in all tensors of the checkpoint")));
+                table.push(("checkpoint", bytes(size)));
+                let memory = [4, 2].map(|each| bytes(count.saturating_mul(each)));
+                table.push(("memory", format!("{} in f32, {} in bf16", memory[0], memory[1])));
+            }
+            None => table.extend(weights.as_ref().err().map(|error| ("weights", error.to_string()))),
+        }
+        table.extend(kv.map(|values| {
+            let each = [4, 2].map(|each| bytes(values.saturating_mul(each)));
+            (
+                "KV cache",
+                format!(
+                    "{} a token in f32, {} in bf16, if it is keys and values of every layer",
+                    each[0], each[1]
+                ),
+            )
+        }));
+        rows(&table)
+    })
+}
+
 fn facts(info: &ModelInfo) -> Vec<(&'static str, String)> {
     let kind = if info.decoder { "decoder" } else { "encoder" };
     vec![
+        ("supported", "yes: docs/models.md says what is tested".into()),
         ("architecture", format!("{}, {kind}", info.architecture)),
         ("parameters", info.parameters.to_string()),
         ("stored as", info.stored.to_string()),
@@ -121,7 +206,7 @@ mod tests {
             stored: DType::Bf16,
         };
         let fields = serde_json::to_value(&info).unwrap().as_object().unwrap().len();
-        // `architecture` and `decoder` share a row.
-        assert_eq!(facts(&info).len(), fields - 1);
+        // `architecture` and `decoder` share a row, and there is one that says that the model is supported.
+        assert_eq!(facts(&info).len(), fields);
     }
 }

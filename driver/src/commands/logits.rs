@@ -30,6 +30,7 @@ pub(super) fn run(args: &LogitsArgs, env: &Environment, output: &Output) -> Resu
     let width = model.width();
     let values = if program.info.decoder { decoder(args, &mut *model)? } else { encoder(args, &mut *model)? };
     let name = model.result_name().to_owned();
+    let count = values.len() / width;
     write(args, &name, [1, count, width], &values)?;
     let last = &values[values.len() - width..];
     let likeliest = (0..width).max_by(|a, b| last[*a].total_cmp(&last[*b]).then(b.cmp(a)));
@@ -68,6 +69,10 @@ fn encoder(args: &LogitsArgs, model: &mut dyn DeviceModel) -> Result<Vec<f32>> {
     let mut batch = builder.finish();
     batch.positions = kept.iter().map(|at| *at as u32).collect();
     let width = model.width();
+    if model.result_name() == "scores" {
+        batch.rows = vec![0];
+        return Ok(model.step(&batch)?.to_vec());
+    }
     let mut values = vec![0.0; args.tokens.len() * width];
     for (row, at) in model.step(&batch)?.chunks_exact(width).zip(kept) {
         values[at * width..(at + 1) * width].copy_from_slice(row);

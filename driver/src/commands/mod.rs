@@ -10,6 +10,7 @@ mod chat;
 mod embed;
 mod logits;
 mod run;
+mod score;
 mod serve;
 mod stream;
 mod tokenize;
@@ -36,6 +37,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Chat(args) => chat::run(args, env, output),
         Command::Serve(args) => serve::run(args, env, output),
         Command::Embed(args) => embed::run(args, env, output),
+        Command::Score(args) => score::run(args, env, output),
         Command::Tokenize(args) => tokenize::run(args, env, output),
         Command::Logits(args) => logits::run(args, env, output),
         Command::Bench(args) => bench::run(args, env, output),

@@ -16,9 +16,7 @@ use std::time::Instant;
 pub(super) fn run(args: &RunArgs, env: &Environment, output: &Output) -> Result<()> {
     let prompt = text_or_stdin(&args.prompt)?;
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if !program.info.decoder {
-        bail!("{} is an encoder, it does not continue texts; use `sinter embed`", program.info.architecture);
-    }
+    program.check_writes()?;
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let ids = prompt_ids(args, &prompt, &text)?;

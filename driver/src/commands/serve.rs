@@ -12,7 +12,7 @@ use crate::serve::{openai, run as serve};
 use crate::text::TextSide;
 use crate::tools::Dialect;
 use crate::{UsageError, info};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sinter_ir::PAGE;
 use sinter_runtime::engine::{Engine, EngineConfig};
 use sinter_runtime::{DeviceModel, Limits};
@@ -24,9 +24,7 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
     let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
     let address = address(args, !keys.is_empty())?;
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if !program.info.decoder {
-        bail!("{} is an encoder, it does not continue texts; use `sinter embed`", program.info.architecture);
-    }
+    program.check_writes()?;
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let dialect = dialect(args, &text)?;

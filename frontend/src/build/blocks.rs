@@ -1,6 +1,6 @@
 //! Embeddings, projections, norms and MLPs.
 
-use sinter_ir::{DType, ScalarOp, ValueId};
+use sinter_ir::{DType, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
@@ -20,8 +20,17 @@ impl Emit {
         }
         if let Some(types) = token_types {
             let table = self.matrix(&types.name, types.rows, spec.hidden)?;
-            let row = self.graph.slice(table, 0, types.offset, 1)?;
-            let row = self.graph.cast(row, DType::F32)?;
+            let row = match spec.classifier.is_some() && types.rows > 1 {
+                // A head that scores sequences scores pairs of texts too.
+                true => {
+                    let types = self.input("types", &[Sym::T.into()])?;
+                    self.rows(table, types)?
+                }
+                false => {
+                    let row = self.graph.slice(table, 0, types.offset, 1)?;
+                    self.graph.cast(row, DType::F32)?
+                }
+            };
             x = self.map2(ScalarOp::Add, x, row)?;
         }
         if let Some(learned) = learned {

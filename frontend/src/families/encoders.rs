@@ -95,6 +95,14 @@ pub(super) const ROBERTA: Family = Family {
 
 pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", ..ROBERTA };
 
+const DISTILBERT_SCORES: ClassifierRow = ClassifierRow {
+    dense: ("pre_classifier", false),
+    dense_bias: YES,
+    activation: ActivationRow::Fixed(Activation::Relu),
+    norm: None,
+    linear: "classifier",
+};
+
 pub(super) const DISTILBERT: Family = Family {
     model_type: "distilbert",
     keys: Keys {
@@ -129,14 +137,19 @@ pub(super) const DISTILBERT: Family = Family {
         down: "transformer.layer.{i}.ffn.lin2",
         bias: YES,
     },
-    classifier: Some(ClassifierRow {
-        dense: ("pre_classifier", false),
-        dense_bias: YES,
-        activation: ActivationRow::Fixed(Activation::Relu),
-        norm: None,
-        linear: "classifier",
-    }),
+    classifier: Some(DISTILBERT_SCORES),
     ..BERT
+};
+
+const MODERNBERT_WINDOW: WindowRow =
+    WindowRow::BothSides { width: ("local_attention", 128), period: ("global_attn_every_n_layers", 3) };
+
+const MODERNBERT_SCORES: ClassifierRow = ClassifierRow {
+    dense: ("head.dense", false),
+    dense_bias: Switch::Field("classifier_bias", false),
+    activation: ActivationRow::Field("classifier_activation"),
+    norm: Some("head.norm"),
+    linear: "classifier",
 };
 
 pub(super) const MODERNBERT: Family = Family {
@@ -183,10 +196,7 @@ pub(super) const MODERNBERT: Family = Family {
         out: "layers.{i}.attn.Wo",
         out_bias: Switch::Field("attention_bias", false),
         rope: Some(RopeRow { theta: 160_000.0, local: Some(("local_rope_theta", 1e4)), ..PLAIN_ROPE }),
-        window: WindowRow::BothSides {
-            width: ("local_attention", 128),
-            period: ("global_attn_every_n_layers", 3),
-        },
+        window: MODERNBERT_WINDOW,
         ..BERT.attention
     },
     mlp: MlpRow {
@@ -194,13 +204,7 @@ pub(super) const MODERNBERT: Family = Family {
         down: "layers.{i}.mlp.Wo",
         bias: Switch::Field("mlp_bias", false),
     },
-    classifier: Some(ClassifierRow {
-        dense: ("head.dense", false),
-        dense_bias: Switch::Field("classifier_bias", false),
-        activation: ActivationRow::Field("classifier_activation"),
-        norm: Some("head.norm"),
-        linear: "classifier",
-    }),
+    classifier: Some(MODERNBERT_SCORES),
     ..BERT
 };
 

@@ -2,9 +2,12 @@
 //! so every case of a pass is a test of meaning as well.
 
 use super::{Case, leaves};
+use crate::golden;
 use crate::reference::{Leaves, run_plan};
-use sinter_ir::{Graph, TileProgram, evaluate, verify, verify_tile};
+use sinter_frontend::build::BuildOptions;
+use sinter_ir::{DType, Graph, TileProgram, evaluate, verify, verify_tile};
 use sinter_passes::{Compiled, Group, Limits, Options, Rule, Split};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
 
 pub(super) fn run(case: &Case) -> Result<String, String> {
@@ -13,6 +16,9 @@ pub(super) fn run(case: &Case) -> Result<String, String> {
     }
     if case.command == "tile" {
         return tile(&case.input);
+    }
+    if case.command == "fusions" {
+        return fusions(case.input.trim());
     }
     let graph = Graph::parse(&case.input).map_err(text)?;
     match case.command.as_str() {
@@ -32,6 +38,29 @@ pub(super) fn run(case: &Case) -> Result<String, String> {
 
 fn text(error: impl Display) -> String {
     error.to_string()
+}
+
+/// The launches of a step of a golden model that have each pattern, and the rules that were kept.
+fn fusions(name: &str) -> Result<String, String> {
+    if golden::names().iter().all(|known| known != name) {
+        return Err(format!("there is no golden model {name:?}"));
+    }
+    let graph = golden::open(name).model.build(BuildOptions::new(DType::F32)).map_err(text)?;
+    let report = sinter_passes::compile(&graph, &Options::default()).map_err(text)?.report;
+    let (mut counts, mut rules) = (BTreeMap::<&str, usize>::new(), BTreeSet::new());
+    for block in &report.blocks {
+        for pattern in block.groups.iter().flat_map(|group| &group.patterns) {
+            *counts.entry(pattern).or_default() += block.uses;
+        }
+        let firings = block.rewriting.firings.iter();
+        rules.extend(firings.filter(|firing| firing.added > 0 && firing.kept).map(|firing| &*firing.rule));
+    }
+    let mut out = format!("launches {}\n", report.launches);
+    for (pattern, count) in counts {
+        let _ = writeln!(out, "{pattern} {count}");
+    }
+    let _ = writeln!(out, "rules {}", rules.into_iter().collect::<Vec<_>>().join(", "));
+    Ok(out)
 }
 
 /// Each item on a line of its own.

@@ -1,0 +1,151 @@
+//! docs/models.md: which family is tested where. Families come from the rows, goldens from their folders, and what a test
+//! covers from the lists that the tests themselves go by. `BLESS=1` writes the document anew.
+
+use sinter_frontend::resolve::{held_fields, known_families};
+use sinter_frontend::spec::ModelKind;
+use sinter_testsuite::files;
+use sinter_testsuite::golden::{folder, names, open};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// The tests that cells name: mark, file, function, what it shows.
+const TESTS: &[(&str, &str, &str, &str)] = &[
+    (
+        "a",
+        "testsuite/tests/goldens.rs",
+        "logits_agree_with_transformers_on_every_instruction_set",
+        "logits within 1e-3 deviations of transformers' float32",
+    ),
+    (
+        "b",
+        "testsuite/tests/goldens.rs",
+        "hidden_values_of_encoders_agree_with_transformers",
+        "the same of an encoder's hidden values or scores",
+    ),
+    (
+        "c",
+        "testsuite/tests/goldens.rs",
+        "bf16_is_as_near_to_float32_as_transformers_is",
+        "no farther from float32 than transformers' own bfloat16",
+    ),
+    (
+        "d",
+        "testsuite/tests/goldens.rs",
+        "every_chunking_gives_the_same_bits",
+        "prompts whole, in pieces and token by token, f32 and bf16",
+    ),
+    (
+        "e",
+        "testsuite/gpu/tests/goldens.rs",
+        "models_agree_with_transformers_and_with_themselves",
+        "PTX on the virtual GPU: as (a), (b) and (d)",
+    ),
+    (
+        "f",
+        "testsuite/tests/same_bits.rs",
+        "every_decoder_answers_with_the_same_bits",
+        "guessed tokens, cached beginnings and sequences put back change no bit",
+    ),
+];
+
+/// What is known of a family.
+struct Row {
+    goldens: Vec<String>,
+    decoder: bool,
+    /// Whether every golden has a distance of transformers' bfloat16 to be held to.
+    half: bool,
+}
+
+fn table() -> BTreeMap<&'static str, Row> {
+    let half = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
+    let half: BTreeMap<String, f64> = serde_json::from_str(&half).expect("names and distances");
+    let mut table: BTreeMap<&'static str, Row> = BTreeMap::new();
+    for name in names() {
+        let spec = open(&name).model.spec;
+        // What makes vectors or scores of texts goes by the encoders' tests.
+        let decoder = spec.kind == ModelKind::Decoder;
+        let row = table.entry(spec.family).or_insert(Row { goldens: Vec::new(), decoder, half: true });
+        row.half &= half.contains_key(&name) || folder().join(&name).join("same_weights_as").exists();
+        row.goldens.push(name);
+    }
+    table
+}
+
+/// The cells of a family: goldens, host in f32 and bf16, PTX, guesses, cached beginnings, quantised weights.
+fn cells(family: &str, row: &Row) -> [String; 7] {
+    let tested = |marks: &[&str]| format!("tested ({})", marks.join(", "));
+    let host = if row.decoder { tested(&["a", "d"]) } else { tested(&["b"]) };
+    let half = match (row.half, row.decoder) {
+        (true, true) => tested(&["c", "d"]),
+        (true, false) => tested(&["c"]),
+        (false, _) => panic!("{family}: a golden is missing in bf16.json; run make_bf16.py"),
+    };
+    let (guesses, cached) = match row.decoder {
+        true => (tested(&["f"]), tested(&["f"])),
+        false => ("not supported: it writes no text".into(), "not supported: it keeps no cache".into()),
+    };
+    // `sinter --quant` refuses everything so far; whoever changes that adds a test to the list above.
+    let quantised = "not supported: no quantisation yet".into();
+    [row.goldens.len().to_string(), host, half, tested(&["e"]), guesses, cached, quantised]
+}
+
+fn document() -> String {
+    let table = table();
+    let mut text = String::from(
+        "# Models\n\nWritten by `testsuite/tests/models.rs` (`BLESS=1` writes it anew): families are the rows of the front end, a cell says\n\
+         which test covers all goldens of the family, or why the thing is not there.\n\n\
+         | family | goldens | host f32 | host bf16 | PTX | speculative | prefix cache | quantised |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for family in known_families() {
+        let row = table.get(family).unwrap_or_else(|| panic!("{family} has no golden"));
+        let _ = writeln!(text, "| {family} | {} |", cells(family, row).join(" | "));
+    }
+    text.push_str("\n| mark | test | what it shows |\n| --- | --- | --- |\n");
+    for (mark, file, function, shows) in TESTS {
+        let _ = writeln!(text, "| {mark} | `{function}` in `{file}` | {shows} |");
+    }
+    text.push_str("\nFields of `config.json` that a family reads at one value only; another value is refused with the field's name:\n\n");
+    for (family, fields) in held_fields() {
+        let _ = writeln!(text, "- {family}: {}", fields.join(", "));
+    }
+    text
+}
+
+fn place() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md")
+}
+
+#[test]
+fn the_table_is_true() {
+    let wanted = document();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(place(), &wanted).expect("the document is written");
+    }
+    let found = std::fs::read_to_string(place()).unwrap_or_default();
+    assert!(found == wanted, "docs/models.md is stale: BLESS=1 writes it anew");
+}
+
+#[test]
+fn the_named_tests_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (_, file, function, _) in TESTS {
+        let text = std::fs::read_to_string(root.join(file)).expect("the test's file");
+        assert!(text.contains(&format!("#[test]\nfn {function}()")), "{file} has no test {function}");
+    }
+}
+
+/// So that a rule that stops firing is seen.
+#[test]
+fn every_golden_has_its_fusions_counted() {
+    let path = files::folder().join("fusions/goldens.test");
+    let text = std::fs::read_to_string(path).expect("the file test");
+    let cases = files::Case::read("goldens.test", &text).expect("the cases");
+    let counted: BTreeSet<String> = cases.iter().map(|case| case.input.trim().to_owned()).collect();
+    assert_eq!(counted, names().into_iter().collect());
+    assert!(
+        cases.iter().all(|case| case.expected.is_some()),
+        "a case without its counts: BLESS=1 writes them"
+    );
+}
