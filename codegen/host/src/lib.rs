@@ -13,8 +13,9 @@
 //! The structure of a program, never a name, decides its skeleton:
 //! - *points*: a loop over grid points. Norms, element-wise chains, gathers and scatters, and any program of no other
 //!   structure. Inner loops run in vectors of four where memory allows.
-//! - *contract*: products with packed weights. A unit is 64 columns, two of many rows together; 48 rows at a time go through the micro-kernel into
-//!   scratch memory, and the stores' expressions run over the block while it is in the first cache.
+//! - *contract*: products with packed weights. A unit is 64 columns, and of many rows two units run together; 48 rows at
+//!   a time go through the micro-kernel into scratch memory, and the stores' expressions run over the block while it is at
+//!   hand.
 //! - *attend*: the online softmax. A unit is a grid point, or the neighbours that share keys and values; the context
 //!   goes by in blocks of 64 positions, and the score is any expression.
 //!
