@@ -55,7 +55,9 @@ pub mod page;
 pub mod sizing;
 
 pub mod connection;
+pub mod openapi;
 pub mod router;
+pub mod routes;
 pub mod shutdown;
 
 #[cfg(test)]

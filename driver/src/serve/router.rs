@@ -2,19 +2,17 @@
 //!
 //! Every path but those of [`OPEN`] wants a key, if there is one: a path that is added is guarded without further doing.
 
+use super::anthropic;
 use super::error::ApiError;
-use super::openai::{chat, completions, models};
 use super::record::{Caller, Record};
-use super::responses::create as responses;
+use super::routes::{Route, routes};
 use super::sampling::random;
 use super::state::App;
-use super::{anthropic, health, loads, metrics, page, tokens};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,38 +20,11 @@ use std::sync::Arc;
 /// Paths that want no key: whoever watches over processes has none, and the page asks for it.
 pub const OPEN: &[&str] = &["/live", "/livez", "/ping", "/health", "/healthz", "/ready", "/readyz", "/"];
 
-/// All paths.
+/// The paths of [`routes`].
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/v1/state", get(page::state))
-        .route("/live", get(health::live))
-        .route("/livez", get(health::live))
-        .route("/ping", get(health::live).post(health::live))
-        .route("/health", get(health::health))
-        .route("/healthz", get(health::health))
-        .route("/ready", get(health::health))
-        .route("/readyz", get(health::health))
-        .route("/version", get(health::version))
-        .route("/metrics", get(metrics::metrics))
-        .route("/load", get(loads::load))
-        .route("/v1/loads", get(loads::loads))
-        .route("/server_info", get(loads::server_info))
-        .route("/get_server_info", get(loads::server_info))
-        .route("/model_info", get(loads::model_info))
-        .route("/get_model_info", get(loads::model_info))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::get))
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/responses", post(responses::create))
-        .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
-        .route("/v1/responses/{id}/cancel", post(responses::cancel))
-        .route("/v1/responses/{id}/input_items", get(responses::input_items))
-        .route("/v1/messages", post(anthropic::messages::messages))
-        .route("/v1/messages/count_tokens", post(anthropic::messages::count_tokens))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
+    let add = |router: Router<Arc<App>>, route: Route| router.route(route.path, route.handler);
+    let router = routes().into_iter().fold(Router::new(), add);
+    router
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(app.clone(), guard))
