@@ -12,8 +12,9 @@ QUESTION = "Do you know the capital of Thailand?"
 
 
 class Capital(pydantic.BaseModel):
-    """A capital."""
+    """A capital, and nothing more: where more is allowed, a small model goes on and on."""
 
+    model_config = pydantic.ConfigDict(extra="forbid")
     city: Literal["Bangkok", "Tokyo"]
 
 
