@@ -15,7 +15,7 @@ use sinter_runtime::TokenSet;
 use sinter_runtime::engine::{Constraint, TokenMask};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most bytes of a grammar.
 const GRAMMAR_MAX: usize = 64 << 10;
@@ -100,10 +100,12 @@ impl Grammars {
         };
         let size = serde_json::to_string(&source)?.len();
         anyhow::ensure!(size <= GRAMMAR_MAX, "a grammar of {size} bytes, wanted at most {GRAMMAR_MAX}");
-        let compiled = Compiled { factory: self.factory.clone(), source, vocab: self.vocab };
+        let first = Matcher::new(self.factory.create_parser(source));
         // A grammar that is wrong is refused now, not when the first answer begins.
-        compiled.matcher().map_err(anyhow::Error::msg)?;
-        Ok(Arc::new(compiled))
+        match first.get_error() {
+            None => Ok(Arc::new(Compiled { first: Mutex::new(first), vocab: self.vocab })),
+            Some(error) => Err(anyhow::Error::msg(error)),
+        }
     }
 }
 
@@ -126,20 +128,11 @@ fn word(token: &TokenBytes) -> Vec<u8> {
     }
 }
 
+/// A grammar that was compiled once. Answers begin on the engine's thread, so each gets a copy, which takes no time, and
+/// shares nothing with the others.
 struct Compiled {
-    factory: Arc<ParserFactory>,
-    source: TopLevelGrammar,
+    first: Mutex<Matcher>,
     vocab: usize,
-}
-
-impl Compiled {
-    fn matcher(&self) -> Result<Matcher, String> {
-        let matcher = Matcher::new(self.factory.create_parser(self.source.clone()));
-        match matcher.get_error() {
-            None => Ok(matcher),
-            Some(error) => Err(error),
-        }
-    }
 }
 
 impl fmt::Debug for Compiled {
@@ -150,7 +143,8 @@ impl fmt::Debug for Compiled {
 
 impl Constraint for Compiled {
     fn start(&self) -> Result<Box<dyn TokenMask>, String> {
-        Ok(Box::new(Mask { matcher: self.matcher()?, vocab: self.vocab }))
+        let matcher = self.first.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+        Ok(Box::new(Mask { matcher, vocab: self.vocab }))
     }
 }
 
