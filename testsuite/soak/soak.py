@@ -218,7 +218,8 @@ async def soak(started, args):
         held["memory is flat"] = growth <= GROWTH
     return {
         "seconds": args.seconds, "seed": args.seed, **run.counts, "asked_again_alone": len(run.kept[-args.check:]),
-        "memory_growth_after_warm_up": growth, "memory_bytes": run.memory[-1][1] if run.memory else None,
+        "memory_growth_after_warm_up": growth,
+        "memory_by_second": [(round(at), rss) for at, rss in run.memory[:: max(1, len(run.memory) // 40)]],
         "wrong": run.wrong[:20], "different": different[:3], "state": state, "held": held,
     }
 
