@@ -15,9 +15,12 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// Fields that change nothing in what the tensors mean.
     pub(super) bookkeeping: &'static [&'static str],
-    /// The scheme, and what the user should be told.
-    pub(super) read: fn(&RawConfig) -> Result<(Scheme, Vec<String>), ConfigError>,
+    /// Reads the fields that mean something.
+    pub(super) read: fn(&RawConfig) -> Understood,
 }
+
+/// The scheme, and what the user should be told.
+pub(super) type Understood = Result<(Scheme, Vec<String>), ConfigError>;
 
 /// All schemes.
 pub(super) const ROWS: &[Row] = &[

@@ -63,11 +63,10 @@ impl Lowering<'_> {
     /// Whether a value lies in memory when this group runs.
     fn is_stored(&self, value: ValueId) -> bool {
         let node = self.graph.node(value);
-        let weight = self.weights[value]
-            && !node.op.is_view()
-            && !matches!(node.op, Op::Const { .. })
-            && !(matches!(node.op, Op::Cast { dtype: DType::F32 })
-                && self.graph.ty(node.args[0]).dtype.is_float());
+        let widens =
+            matches!(node.op, Op::Cast { dtype: DType::F32 }) && self.graph.ty(node.args[0]).dtype.is_float();
+        let weight =
+            self.weights[value] && !node.op.is_view() && !matches!(node.op, Op::Const { .. }) && !widens;
         let stored = self.materialised.contains(&value) && value != self.root;
         weight || stored || matches!(node.op, Op::Input { .. } | Op::State { .. } | Op::Param { .. })
     }

@@ -84,7 +84,7 @@ impl Program<'_> {
                 self.step(&self.steps[at], &position, before, &mut rest[0])?;
             }
             rows.extend_from_slice(&registers[self.result]);
-            if rows.len() >= GIVEN && rows.len() % self.row.max(1) == 0 {
+            if rows.len() >= GIVEN && rows.len().is_multiple_of(self.row.max(1)) {
                 place(done, &rows);
                 done += rows.len() / self.row.max(1);
                 rows.clear();

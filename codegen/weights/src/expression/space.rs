@@ -102,7 +102,8 @@ impl Space {
                 let reach = *stride * (extents[axis] - 1);
                 if reach >= *extent {
                     let inner = extent / *stride;
-                    let cuts = *stride < *extent && extent % *stride == 0 && extents[axis] % inner == 0;
+                    let cuts =
+                        *stride < *extent && extent % *stride == 0 && extents[axis].is_multiple_of(inner);
                     return Err(if cuts { Misfit::Cut { axis, inner } } else { Misfit::Never });
                 }
                 greatest += reach;
