@@ -38,14 +38,20 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
     (
         "e",
         "testsuite/gpu/tests/goldens.rs",
-        "models_agree_with_transformers_and_with_themselves",
-        "PTX on the virtual GPU: as (a), (b) and (d)",
+        "f32_sm_90a",
+        "PTX on the virtual GPU, by `make gpu-goldens`: as (a), (b) and (d); the same for sm_80 and in bf16 beside it",
     ),
     (
         "f",
         "testsuite/tests/same_bits.rs",
         "every_decoder_answers_with_the_same_bits",
         "guessed tokens, cached beginnings and sequences put back change no bit",
+    ),
+    (
+        "g",
+        "testsuite/tests/quantised.rs",
+        "logits_are_those_of_the_dequantised_weights",
+        "21 quantised checkpoints, dequantised while they are packed: logits of transformers on the dequantised weights",
     ),
 ];
 
@@ -55,17 +61,30 @@ struct Row {
     decoder: bool,
     /// Whether every golden has a distance of transformers' bfloat16 to be held to.
     half: bool,
+    /// Whether a quantised checkpoint of the family is among the goldens.
+    quantised: bool,
+}
+
+/// The families of the quantised goldens.
+fn quantised_families() -> BTreeSet<&'static str> {
+    let names = std::fs::read_dir(folder().join("quantised"))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name());
+    names.map(|name| open(&format!("quantised/{}", name.to_string_lossy())).model.spec.family).collect()
 }
 
 fn table() -> BTreeMap<&'static str, Row> {
     let half = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
     let half: BTreeMap<String, f64> = serde_json::from_str(&half).expect("names and distances");
+    let quantised = quantised_families();
     let mut table: BTreeMap<&'static str, Row> = BTreeMap::new();
     for name in names() {
         let spec = open(&name).model.spec;
         // What makes vectors or scores of texts goes by the encoders' tests.
         let decoder = spec.kind == ModelKind::Decoder;
-        let row = table.entry(spec.family).or_insert(Row { goldens: Vec::new(), decoder, half: true });
+        let quantised = quantised.contains(spec.family);
+        let row =
+            table.entry(spec.family).or_insert(Row { goldens: Vec::new(), decoder, half: true, quantised });
         row.half &= half.contains_key(&name) || folder().join(&name).join("same_weights_as").exists();
         row.goldens.push(name);
     }
@@ -85,8 +104,10 @@ fn cells(family: &str, row: &Row) -> [String; 7] {
         true => (tested(&["f"]), tested(&["f"])),
         false => ("not supported: it writes no text".into(), "not supported: it keeps no cache".into()),
     };
-    // `sinter --quant` refuses everything so far; whoever changes that adds a test to the list above.
-    let quantised = "not supported: no quantisation yet".into();
+    let quantised = match row.quantised {
+        true => tested(&["g"]),
+        false => "not tested: no quantised golden; read by the same rows of schemes".into(),
+    };
     [row.goldens.len().to_string(), host, half, tested(&["e"]), guesses, cached, quantised]
 }
 

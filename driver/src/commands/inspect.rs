@@ -62,21 +62,16 @@ fn gives(spec: &ModelSpec) -> &'static str {
 }
 
 /// What can be known of a model that cannot be compiled: why not, its tensors, and its cache as far as the common fields
-/// tell it.
+/// tell it. Files that are missing or broken are an error.
 fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Result<()> {
-    let config = RawConfig::load(dir).ok();
-    let field = |names: &[&str]| {
-        let root = config.as_ref()?.root();
-        names.iter().find_map(|name| root.peek(name).cloned())
-    };
+    let config = RawConfig::load(dir)?;
+    let field = |names: &[&str]| names.iter().find_map(|name| config.root().peek(name).cloned());
     let number = |names: &[&str]| field(names).and_then(|value| value.as_u64());
-    let weights = Weights::open(dir);
-    let stored = weights.as_ref().ok().map(|weights| {
-        let shapes = weights.names().filter_map(|name| weights.stored(name));
-        let count =
-            shapes.map(|(_, shape)| shape.iter().fold(1u64, |n, extent| n.saturating_mul(*extent as u64)));
-        (count.fold(0u64, u64::saturating_add), weights.total_bytes())
-    });
+    let weights = Weights::open(dir)?;
+    let shapes = weights.names().filter_map(|name| weights.stored(name));
+    let counts =
+        shapes.map(|(_, shape)| shape.iter().fold(1u64, |n, extent| n.saturating_mul(*extent as u64)));
+    let (count, size) = (counts.fold(0u64, u64::saturating_add), weights.total_bytes());
     let heads = number(&["num_attention_heads", "n_head"]);
     let head_dim =
         number(&["head_dim"]).or_else(|| Some(number(&["hidden_size", "n_embd"])? / heads?.max(1)));
@@ -91,9 +86,9 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
         "supported": false,
         "reason": reason,
         "architecture": field(&["model_type"]),
-        "elements": stored.map(|(count, _)| count),
-        "checkpoint_bytes": stored.map(|(_, bytes)| bytes),
-        "memory_bytes": stored.map(|(count, _)| json!({ "f32": count.saturating_mul(4), "bf16": count.saturating_mul(2) })),
+        "elements": count,
+        "checkpoint_bytes": size,
+        "memory_bytes": { "f32": count.saturating_mul(4), "bf16": count.saturating_mul(2) },
         "kv_bytes_per_token": kv.map(|values| json!({ "f32": values.saturating_mul(4), "bf16": values.saturating_mul(2) })),
     });
     output.result(&value, || {
@@ -101,15 +96,10 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
         table.extend(
             field(&["model_type"]).map(|name| ("architecture", name.as_str().unwrap_or_default().into())),
         );
-        match stored {
-            Some((count, size)) => {
-                table.push(("elements", format!("{count} in all tensors of the checkpoint")));
-                table.push(("checkpoint", bytes(size)));
-                let memory = [4, 2].map(|each| bytes(count.saturating_mul(each)));
-                table.push(("memory", format!("{} in f32, {} in bf16", memory[0], memory[1])));
-            }
-            None => table.extend(weights.as_ref().err().map(|error| ("weights", error.to_string()))),
-        }
+        table.push(("elements", format!("{count} in all tensors of the checkpoint")));
+        table.push(("checkpoint", bytes(size)));
+        let memory = [4, 2].map(|each| bytes(count.saturating_mul(each)));
+        table.push(("memory", format!("{} in f32, {} in bf16", memory[0], memory[1])));
         table.extend(kv.map(|values| {
             let each = [4, 2].map(|each| bytes(values.saturating_mul(each)));
             (
