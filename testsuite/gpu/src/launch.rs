@@ -212,6 +212,21 @@ pub fn check(
     found
 }
 
+/// As [`check`], with the evaluator in single precision, which rounds where a program rounds on its way to 16 bits.
+pub fn check_single(
+    tile: &TileProgram,
+    target: Target,
+    binding: &Binding,
+    params: &[Tensor<f32>],
+    tolerance: f64,
+) {
+    assert_eq!(verify_tile(tile), vec![], "{tile}");
+    let found = on_virtual_gpu(tile, target, binding, params);
+    let mut wanted = params.to_vec();
+    evaluate_tile(tile, binding, &mut wanted);
+    near(tile, &found, &wanted.iter().map(double).collect::<Vec<_>>(), tolerance);
+}
+
 /// Compares what a device left of `params` with the evaluator, as [`check`] does.
 pub fn compare(
     tile: &TileProgram,
@@ -219,21 +234,17 @@ pub fn compare(
     (params, found): (&[Tensor<f32>], &[Tensor<f32>]),
     tolerance: f64,
 ) {
-    let double = |tensor: &Tensor<f32>| {
-        Tensor::new(tensor.shape.clone(), tensor.data.iter().map(|x| f64::from(*x)).collect())
-    };
-    let narrow = |dtype: &DType| matches!(dtype, DType::Bf16 | DType::F16);
-    let rounds = tile.exprs.values().any(|expr| matches!(expr, Expr::Cast(dtype, _) if narrow(dtype)));
     let mut wanted: Vec<Tensor<f64>> = params.iter().map(double).collect();
-    if rounds {
-        // Double precision does not round to 16 bits, so what a program rounds on its way is found in single precision.
-        let mut single = params.to_vec();
-        evaluate_tile(tile, binding, &mut single);
-        wanted = single.iter().map(double).collect();
-    } else {
-        evaluate_tile(tile, binding, &mut wanted);
-    }
-    for ((param, found), wanted) in tile.params.values().zip(found).zip(&wanted) {
+    evaluate_tile(tile, binding, &mut wanted);
+    near(tile, found, &wanted, tolerance);
+}
+
+fn double(tensor: &Tensor<f32>) -> Tensor<f64> {
+    Tensor::new(tensor.shape.clone(), tensor.data.iter().map(|x| f64::from(*x)).collect())
+}
+
+fn near(tile: &TileProgram, found: &[Tensor<f32>], wanted: &[Tensor<f64>], tolerance: f64) {
+    for ((param, found), wanted) in tile.params.values().zip(found).zip(wanted) {
         let rounding = match param.ty.dtype {
             DType::Bf16 => 1.0 / 256.0,
             DType::F16 => 1.0 / 2048.0,

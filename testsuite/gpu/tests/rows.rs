@@ -1,6 +1,6 @@
 //! Row-wise kernels on the virtual GPU.
 
-use sinter_gpu_tests::launch::{Stream, arguments, check, same_bits};
+use sinter_gpu_tests::launch::{Stream, arguments, check, check_single, same_bits};
 use sinter_gpu_tests::plans::golden_plan;
 use sinter_gpu_tests::random;
 use sinter_ir::*;
@@ -65,7 +65,13 @@ fn goldens(dtype: DType, target: Target, tolerance: f64) {
             let (mut stream, binding) =
                 (Stream(seen.len() as u64 + 1), Binding::new(5, 2, 2, 64).with_rows(3));
             let params = arguments(&mut stream, tile, &binding);
-            check(tile, target, &binding, &params, tolerance);
+            let rounds = |expr: &Expr| matches!(expr, Expr::Cast(DType::Bf16 | DType::F16, _));
+            if dtype == DType::F32 && tile.exprs.values().any(rounds) {
+                // Such as the slopes of ALiBi, which the model has in bf16.
+                check_single(tile, target, &binding, &params, tolerance);
+            } else {
+                check(tile, target, &binding, &params, tolerance);
+            }
             seen.push(tile.clone());
         }
     }
