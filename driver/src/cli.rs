@@ -49,6 +49,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show what a model or a bundle holds.
     Inspect(InspectArgs),
+    /// Write a quantised copy of a model, in the layout of compressed-tensors.
+    Quantize(QuantizeArgs),
     /// Check every byte of a bundle against its manifest.
     Verify(VerifyArgs),
     /// Show what this machine offers and what could be better.
@@ -80,6 +82,46 @@ pub enum QuantArg {
     Int8,
     /// 4 bits a weight.
     Int4,
+}
+
+/// What weights are rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantFormatArg {
+    /// Whole numbers of 8 bits, one scale a row.
+    Int8,
+    /// Whole numbers of 4 bits, one scale for each group of columns.
+    Int4,
+    /// Floats of 8 bits (E4M3), one scale a row.
+    Fp8,
+}
+
+/// `sinter quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// The model.
+    pub model: String,
+    /// The directory to write; it must not exist.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What weights are rounded to.
+    #[arg(long, value_enum)]
+    pub format: QuantFormatArg,
+    /// Columns that share a scale; 32 for int4 and whole rows for int8 if left out.
+    #[arg(long, value_name = "N", value_parser = group_size)]
+    pub group: Option<u16>,
+    /// A zero beside each scale, so that codes cover a group's own range.
+    #[arg(long)]
+    pub asymmetric: bool,
+    /// List the error of every matrix.
+    #[arg(long)]
+    pub layers: bool,
+}
+
+fn group_size(text: &str) -> Result<u16, String> {
+    match text {
+        "32" | "64" | "128" => text.parse().map_err(|_| text.to_owned()),
+        _ => Err("wanted 32, 64 or 128".into()),
+    }
 }
 
 /// Stages whose output can be printed.

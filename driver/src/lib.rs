@@ -39,6 +39,7 @@ pub mod grammar;
 pub mod info;
 pub mod pipeline;
 pub mod ptx;
+pub mod quantize;
 pub mod roofline;
 pub mod speculation;
 pub mod text;

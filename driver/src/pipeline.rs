@@ -231,7 +231,10 @@ pub fn check_quant(build: &BuildArgs) -> Result<()> {
     match build.quant {
         QuantArg::None => Ok(()),
         QuantArg::Int8 | QuantArg::Int4 => {
-            bail!("quantised weights are not built into this version; use --quant none")
+            bail!(
+                "weights are not quantised while they are loaded; write a quantised copy with `sinter quantize` and \
+                 run that"
+            )
         }
     }
 }

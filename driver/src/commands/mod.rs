@@ -4,6 +4,7 @@ mod compile;
 mod explain;
 mod gpu_kernels;
 mod inspect;
+mod quantize;
 mod verify;
 
 mod chat;
@@ -43,6 +44,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Bench(args) => bench::run(args, env, output),
         Command::Explain(args) => explain::run(args, env, output),
         Command::Inspect(args) => inspect::run(args, env, output),
+        Command::Quantize(args) => quantize::run(args, env, output),
         Command::Verify(args) => verify::run(args, output),
         Command::Doctor => doctor::run(env, output),
         Command::Completions { shell } => {

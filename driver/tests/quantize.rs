@@ -1,0 +1,100 @@
+//! `sinter quantize` on the small chat model: what it writes is read again, and gives nearly the same logits.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn sinter(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinter"));
+    command.args(args).env("SINTER_CACHE", "").env("HF_HUB_CACHE", "/nonexistent");
+    command.output().unwrap()
+}
+
+fn done(args: &[&str]) -> String {
+    let output = sinter(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn model() -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "examples", "tiny_chat", "model"].iter().collect();
+    path.display().to_string()
+}
+
+fn logits(model: &str, place: &Path) -> Vec<f32> {
+    let out = place.join("logits.safetensors").display().to_string();
+    done(&[
+        "logits",
+        model,
+        "--tokens",
+        "1,5,77,300,12,900,41,8",
+        "--out",
+        &out,
+        "--dtype",
+        "f32",
+        "--device",
+        "host",
+    ]);
+    let bytes = std::fs::read(out).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor("logits").unwrap().data();
+    data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// The root mean square of differences, in standard deviations of the first.
+fn distance(wanted: &[f32], found: &[f32]) -> f64 {
+    let mean = wanted.iter().map(|x| f64::from(*x)).sum::<f64>() / wanted.len() as f64;
+    let spread: f64 = wanted.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+    let apart: f64 = wanted.iter().zip(found).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+    (apart / spread).sqrt()
+}
+
+#[test]
+fn quantised_copies_are_read_again_and_stay_near() {
+    let place = tempfile::tempdir().unwrap();
+    let wanted = logits(&model(), place.path());
+    // Formats, and between which bounds the logits are expected: a copy that is too near was not quantised.
+    for (flags, low, high) in [
+        (&["--format", "int8"][..], 1e-3, 0.05),
+        (&["--format", "int8", "--group", "64", "--asymmetric"], 1e-3, 0.05),
+        (&["--format", "int4"], 0.01, 0.4),
+        (&["--format", "int4", "--group", "64", "--asymmetric"], 0.01, 0.4),
+        (&["--format", "fp8"], 3e-3, 0.15),
+    ] {
+        let out = place.path().join(flags.join("_")).display().to_string();
+        let told = done(&[&["quantize", &model(), "-o", &out, "--json"], flags].concat());
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["report"]["matrices"].as_array().unwrap().len(), 42, "{flags:?}");
+        let apart = distance(&wanted, &logits(&out, place.path()));
+        assert!((low..high).contains(&apart), "{flags:?}: {apart}");
+        let again = sinter(&[&["quantize", &out, "-o", &format!("{out}2")], flags].concat());
+        assert!(String::from_utf8_lossy(&again.stderr).contains("quantised already"), "{flags:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_quantised_says_why() {
+    let place = tempfile::tempdir().unwrap();
+    let there = place.path().display().to_string();
+    let output = sinter(&["quantize", &model(), "-o", &there, "--format", "int8"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("exists"));
+    assert_eq!(
+        std::fs::read_dir(place.path().parent().unwrap())
+            .unwrap()
+            .flatten()
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(&format!(".{}", place.path().file_name().unwrap().to_string_lossy()))
+            })
+            .count(),
+        0,
+        "nothing is left beside it"
+    );
+    let output = sinter(&["quantize", &model(), "-o", "x", "--format", "fp8", "--group", "32"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = sinter(&["quantize", &model(), "-o", "x", "--format", "int4", "--group", "48"]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -1,0 +1,111 @@
+"""Holds `sinter quantize` against transformers: what it writes loads there, gives the logits that Sinter gives, and keeps the
+small chat model's answers.
+
+    pip install -r ../goldens/requirements.txt accelerate
+    python check_quantised.py ../../target/release/sinter
+
+A reply counts as right if greedy decoding would give it whole: every token of it, the end included, is the likeliest one
+after those before it. Perplexity is that of the replies.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny_chat"
+# The share of right answers that must be left, where one is promised.
+FORMATS = {
+    "int8": (["--format", "int8"], 0.99),
+    "int4": (["--format", "int4"], 0.97),
+    "int4 asymmetric": (["--format", "int4", "--asymmetric"], 0.97),
+    "int4 in groups of 64": (["--format", "int4", "--group", "64"], None),
+    "fp8": (["--format", "fp8"], None),
+}
+# Sums in another order differ by so many standard deviations of the logits.
+BOUND = 1e-4
+
+
+def load(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def conversations(tokenizer, name):
+    """The tokens of each question with its answer, and where the answer begins."""
+    for line in (EXAMPLE / "eval" / f"{name}.jsonl").read_text().splitlines():
+        case = json.loads(line)
+        messages = [{"role": "user", "content": case["prompt"]}]
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        answer = tokenizer(case["answer"], add_special_tokens=False)["input_ids"]
+        yield prompt + answer + [tokenizer.convert_tokens_to_ids("<|end|>")], len(prompt)
+
+
+@torch.no_grad()
+def evaluate(model, tokenizer, name):
+    """Right answers, and the summed log-likelihood and number of their tokens."""
+    right, likelihood, count = 0, 0.0, 0
+    cases = list(conversations(tokenizer, name))
+    for start in range(0, len(cases), 50):
+        batch = cases[start : start + 50]
+        longest = max(len(tokens) for tokens, _ in batch)
+        # Attention is causal, so what follows a conversation changes nothing in it.
+        ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens, _ in batch])
+        logits = model(ids).logits
+        for row, (tokens, begin) in enumerate(batch):
+            wanted, given = ids[row, begin : len(tokens)], logits[row, begin - 1 : len(tokens) - 1]
+            right += bool((given.argmax(-1) == wanted).all())
+            likelihood += given.log_softmax(-1).gather(1, wanted[:, None]).sum().item()
+            count += len(wanted)
+    return right, likelihood, count
+
+
+def report(name, model, tokenizer):
+    facts, arithmetic = evaluate(model, tokenizer, "facts"), evaluate(model, tokenizer, "arithmetic")
+    perplexity = torch.tensor(-(facts[1] + arithmetic[1]) / (facts[2] + arithmetic[2])).exp().item()
+    print(f"{name:22} facts {facts[0]:3}, arithmetic {arithmetic[0]:3}, perplexity {perplexity:.4f}", end="")
+    return facts[0] + arithmetic[0]
+
+
+@torch.no_grad()
+def distance(sinter, folder, model, tokens):
+    """How far Sinter's logits of a directory are from transformers', in standard deviations."""
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "logits.safetensors"
+        ids = ",".join(map(str, tokens))
+        subprocess.run(
+            [sinter, "logits", str(folder), "--tokens", ids, "--out", str(out), "--dtype", "f32", "--device", "host"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        found = load_file(out)["logits"][0]
+    wanted = model(torch.tensor([tokens])).logits[0]
+    return ((found - wanted).abs().max() / wanted.std()).item()
+
+
+def main():
+    sinter = sys.argv[1]
+    tokenizer = AutoTokenizer.from_pretrained(EXAMPLE / "model")
+    before = report("as trained", load(EXAMPLE / "model"), tokenizer)
+    print()
+    tokens = next(conversations(tokenizer, "facts"))[0]
+    failed = False
+    with tempfile.TemporaryDirectory() as place:
+        for name, (arguments, kept) in FORMATS.items():
+            folder = Path(place) / name.replace(" ", "_")
+            command = [sinter, "--json", "quantize", str(EXAMPLE / "model"), "-o", str(folder), *arguments]
+            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            model = load(folder)
+            after = report(name, model, tokenizer)
+            apart = distance(sinter, folder, model, tokens)
+            print(f", {after / before:.1%} kept, mean error {told['mean_error']:.2%}, logits {apart:.1e} apart")
+            failed |= apart > BOUND or (kept is not None and after < kept * before)
+    sys.exit("a bound is broken" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
