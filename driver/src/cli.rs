@@ -109,7 +109,7 @@ pub struct QuantizeArgs {
     /// Columns that share a scale; 32 for int4 and whole rows for int8 if left out.
     #[arg(long, value_name = "N", value_parser = group_size)]
     pub group: Option<u16>,
-    /// A zero beside each scale, so that codes cover a group's own range.
+    /// A zero beside each scale, so that codes cover a group's own range. Sinter reads it; transformers 5.23 does not.
     #[arg(long)]
     pub asymmetric: bool,
     /// List the error of every matrix.

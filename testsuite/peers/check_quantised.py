@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny_chat"
-# The share of right answers that must be left, where one is promised.
+# The share of right answers that must be left, where one is promised. Not with --asymmetric: transformers 5.23 expects
+# zero points that are not packed, and refuses the checkpoint; `driver/tests/quantize.rs` reads it back.
 FORMATS = {
     "int8": (["--format", "int8"], 0.99),
     "int4": (["--format", "int4"], 0.97),
-    "int4 asymmetric": (["--format", "int4", "--asymmetric"], 0.97),
     "int4 in groups of 64": (["--format", "int4", "--group", "64"], None),
     "fp8": (["--format", "fp8"], None),
 }
