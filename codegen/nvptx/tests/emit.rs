@@ -197,7 +197,8 @@ fn blocks_and_warps() {
         |k| {
             let shared = k.shared(512, 16);
             let x = k.load::<F32>(k.address(0).at(k.thread() * 4), Cache::Any);
-            let sum = x + x.of_lane_xor(16) + x.of_lane(k.uniform(k.warp()));
+            let ones = k.lanes_where(x.lt(1.0)).ones().float();
+            let sum = x + x.of_lane_xor(16) + x.of_lane(k.uniform(k.warp())) + ones;
             k.store(shared.at(k.thread() * 4), sum);
             k.barrier();
             k.barrier_of(1, 128);
@@ -205,7 +206,16 @@ fn blocks_and_warps() {
             let y = k.load::<F32>(shared.at(k.lane() * 4), Cache::Any);
             k.store(k.address(1).at((k.block() * k.blocks() + k.thread()) * 4), y);
         },
-        &["shfl.sync.bfly.b32", "shfl.sync.idx.b32", "bar", "ld.shared", "st.shared", ".extern .shared"],
+        &[
+            "shfl.sync.bfly.b32",
+            "shfl.sync.idx.b32",
+            "vote.sync.ballot.b32",
+            "popc.b32",
+            "bar",
+            "ld.shared",
+            "st.shared",
+            ".extern .shared",
+        ],
     );
 }
 

@@ -199,6 +199,22 @@ fn contract_experts() {
     }
 }
 
+/// More rows of one expert than a tile has, more rows than one search of the block looks at, and fewer rows than experts:
+/// the rows of an expert meet in any way, and all schedules give the same bits.
+#[test]
+fn contract_rows_of_one_expert_meet() {
+    for (dtype, target, every) in
+        [("bf16", Target::Sm80, 7), ("bf16", Target::Sm90a, 9), ("f32", Target::Sm80, 2)]
+    {
+        for tokens in [3, 41, 1100] {
+            let facts = [("DTYPE", dtype), ("N", "20"), ("K", "40")];
+            let case = case(EXPERTS, &facts, tokens);
+            assert!(find(&case.tile).is_some_and(|found| found.group.is_some() && found.rows_share));
+            case.check_all(target, every);
+        }
+    }
+}
+
 #[test]
 fn contract_choices_are_printed() {
     let tile = program(GATED, &[("DTYPE", "bf16"), ("N", "2048"), ("K", "2048")]);

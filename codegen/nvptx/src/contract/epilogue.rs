@@ -55,9 +55,9 @@ pub(super) fn side_by_side<'k, const N: usize>(
     (row, column): (Int<'k>, Int<'k>),
     sums: &[[Float<'k>; N]],
 ) {
-    let (k, (rows, columns)) = (job.k, job.used());
-    let global = (job.first.0 + row, job.first.1 + column);
-    let row_exists = row.lt(rows) & global.0.lt(job.extent.0);
+    let (k, (_, columns)) = (job.k, job.used());
+    let (global_row, row_exists) = job.place(row);
+    let global = (global_row, job.first.1 + column);
     let together = columns >= N as i32 && job.found.n_columns.coeff.is_multiple_of(N as u64);
     if together {
         let exists = row_exists & global.1.lt(job.extent.1);

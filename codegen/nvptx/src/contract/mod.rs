@@ -8,23 +8,24 @@
 //! - `tiles`: `mma.sync` on tiles in shared memory, on every target; operands of any form.
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
-//! `stage` brings operands into shared memory, `prologue` computes a norm of the rows, `epilogue` stores what was
+//! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory, `prologue` computes a norm of the rows, `epilogue` stores what was
 //! accumulated.
 
 mod epilogue;
 mod fma;
+mod grouped;
 mod prologue;
 mod skinny;
 mod stage;
 mod tiles;
 mod warpgroups;
 
-use crate::emit::{Assembler, Entry, Int, K};
+use crate::emit::{Assembler, Bit, Entry, Int, K};
 use crate::lower::Scope;
 use crate::{Error, Piece};
 use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
 use sinter_codegen_schedule::rows::Rows;
-use sinter_ir::{Blocks, GpuKernel, GpuParam, Target};
+use sinter_ir::{Blocks, Dim, GpuKernel, GpuParam, Target};
 
 /// Row tiles that follow each other before the next column begins: their operands fit the second cache together.
 const BAND: i32 = 16;
@@ -46,6 +47,8 @@ struct Job<'a, 'k> {
     first: (Int<'k>, Int<'k>),
     /// The number of rows and of columns of the whole.
     extent: (Int<'k>, Int<'k>),
+    /// The rows of the tile, where rows of one weight are brought together.
+    list: Option<grouped::List<'k>>,
 }
 
 /// The kernel of a contraction. With a prologue, the norm's parameters come first, and its result is stored nowhere.
@@ -62,7 +65,10 @@ pub fn kernel(
     // Blocks that follow each other have the same columns and so read the same weights.
     let grid = vec![
         Blocks { extent: found.n_columns, per_block: used(schedule.tile_columns, found.columns_share) },
-        Blocks { extent: found.n_rows, per_block: used(schedule.tile_rows, found.rows_share) },
+        match found.group {
+            Some((_, weights)) => Blocks { extent: Dim::of(weights as usize), per_block: 1 },
+            None => Blocks { extent: found.n_rows, per_block: used(schedule.tile_rows, found.rows_share) },
+        },
     ];
     let first_arg = prologue.map_or(0, |(norm, _)| norm.tile.params.len());
     let addresses = (0..first_arg + piece.tile.params.len()).map(GpuParam::Address);
@@ -83,11 +89,15 @@ pub fn kernel(
     let entry = Entry { name: name.clone(), params, threads, max_registers, min_blocks: None };
     let assembled = assembler.kernel(&entry, |k| {
         let job = Job::new(k, piece, (&found, schedule), assembler.target(), prologue);
-        match schedule.kind {
-            Kind::Fma => fma::body(&job),
-            Kind::Tiles => tiles::body(&job),
-            Kind::Skinny => skinny::body(&job),
-            Kind::Warpgroups => warpgroups::body(&job),
+        let body = |job: &Job<'_, '_>| match schedule.kind {
+            Kind::Fma => fma::body(job),
+            Kind::Tiles => tiles::body(job),
+            Kind::Skinny => skinny::body(job),
+            Kind::Warpgroups => warpgroups::body(job),
+        };
+        match &found.group {
+            Some(group) => grouped::each_tile(&job, group, body),
+            None => body(&job),
         }
     })?;
     Ok(GpuKernel {
@@ -117,7 +127,7 @@ impl<'a, 'k> Job<'a, 'k> {
         let extent = (scope.dim(found.n_rows), scope.dim(found.n_columns));
         let first = (k.int(0), k.int(0));
         let constant = &piece.constant;
-        let job = Self { k, scope, found, schedule, constant, prologue, target, first, extent };
+        let job = Self { k, scope, found, schedule, constant, prologue, target, first, extent, list: None };
         job.at_tile(k.block())
     }
 
@@ -125,7 +135,11 @@ impl<'a, 'k> Job<'a, 'k> {
     fn tile_counts(&self) -> (Int<'k>, Int<'k>) {
         let count = |extent: Int<'k>, used: i32| (extent + (used - 1)).divided(used);
         let used = self.used();
-        (count(self.extent.0, used.0), count(self.extent.1, used.1))
+        let rows = match self.found.group {
+            Some((_, weights)) => self.k.int(weights as i32),
+            None => count(self.extent.0, used.0),
+        };
+        (rows, count(self.extent.1, used.1))
     }
 
     /// The number of tiles.
@@ -142,7 +156,9 @@ impl<'a, 'k> Job<'a, 'k> {
         let within = tile - band * columns * BAND;
         let height = (rows - band * BAND).least(BAND).greatest(1);
         let (row, column) = (band * BAND + within.modulo(height), within.divided(height));
-        Self { first: (row * used.0, column * used.1), ..self.clone() }
+        // Where rows of one weight are brought together, the weight stands in place of the first row.
+        let first = if self.found.group.is_some() { row } else { row * used.0 };
+        Self { first: (first, column * used.1), ..self.clone() }
     }
 
     /// The scope at a row and a column of the whole, which must exist.
@@ -171,8 +187,20 @@ impl<'a, 'k> Job<'a, 'k> {
     /// The row of the whole for a row of the tile; the last one for a row that does not exist, whose outputs are not
     /// stored.
     fn row(&self, local: Int<'k>) -> Int<'k> {
+        if let Some(list) = &self.list {
+            return list.row(self.k, local);
+        }
         let local = if self.found.rows_share { local } else { self.k.int(0) };
         (self.first.0 + local).least(self.extent.0 - 1)
+    }
+
+    /// The row of the whole for a row of the tile, which may not exist, and whether it does.
+    fn place(&self, local: Int<'k>) -> (Int<'k>, Bit<'k>) {
+        if let Some(list) = &self.list {
+            return (list.row(self.k, local), local.lt(list.count));
+        }
+        let row = self.first.0 + local;
+        (row, local.lt(self.used().0) & row.lt(self.extent.0))
     }
 
     /// The same for a column.

@@ -122,6 +122,11 @@ impl<'k> Body<'k> {
         self.call("llvm.nvvm.vote.all.sync", &[self.int(ALL_LANES).raw, condition.raw])
     }
 
+    /// In which lanes of the warp a condition holds, a bit each: `vote.sync.ballot`. All lanes take part.
+    pub fn lanes_where(&'k self, condition: Bit<'k>) -> Int<'k> {
+        self.call("llvm.nvvm.vote.ballot.sync", &[self.int(ALL_LANES).raw, condition.raw])
+    }
+
     /// Copies 16 bytes from global to shared memory past the first cache: `cp.async.cg`. Both addresses are multiples
     /// of 16.
     pub fn copy_async(&'k self, to: Shared<'k>, from: Global<'k>) {

@@ -275,6 +275,10 @@ impl<'k> Int<'k> {
     pub fn unsigned_float(self) -> Float<'k> {
         self.convert("llvm.uitofp")
     }
+    /// How many bits are set.
+    pub fn ones(self) -> Self {
+        self.k.call("llvm.ctpop.i32", &[self.raw])
+    }
     /// The lower 16 bits.
     pub fn short(self) -> Short<'k> {
         self.convert("llvm.trunc")

@@ -8,6 +8,9 @@ use sinter_ir::{Atom, Dim, Id, Index, ParamId};
 impl<'k> Scope<'_, 'k> {
     /// The value of an index. Every axis it mentions must be known.
     pub fn index(&self, index: &Index) -> Int<'k> {
+        if let Some((_, known)) = self.indices.iter().find(|(known, _)| known == index) {
+            return *known;
+        }
         let mut sum: Option<Int<'k>> = None;
         for (atom, factor) in &index.terms {
             let atom = self.atom(atom);

@@ -21,7 +21,7 @@ pub use stage::{combine, neutral};
 pub use value::Val;
 
 use crate::emit::{Float, Global, Int, K};
-use sinter_ir::{AxisId, Dim, ExprId, Id, StageId, Sym, TileProgram};
+use sinter_ir::{AxisId, Dim, ExprId, Id, Index, StageId, Sym, TileProgram};
 
 /// What is known at a place in a kernel.
 #[derive(Clone)]
@@ -38,6 +38,8 @@ pub struct Scope<'a, 'k> {
     results: Vec<Option<Vec<Float<'k>>>>,
     /// Expressions whose values are known.
     values: Vec<(ExprId, Val<'k>)>,
+    /// Indices whose values are known.
+    indices: Vec<(Index, Int<'k>)>,
     /// Whether indices may lie outside, because the value will not be used: they are moved inside.
     careful: bool,
 }
@@ -49,7 +51,17 @@ impl<'a, 'k> Scope<'a, 'k> {
         let bases = (0..tile.params.len()).map(|at| k.address(first + at)).collect();
         let axes = vec![None; tile.axes.len()];
         let results = vec![None; tile.stages.len()];
-        Self { k, tile, constant, bases, axes, results, values: Vec::new(), careful: false }
+        Self {
+            k,
+            tile,
+            constant,
+            bases,
+            axes,
+            results,
+            values: Vec::new(),
+            indices: Vec::new(),
+            careful: false,
+        }
     }
 
     /// The same with the iteration of an axis.
@@ -75,6 +87,13 @@ impl<'a, 'k> Scope<'a, 'k> {
     pub fn with_value(&self, id: ExprId, value: Val<'k>) -> Self {
         let mut scope = self.clone();
         scope.values.push((id, value));
+        scope
+    }
+
+    /// The same with the value of an index.
+    pub fn with_index(&self, index: &Index, value: Int<'k>) -> Self {
+        let mut scope = self.clone();
+        scope.indices.push((index.clone(), value));
         scope
     }
 

@@ -83,7 +83,9 @@ pub fn cycles(
     let machine = machine(target);
     let (tile_rows, tile_columns) = block_tile(schedule, found);
     let (rows, columns) = (rows(found, max_tokens).max(1), found.n_columns.typical().max(1));
-    let blocks = rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
+    // Of a stack of weights, as many are used as there are rows, and rows are spread evenly.
+    let weights = found.group.as_ref().map_or(1, |(_, count)| rows.min(*count));
+    let blocks = weights * rows.div_ceil(weights).div_ceil(tile_rows) * columns.div_ceil(tile_columns);
     let shared = schedule.shared_bytes(found).max(1) + 1024;
     let registers = 65_536 / (u64::from(schedule.threads()) * 128);
     let resident = (machine.shared_bytes / shared).min(registers).clamp(1, 8);
@@ -121,8 +123,8 @@ pub fn cycles(
             if schedule.kind == Kind::Warpgroups { 0 } else { schedule.warps.0.max(schedule.warps.1) };
         let fragments = moved * u64::from(again);
         let cache = moved * machine.multiprocessors / machine.cache;
-        let weights = columns * product.k * bytes(1) + rows.min(64) * product.k * bytes(0);
-        let dram = weights / machine.dram;
+        let read = weights * columns * product.k * bytes(1) + rows.min(64) * product.k * bytes(0);
+        let dram = read / machine.dram;
         let busy = [compute, (moved + fragments) / machine.shared, cache].into_iter().max().unwrap_or(0);
         // Blocks that run together share the machine but hide each other's chains.
         let all = (rounds * busy).max(rounds.div_ceil(together) * chain).max(dram);

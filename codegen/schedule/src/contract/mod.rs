@@ -148,6 +148,7 @@ fn few_rows(tile: &TileProgram, found: &Contraction, max_tokens: Option<u64>) ->
     };
     let possible = found.unit() != Some(Unit::Fma)
         && found.rows_share
+        && found.group.is_none()
         && found.columns_share
         && found.products.iter().all(copied);
     (possible && rows <= crate::FEW_TOKENS).then_some(rows)

@@ -44,7 +44,10 @@ pub struct Contraction {
     pub n_columns: Dim,
     /// The products, those that share their left operand side by side.
     pub products: Vec<Product>,
-    /// Whether a tile may have several rows: no right operand changes with the row.
+    /// Which of a stack of weights a row is multiplied with, and how many there are, where that is all in which the right
+    /// operands change with the row: then rows of one weight are brought together, and each weight is read once.
+    pub group: Option<(Index, u64)>,
+    /// Whether a tile may have several rows: no right operand changes with the row, or the rows of one weight meet.
     pub rows_share: bool,
     /// Whether a tile may have several columns: no left operand changes with the column.
     pub columns_share: bool,
@@ -97,7 +100,8 @@ pub fn find(tile: &TileProgram) -> Option<Contraction> {
         return None;
     }
     let any_row = |load: &Load| rows.iter().any(|axis| mentions(load, *axis));
-    let rows_share = !products.iter().any(|product| any_row(&product.b));
+    let group = group(tile, rows, &products);
+    let rows_share = group.is_some() || !products.iter().any(|product| any_row(&product.b));
     let columns_share = !products.iter().any(|product| mentions(&product.a, *column));
     let found = Contraction {
         rows: rows.to_vec(),
@@ -105,10 +109,27 @@ pub fn find(tile: &TileProgram) -> Option<Contraction> {
         column: *column,
         n_columns: extent(column),
         products,
+        group,
         rows_share,
         columns_share,
     };
     (found.unit().is_some()).then_some(found)
+}
+
+/// The most weights in a stack.
+const STACK: u64 = 1 << 14;
+
+/// The index by which each row picks its weights, if that is the only way in which these depend on the row.
+fn group(tile: &TileProgram, rows: &[AxisId], products: &[Product]) -> Option<(Index, u64)> {
+    let which = products.first()?.b.index.first()?;
+    let of_row = |index: &Index| index.axes().iter().any(|axis| rows.contains(axis));
+    let only_rows = of_row(which) && which.axes().iter().all(|axis| rows.contains(axis));
+    let alike = |product: &Product| {
+        product.b.index.split_first().is_some_and(|(first, rest)| first == which && !rest.iter().any(of_row))
+    };
+    let stack = |product: &Product| tile.params[product.b.param].ty.shape.first()?.as_const();
+    let least = products.iter().map(stack).collect::<Option<Vec<u64>>>()?.into_iter().min()?;
+    (only_rows && products.iter().all(alike) && (1..=STACK).contains(&least)).then(|| (which.clone(), least))
 }
 
 fn product(tile: &TileProgram, stage: StageId, axis: AxisId, (a, b): (&Load, &Load)) -> Option<Product> {
