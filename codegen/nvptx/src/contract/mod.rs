@@ -84,7 +84,7 @@ pub fn kernel(
     let max_registers = Some(match schedule.kind {
         Kind::Warpgroups => warpgroups::REGISTERS,
         // The search for the rows of a weight keeps some for itself.
-        Kind::Fma | Kind::Tiles if found.group.is_some() && outputs / threads > 32 => 160,
+        Kind::Fma | Kind::Tiles if found.group.is_some() && outputs / threads <= 64 => 160,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
         _ => 224,
     });
