@@ -2,13 +2,8 @@
 
 use std::cell::Cell;
 
-#[allow(
-    missing_docs,
-    dead_code,
-    unused,
-    clippy::all,
-    reason = "a copy of the scheduler with branches for planted bugs, written by build.rs"
-)]
+// A copy of the scheduler with branches for planted bugs.
+#[allow(warnings, clippy::all, reason = "build.rs wrote it, bugs and all")]
 mod machine {
     pub use blocks::BlockPool;
     pub use cache::KvCache;

@@ -8,10 +8,7 @@
 //! What can be decided without a driver is decided in `parameters`, which is pure.
 //!
 //! This module speaks C to the driver, so it may be `unsafe`; each block says why it is sound.
-#![allow(
-    unsafe_code,
-    reason = "the CUDA driver is called through its C interface; each block says why it is sound"
-)]
+#![allow(unsafe_code, reason = "the CUDA driver is a C library")]
 
 mod driver;
 mod parameters;
