@@ -9,6 +9,7 @@ use crate::cli::{BenchArg, BenchArgs};
 use crate::device::Place;
 use crate::environment::Environment;
 use crate::info::streamed_bytes;
+use crate::load::statistics::percentile;
 use crate::output::Output;
 use crate::pipeline::{self, Program, Ready};
 use anyhow::{Result, bail, ensure};
@@ -33,13 +34,13 @@ pub(super) struct Measure {
 }
 
 pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Result<()> {
+    if args.sequences > 1 && args.what != Some(BenchArg::Decode) {
+        bail!("--sequences is for `bench MODEL decode`");
+    }
     if args.what == Some(BenchArg::Serve) {
         return crate::load::run::run(args, output);
     }
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if args.sequences > 1 && args.what != Some(BenchArg::Decode) {
-        bail!("--sequences is for `bench MODEL decode`");
-    }
     if !program.info.decoder && args.what == Some(BenchArg::Decode) {
         bail!("{} is an encoder, which does not decode", program.info.architecture);
     }
@@ -157,7 +158,7 @@ fn repeat(
 pub(super) fn measure(tokens: usize, mut seconds: Vec<f64>) -> Measure {
     seconds.sort_by(f64::total_cmp);
     let (first, last) = (seconds[0], seconds[seconds.len() - 1]);
-    let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+    let median = percentile(&seconds, 50.0);
     let (tokens_per_second, spread) = (tokens as f64 / median, (last - first) / median);
     Measure { tokens, tokens_per_second, median_seconds: median, seconds, spread }
 }

@@ -5,6 +5,7 @@
 
 use super::bench::{Measure, measure, random_tokens};
 use crate::cli::BenchArgs;
+use crate::load::statistics::percentile;
 use crate::output::Output;
 use crate::pipeline::Program;
 use anyhow::{Context, Result, ensure};
@@ -37,15 +38,15 @@ pub(super) fn together(args: &BenchArgs, program: &Program, output: &Output) -> 
     let bar = output.progress("measuring", args.repetitions as u64 * 2);
     let alone = ask(&engine, &firsts[..1], decode)?;
     let company = ask(&engine, &firsts, decode)?;
-    let (mut one, mut many, mut equal) = (Vec::new(), Vec::new(), alone[0].ids() == company[0].ids());
+    let (mut one, mut many, mut equal) = (Vec::new(), Vec::new(), ids(&alone[0]) == ids(&company[0]));
     for round in 0..args.repetitions {
         let at = round % count;
         let alone = ask(&engine, &firsts[at..=at], decode)?;
         bar.inc(1);
         let together = ask(&engine, &firsts, decode)?;
         bar.inc(1);
-        equal &= alone[0].ids() == together[at].ids();
-        equal &= together.iter().zip(&company).all(|(now, before)| now.ids() == before.ids());
+        equal &= ids(&alone[0]) == ids(&together[at]);
+        equal &= together.iter().zip(&company).all(|(now, before)| ids(now) == ids(before));
         one.push(seconds_a_token(&alone)?);
         many.push(seconds_a_token(&together)?);
     }
@@ -58,7 +59,7 @@ pub(super) fn together(args: &BenchArgs, program: &Program, output: &Output) -> 
         "single": one,
         "together": many,
         "sequences": count,
-        "ratio": ratios[ratios.len() / 2],
+        "ratio": percentile(&ratios, 50.0),
         "together_equals_alone": equal,
     }))
 }
@@ -98,14 +99,8 @@ fn ask(engine: &EngineHandle, firsts: &[u32], decode: usize) -> Result<Vec<Answe
     Ok(answers)
 }
 
-trait Ids {
-    fn ids(&self) -> Vec<u32>;
-}
-
-impl Ids for Answer {
-    fn ids(&self) -> Vec<u32> {
-        self.iter().map(|(id, _)| *id).collect()
-    }
+fn ids(answer: &[(u32, Instant)]) -> Vec<u32> {
+    answer.iter().map(|(id, _)| *id).collect()
 }
 
 /// Seconds a token while all sequences were there: from the moment when the last got its first token to the moment when
