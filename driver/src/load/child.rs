@@ -1,8 +1,9 @@
 //! A server of one's own, as a process of its own: it shares nothing with the clients but the cores.
 
-use crate::cli::{BenchArgs, DTypeArg, QuantArg};
+use crate::cli::BenchArgs;
 use crate::device::DeviceArg;
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +21,7 @@ impl Server {
     pub fn start(args: &BenchArgs) -> Result<Self> {
         let program = std::env::current_exe().context("the path of this program is not known")?;
         let mut command = Command::new(program);
-        command.args(["--json", "serve", &args.model, "--port", "0"]).args(flags(args));
+        command.args(["--json", "serve", &args.model, "--port", "0"]).args(flags(args)?);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a server")?;
         let stdout = child.stdout.take().context("the server has no stdout")?;
@@ -45,24 +46,21 @@ impl Drop for Server {
 }
 
 /// How the model is compiled, in the words of the command line; the server writes no line for each request.
-fn flags(args: &BenchArgs) -> Vec<String> {
+fn flags(args: &BenchArgs) -> Result<Vec<String>> {
     let build = &args.build;
-    let dtype = match build.dtype {
-        DTypeArg::Auto => "auto",
-        DTypeArg::F32 => "f32",
-        DTypeArg::Bf16 => "bf16",
-    };
-    let quant = match build.quant {
-        QuantArg::None => "none",
-        QuantArg::Int8 => "int8",
-        QuantArg::Int4 => "int4",
-    };
-    let mut flags = ["--log", "off", "--dtype", dtype, "--quant", quant].map(str::to_owned).to_vec();
+    let mut flags = vec!["--log".into(), "off".into()];
+    flags.extend(["--dtype".into(), word(build.dtype)?, "--quant".into(), word(build.quant)?]);
     flags.extend(["--device".into(), device(build.device)]);
     if let Some(threads) = build.threads {
         flags.extend(["--threads".into(), threads.to_string()]);
     }
-    flags
+    Ok(flags)
+}
+
+/// A value as it is read.
+fn word(value: impl ValueEnum) -> Result<String> {
+    let value = value.to_possible_value().context("a value without a word")?;
+    Ok(value.get_name().to_owned())
 }
 
 /// A device as `--device` takes it.

@@ -20,6 +20,8 @@ const THREADS: usize = 2;
 
 /// Loads a server, reports what its clients saw, and fails if answers were not the same when asked for again.
 pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
+    let (prefix, prompt) = (args.load.prefix, args.prompt);
+    ensure!(prefix <= prompt, "--prefix {prefix} is longer than --prompt {prompt}");
     let server = match &args.load.url {
         Some(_) => None,
         None => Some(Server::start(args)?),
@@ -52,7 +54,6 @@ pub(super) async fn load(args: &BenchArgs, url: &str, output: &Output) -> Result
         prefixes: load.prefixes,
         vocab: vocab(load, &client).await?,
     };
-    ensure!(load.prefix <= args.prompt, "--prefix {} is longer than --prompt {}", load.prefix, args.prompt);
     // What is done once, such as the first kernels, has no part in the times. It is no prompt of the load.
     let warm = prompt(&shape, load.seed.wrapping_add(1), 0);
     client.complete(&model, &warm, load.output.min(4), false).await.context("the first request failed")?;
