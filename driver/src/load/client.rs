@@ -1,7 +1,7 @@
 //! One request over HTTP, and when its events came.
 
 use anyhow::{Context, Result, anyhow, bail};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
@@ -74,7 +74,8 @@ impl LoadClient {
     /// A JSON object that the server tells of itself.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
-        let body = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+        let body = Limited::new(response.into_body(), MOST).collect().await;
+        let body = body.map_err(|error| anyhow!("{path} cannot be read: {error}"))?.to_bytes();
         serde_json::from_slice(&body).with_context(|| format!("{path} gave no JSON"))
     }
 
@@ -90,7 +91,7 @@ impl LoadClient {
             return Ok(response);
         }
         let status = response.status();
-        let body = http_body_util::Limited::new(response.into_body(), MOST).collect().await;
+        let body = Limited::new(response.into_body(), MOST).collect().await;
         let text =
             body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         let message = serde_json::from_str::<Value>(&text).ok();
