@@ -43,6 +43,9 @@ fn answer(mut stream: TcpStream, fault: Fault, count: Arc<AtomicUsize>) {
     let body = loop {
         let mut piece = [0; 4096];
         let read = stream.read(&mut piece).unwrap();
+        if read == 0 {
+            return;
+        }
         request.extend_from_slice(&piece[..read]);
         let text = String::from_utf8_lossy(&request).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
