@@ -9,8 +9,8 @@ const WIDTH: f64 = 880.0;
 const HEIGHT: f64 = 640.0;
 /// Parts of the time in which tokens are counted.
 const PARTS: usize = 60;
-/// A blue and an orange that differ in lightness too, so that all can tell them apart.
-const COLOURS: [&str; 3] = ["#1f5fa8", "#d9701a", "#5b8c3e"];
+/// A blue, an orange and a near black, which differ in lightness too, so that all can tell them apart.
+const COLOURS: [&str; 3] = ["#1f5fa8", "#d9701a", "#2b2b2b"];
 
 /// The drawing.
 pub fn svg(report: &Report) -> String {
@@ -91,8 +91,8 @@ fn latencies(page: &mut String, report: &Report) {
     let chart = Chart::new((60.0, 70.0, 560.0, 200.0), (1e3 * most, 100.0));
     chart.axes(page, "milliseconds", "requests that took at most so long, %");
     for (at, ((name, values), colour)) in kinds.iter().zip(COLOURS).enumerate() {
-        let percent = |percent: u32| f64::from(percent);
-        let points: Vec<_> = (0..=100).map(|p| (1e3 * percentile(values, percent(p)), percent(p))).collect();
+        let percents = (0..=100).map(f64::from);
+        let points: Vec<_> = percents.map(|percent| (1e3 * percentile(values, percent), percent)).collect();
         if !values.is_empty() {
             chart.curve(page, &points, colour);
         }
@@ -154,7 +154,7 @@ fn pair((x, y): (f64, f64)) -> String {
     format!("{x:.1},{y:.1}")
 }
 
-/// The next of 1, 2, 2.5, 5, 10 times a power of ten: axes end at a number that five divides readably.
+/// The next round number, so that the ticks, fifths of it, can be read.
 fn round_up(value: f64) -> f64 {
     if value.is_nan() || value <= 0.0 {
         return 1.0;

@@ -4,7 +4,7 @@ use super::client::Answer;
 use super::options::{Bound, Time};
 use serde::Serialize;
 
-/// Mean, median, 99th percentile and extremes, in milliseconds.
+/// Mean, percentiles and the largest, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// How many values.
@@ -81,7 +81,6 @@ pub struct Figures {
     pub e2e: Option<Summary>,
 }
 
-/// A request that was answered, in seconds after the start.
 impl Answer {
     /// Seconds to the first token.
     pub fn ttft(&self) -> Option<f64> {
