@@ -62,7 +62,8 @@ minilm: setup $(VENV)/bin/python
 	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
 		$(CARGO) test -p sinter-driver --features minilm --test minilm -- --nocapture
 
-# The short form of `clients`, `page-test` and `soak`, with the binary that was built last.
+# The short form of `clients`, `page-test` and `soak`, with the binary that was built last. Memory over time is judged
+# by `make soak` alone.
 serve-test: setup $(VENV)/bin/python
 	testsuite/clients/run.sh short
 	$(PYTHON) testsuite/soak/soak.py --seconds 15
@@ -79,7 +80,8 @@ page-test: setup $(VENV)/bin/python
 		$(VENV)/bin/pytest -q --tb=short -p no:cacheprovider testsuite/page; \
 	else echo "**** the page was NOT tested: skipped, no Chromium ****"; fi
 
-# The server under mixed load for half an hour, and killed at random moments; SOAK=SECONDS makes it another time.
+# The server under mixed load for half an hour, and killed at random moments; SOAK=SECONDS makes it another time,
+# and below 600 memory is not judged.
 SOAK ?= 1800
 soak: setup
 	$(PYTHON) testsuite/soak/soak.py --seconds $(SOAK)

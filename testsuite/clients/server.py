@@ -22,14 +22,18 @@ def binary():
 
 
 class Server:
-    """A running server: where it listens, and its process."""
+    """A running server: where it listens, its process, and the file of what it says on stderr."""
 
-    def __init__(self, process, address):
-        self.process, self.address, self.url = process, address, f"http://{address}"
+    def __init__(self, process, address, log):
+        self.process, self.address, self.url, self.log = process, address, f"http://{address}", log
 
     def get(self, path):
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return json.load(response)
+
+    def told(self):
+        """What it has said so far. The place in the file is the server's too, so it is left alone."""
+        return os.pread(self.log.fileno(), 1 << 24, 0).decode()
 
     def rss(self):
         """Bytes that the process has in memory."""
@@ -48,7 +52,7 @@ def serve(*flags, model=MODEL):
             if not line:
                 log.seek(0)
                 raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read()}")
-            yield Server(process, json.loads(line)["address"])
+            yield Server(process, json.loads(line)["address"], log)
             assert process.poll() is None, f"the server ended with {process.poll()}"
             process.terminate()
             assert process.wait(60) == 0, f"the server ended with {process.returncode}"
