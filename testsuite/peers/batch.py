@@ -28,23 +28,28 @@ def theirs(file, args):
     return run([*script, "--decode", str(args.decode), "--sequences", str(args.sequences)])
 
 
+def summary(results):
+    """Median and spread of what each round gave."""
+    told = {}
+    for what in ("single", "together"):
+        rates = [result[what] for result in results]
+        told[what] = {"tokens_per_second": statistics.median(rates), "spread": spread(rates)}
+    return told
+
+
 def compare(name, args):
     folder, file = models.make(name, args.work)
     rounds = []
     for number in range(args.rounds):
         rounds.append((ours(args.sinter, folder, args), theirs(file, args) if args.peer else None))
         print(f"{name} round {number}: sinter {rounds[-1][0]}, llama.cpp {rounds[-1][1]}", file=sys.stderr)
-    mine = {what: [a[what] for a, _ in rounds] for what in ("single", "together")}
     table = {
         "sequences": args.sequences,
-        "sinter": {what: {"tokens_per_second": statistics.median(rates), "spread": spread(rates)}
-                   for what, rates in mine.items()},
+        "sinter": summary([a for a, _ in rounds]),
         "together_over_single": statistics.median(a["together"] / a["single"] for a, _ in rounds),
     }
     if args.peer:
-        peer = {what: [b[what] for _, b in rounds] for what in ("single", "together")}
-        table["llama.cpp"] = {what: {"tokens_per_second": statistics.median(rates), "spread": spread(rates)}
-                              for what, rates in peer.items()}
+        table["llama.cpp"] = summary([b for _, b in rounds])
         ratios = [a["together"] / b["together"] for a, b in rounds]
         table["over_llama.cpp"], table["over_llama.cpp_range"] = statistics.median(ratios), [min(ratios), max(ratios)]
     return table

@@ -6,12 +6,12 @@ taken greedily from the logits, as a server must.
 """
 
 import argparse
-import ctypes
 import json
 import time
 
 import llama_cpp
 import numpy as np
+from llama_cpp_bench import load
 
 
 def context(model, threads, sequences, tokens):
@@ -56,11 +56,7 @@ def main():
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(args.model.encode(), llama_cpp.llama_model_default_params())
-    assert model, "llama.cpp did not load the model"
+    model = load(args.model)
     warm = argparse.Namespace(**{**vars(args), "decode": 2})
     timed(model, warm, args.sequences)
     print(json.dumps({"single": timed(model, args, 1), "together": timed(model, args, args.sequences)}))

@@ -12,6 +12,19 @@ import time
 import llama_cpp
 
 
+# llama.cpp has its address alone, so it must live as long as the process.
+QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
+def load(path):
+    """The model of a file, without a word from llama.cpp."""
+    llama_cpp.llama_log_set(QUIET, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+    assert model, "llama.cpp did not load the model"
+    return model
+
+
 def context(model, threads, tokens):
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = tokens + 16, tokens, tokens
@@ -42,11 +55,7 @@ def main():
     parser.add_argument("--decode", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(args.model.encode(), llama_cpp.llama_model_default_params())
-    assert model, "llama.cpp did not load the model"
+    model = load(args.model)
     ids = [(7 + 31 * at) % 1000 for at in range(max(args.prompt, args.decode) + 1)]
     warm = context(model, args.threads, args.prompt)
     feed(warm, ids[: args.prompt])
