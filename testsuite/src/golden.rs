@@ -25,11 +25,21 @@ pub fn folder() -> PathBuf {
 
 /// The names of all golden models, sorted.
 pub fn names() -> Vec<String> {
-    let entries = std::fs::read_dir(folder()).expect("the goldens are there");
+    models_in("")
+}
+
+/// The names of all quantised golden models, sorted.
+pub fn quantised_names() -> Vec<String> {
+    models_in("quantised/")
+}
+
+/// The models in a folder of the goldens, by their names from the goldens' own folder on.
+fn models_in(place: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder().join(place)).expect("the goldens are there");
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok())
         .filter(|entry| entry.path().join("config.json").exists())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .map(|entry| format!("{place}{}", entry.file_name().to_string_lossy()))
         .collect();
     names.sort();
     names

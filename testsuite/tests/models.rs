@@ -4,7 +4,7 @@
 use sinter_frontend::resolve::{held_fields, known_families};
 use sinter_frontend::spec::ModelKind;
 use sinter_testsuite::files;
-use sinter_testsuite::golden::{folder, names, open};
+use sinter_testsuite::golden::{folder, names, open, quantised_names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "g",
         "testsuite/tests/quantised.rs",
         "logits_are_those_of_the_dequantised_weights",
-        "21 quantised checkpoints, dequantised while they are packed: logits of transformers on the dequantised weights",
+        "quantised checkpoints, dequantised while they are packed: logits of transformers on the dequantised weights",
     ),
 ];
 
@@ -67,10 +67,7 @@ struct Row {
 
 /// The families of the quantised goldens.
 fn quantised_families() -> BTreeSet<&'static str> {
-    let names = std::fs::read_dir(folder().join("quantised"))
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name());
-    names.map(|name| open(&format!("quantised/{}", name.to_string_lossy())).model.spec.family).collect()
+    quantised_names().iter().map(|name| open(name).model.spec.family).collect()
 }
 
 fn table() -> BTreeMap<&'static str, Row> {

@@ -12,12 +12,7 @@ use sinter_testsuite::host::{load, logits};
 const BOUND: f64 = 1e-5;
 
 fn cases() -> Vec<Golden> {
-    let folder = golden::folder().join("quantised");
-    let mut names: Vec<String> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| format!("quantised/{}", entry.unwrap().file_name().to_string_lossy()))
-        .collect();
-    names.sort();
+    let names = golden::quantised_names();
     assert!(names.len() >= 21, "found only {}", names.len());
     names.iter().map(|name| golden::open(name)).collect()
 }
