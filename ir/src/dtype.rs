@@ -22,7 +22,7 @@ pub enum DType {
     U8,
     /// Signed byte, two's complement.
     I8,
-    /// Signed 32-bit integer: sums of products of bytes.
+    /// Signed 32-bit integer: words of a stored tensor, and what a signed byte is computed as.
     I32,
     /// 8-bit float, 4 bits of exponent and 3 of mantissa, no infinities, ±448 the greatest (OCP FP8, `E4M3`).
     F8e4m3,

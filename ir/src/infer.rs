@@ -81,12 +81,9 @@ fn contract(spec: &Einsum, a: &Type, b: &Type) -> Result<Type, String> {
     if spec.a.len() != a.rank() || spec.b.len() != b.rank() {
         return Err(format!("{spec} does not label {a} and {b}"));
     }
-    let wide = |ty: &Type| ty.dtype.is_float() && !ty.dtype.is_float8();
-    let whole = a.dtype == DType::I8 && b.dtype == DType::I8;
-    if !(whole || wide(a) && wide(b)) {
-        return Err(format!("a contraction takes floats of 16 or 32 bits, or two i8, found {a} and {b}"));
+    if [a, b].iter().any(|ty| !ty.dtype.is_float() || ty.dtype.is_float8()) {
+        return Err(format!("a contraction takes floats of 16 or 32 bits, found {a} and {b}"));
     }
-    let dtype = if whole { DType::I32 } else { DType::F32 };
     let extent = |label: char| -> Result<Dim, String> {
         let from_a = spec.a.find(label).map(|axis| a.shape[axis]);
         let from_b = spec.b.find(label).map(|axis| b.shape[axis]);
@@ -96,7 +93,7 @@ fn contract(spec: &Einsum, a: &Type, b: &Type) -> Result<Type, String> {
         }
     };
     spec.summed().chars().try_for_each(|label| extent(label).map(drop))?;
-    Ok(Type::new(dtype, spec.out.chars().map(extent).collect::<Result<Vec<_>, _>>()?))
+    Ok(Type::new(DType::F32, spec.out.chars().map(extent).collect::<Result<Vec<_>, _>>()?))
 }
 
 fn bitcast(dtype: DType, ty: &Type) -> Result<Type, String> {

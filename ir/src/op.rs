@@ -266,7 +266,7 @@ ops! {
     /// The bytes along the last axis seen as one element of another type, little endian; the axis is gone. Of a type of one
     /// byte, each byte by itself.
     "bitcast" Some(1), Bitcast { dtype: DType };
-    /// A sum of products over shared labels, accumulated in f32; of two i8 in i32, exactly.
+    /// A sum of products over shared labels, accumulated in f32.
     "contract" Some(2), Contract { spec: Einsum };
     /// All elements along `axis` combined into one; the axis stays, with extent 1.
     "reduce" Some(1), Reduce { monoid: Monoid, axis: usize };
