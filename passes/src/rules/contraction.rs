@@ -1,7 +1,7 @@
 //! Contractions: scales and norms moved through them, and the cascaded reduction that makes attention one pass.
 
 use super::{Built, Card, Class::E, Class::R, Phase::Fold, Phase::Fuse, Phase::Normalise, Rule, Site};
-use sinter_ir::{DType, Dim, Einsum, Op, ScalarOp};
+use sinter_ir::{DType, Dim, Einsum, Op, ScalarOp, infer};
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -90,18 +90,12 @@ fn cascade(site: &mut Site<'_>, start: Option<&str>) -> Built {
         // The few weights of a token's experts are such a softmax; one pass over them would save nothing.
         return Err(format!("{spec} is no attention of tokens, heads, lanes"));
     }
-    let mut operands = vec![site.id("?x"), site.id("?v")];
-    if let Some(start) = start {
-        let (one, many) = (site.ty(start)?, site.ty("?x")?);
-        let repeats = |(axis, (one, many)): (usize, (&Dim, &Dim))| {
-            *one == Dim::ONE || one == many && Some(axis) != spec.a.find(&summed)
-        };
-        if one.rank() != many.rank() || !one.shape.iter().zip(&many.shape).enumerate().all(repeats) {
-            return Err(format!("{one} is more than one score for each row of {many}"));
-        }
-        operands.push(site.id(start));
-    }
-    Ok(site.add(Op::Attend { spec }, &operands))
+    let vars: Vec<&str> = ["?x", "?v"].into_iter().chain(start).collect();
+    let types = vars.iter().map(|var| site.ty(var)).collect::<Result<Vec<_>, _>>()?;
+    let op = Op::Attend { spec };
+    infer(&op, &types.iter().collect::<Vec<_>>())?;
+    let operands: Vec<_> = vars.iter().map(|var| site.id(var)).collect();
+    Ok(site.add(op, &operands))
 }
 
 /// The weight times the row of factors, if the factors are one row of weights.
