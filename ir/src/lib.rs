@@ -30,7 +30,6 @@ mod dtype;
 mod entity;
 mod eval;
 mod float8;
-
 mod graph;
 mod infer;
 mod op;

@@ -100,7 +100,7 @@ impl ReferenceDevice {
         let mut data = Vec::new();
         for row in 0..rows {
             let bytes = self.at(DevicePtr(at.0 + row * pitch), width * size)?;
-            data.extend(bytes.chunks_exact(size as usize).map(|bytes| number(param.ty.dtype, bytes)));
+            data.extend(bytes.chunks_exact(size as usize).map(|bytes| param.ty.dtype.read(bytes)));
         }
         Ok(Tensor::new(shape, data))
     }
@@ -131,10 +131,6 @@ impl ReferenceDevice {
         }
         Ok(())
     }
-}
-
-fn number(dtype: DType, bytes: &[u8]) -> f64 {
-    dtype.read(bytes)
 }
 
 fn bytes(dtype: DType, x: f64) -> Vec<u8> {

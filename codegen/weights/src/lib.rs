@@ -27,13 +27,10 @@
 
 mod bytes;
 mod convert;
-
+mod expression;
+mod rows;
 mod source;
 mod view;
-
-mod expression;
-
-mod rows;
 
 pub use bytes::{AlignedBytes, as_f32, as_f32_mut, as_u16, as_u16_mut};
 pub use convert::{bf16_to_f32, f16_to_f32, f32_to_bf16};
