@@ -55,6 +55,14 @@ fn what_is_not_understood_is_an_error() {
     says(error.err().unwrap(), &["version", "gemv", "gemm"]);
     let error = open_with("ct_w4_group", ("\"num_bits\": 4", "\"num_bits\": 3"), SAME);
     says(error.err().unwrap(), &["num_bits", "4 or 8"]);
+    let error = open_with("ct_fp8", ("\"symmetric\": true", "\"symmetric\": false"), SAME);
+    says(error.err().unwrap(), &["symmetric", "wanted true"]);
+    let one = ("\"strategy\": \"group\"", "\"strategy\": \"tensor\"");
+    let error = open_with("ct_w4_group_asymmetric", one, SAME);
+    says(error.err().unwrap(), &["symmetric", "wanted true"]);
+    let transforms = "\"transform_config\": {\"config_groups\": {\"a\": {}}}, \"quant_method\"";
+    let error = open_with("ct_fp8", ("\"quant_method\"", transforms), SAME);
+    says(error.err().unwrap(), &["transform_config", "weights between transforms"]);
     let error = open_with("gptq_4", ("\"bits\": 4", "\"bits\": 3"), SAME);
     says(error.err().unwrap(), &["bits", "2, 4 or 8"]);
 }

@@ -16,11 +16,11 @@ pub(super) struct Row {
     /// Fields that change nothing in what the tensors mean.
     pub(super) bookkeeping: &'static [&'static str],
     /// Reads the fields that mean something.
-    pub(super) read: fn(&RawConfig) -> Understood,
+    pub(super) read: fn(&RawConfig) -> Read,
 }
 
 /// The scheme, and what the user should be told.
-pub(super) type Understood = Result<(Scheme, Vec<String>), ConfigError>;
+pub(super) type Read = Result<(Scheme, Vec<String>), ConfigError>;
 
 /// All schemes.
 pub(super) const ROWS: &[Row] = &[
@@ -31,7 +31,6 @@ pub(super) const ROWS: &[Row] = &[
             "ignore",
             "quantization_status",
             "sparsity_config",
-            "transform_config",
             "version",
         ],
         read: compressed,
@@ -92,11 +91,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         read: bitsandbytes,
     },
-    Row {
-        name: "fp8",
-        bookkeeping: &["activation_scheme", "modules_to_not_convert", "ignored_layers"],
-        read: fp8,
-    },
+    Row { name: "fp8", bookkeeping: &["modules_to_not_convert", "ignored_layers"], read: fp8 },
 ];
 
 /// How the weights of modules are stored.
@@ -142,10 +137,15 @@ pub(super) enum Group {
     Block([usize; 2]),
 }
 
-type Read = Result<(Scheme, Vec<String>), ConfigError>;
+/// The note where activations are to be quantised too.
+const UNQUANTISED: &str = "the checkpoint asks for quantised activations; they are computed unquantised here";
 
 fn compressed(config: &RawConfig) -> Read {
     let root = config.root();
+    let transforms = root.value("transform_config").and_then(|value| value.get("config_groups")?.as_object());
+    if transforms.is_some_and(|groups| !groups.is_empty()) {
+        return Err(config.unsupported("transform_config", "weights between transforms"));
+    }
     if root.value("kv_cache_scheme").is_some() {
         return Err(config.unsupported("kv_cache_scheme", "a quantised KV cache"));
     }
@@ -168,8 +168,7 @@ fn compressed(config: &RawConfig) -> Read {
     weights.finish()?;
     let mut notes = Vec::new();
     if section.value("input_activations").is_some() {
-        notes
-            .push("the checkpoint asks for quantised activations; they are computed unquantised here".into());
+        notes.push(UNQUANTISED.into());
     }
     group.finish()?;
     Ok((scheme, notes))
@@ -199,13 +198,20 @@ fn compressed_weights(weights: &Section<'_>, format: &str) -> Result<Scheme, Con
         "block" => Group::Block(block.ok_or_else(|| weights.wrong("block_structure", "two extents"))?),
         _ => return Err(weights.wrong("strategy", "tensor, channel, group or block")),
     };
+    // Zeros are read where a row or a group has its own, and codes that are floats have none.
+    if !symmetric && (float || matches!(group, Group::Tensor | Group::Block(_))) {
+        return Err(weights.wrong("symmetric", "true, or whole numbers with a scale for each row or group"));
+    }
+    if format == "pack-quantized" && matches!(group, Group::Block(_)) {
+        return Err(weights.wrong("strategy", format!("tensor, channel or group, as {format} has them")));
+    }
     match (format, bits, float) {
         ("pack-quantized", 4 | 8, false) => Ok(Scheme::Packed { bits, group, symmetric }),
         ("int-quantized" | "naive-quantized", 8, false) => {
             Ok(Scheme::Bytes { dtype: DType::I8, group, symmetric })
         }
         ("float-quantized" | "naive-quantized", 8, true) => {
-            Ok(Scheme::Bytes { dtype: DType::F8e4m3, group, symmetric: true })
+            Ok(Scheme::Bytes { dtype: DType::F8e4m3, group, symmetric })
         }
         ("pack-quantized" | "int-quantized" | "naive-quantized" | "float-quantized", ..) => {
             Err(weights.wrong("num_bits", format!("4 or 8 bits as {format} has them")))
@@ -278,7 +284,8 @@ fn fp8(config: &RawConfig) -> Read {
             }
         }
     };
-    Ok((Scheme::Fp8 { block }, Vec::new()))
+    let notes = root.opt_str("activation_scheme")?.map(|_| UNQUANTISED.into());
+    Ok((Scheme::Fp8 { block }, notes.into_iter().collect()))
 }
 
 /// A matrix that is being put together.
@@ -394,12 +401,9 @@ impl Place<'_> {
     }
 
     fn packed(&self, bits: usize, group: Group, symmetric: bool) -> Result<Parts, QuantError> {
-        if matches!(group, Group::Block(_)) {
-            return Err(self.fault("weight_packed", "packed weights have no blocks of scales".into()));
-        }
         let order =
             self.order("weight_g_idx", if let Group::Columns(size) = group { Some(size) } else { None })?;
-        let zeros = match symmetric || matches!(group, Group::Tensor) {
+        let zeros = match symmetric {
             true => Zeros::Number((1 << (bits - 1)) as f64),
             false => Zeros::AlongOutputs { name: self.tensor("weight_zero_point"), bits },
         };
@@ -408,14 +412,9 @@ impl Place<'_> {
     }
 
     fn bytes(&self, dtype: DType, group: Group, symmetric: bool) -> Result<Parts, QuantError> {
-        let zeros = match (symmetric, group) {
-            (true, _) => Zeros::None,
-            (false, Group::Row | Group::Columns(_)) => {
-                Zeros::Plain { name: self.tensor("weight_zero_point") }
-            }
-            (false, _) => {
-                return Err(self.fault("weight_zero_point", "wanted zeros of rows or groups".into()));
-            }
+        let zeros = match symmetric {
+            true => Zeros::None,
+            false => Zeros::Plain { name: self.tensor("weight_zero_point") },
         };
         Ok((Codes::Plain { name: self.tensor("weight"), dtype }, zeros, self.scales(group, None)?))
     }
