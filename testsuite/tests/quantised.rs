@@ -41,7 +41,12 @@ fn weights_have_the_bits_of_the_naive_evaluator() {
             let data = raw.bytes.chunks_exact(raw.dtype.bytes()).map(|b| raw.dtype.read(b) as f32).collect();
             Some(Tensor::<f32>::new(raw.shape, data))
         };
-        for weight in sources(&graph) {
+        let plan = sinter_passes::compile(&graph, &sinter_passes::Options::default()).unwrap().plan;
+        let computed = |def: &&WeightDef| def.source.nodes.values().any(|node| matches!(node.op, Op::Map(_)));
+        let weights: Vec<&WeightDef> = plan.weights.values().filter(computed).collect();
+        assert_eq!(weights.len(), 5, "{}: q, k and v in one, o, gate, up, down", golden.name);
+        for weight in weights {
+            let weight = WeightDef { layout: Layout::Rows, ..weight.clone() };
             let naive = evaluate(&weight.source, &Binding { values: [1; 5] }, &wanted).unwrap().remove(0).1;
             let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
             let tensors: std::collections::BTreeMap<_, _> =
@@ -55,50 +60,4 @@ fn weights_have_the_bits_of_the_naive_evaluator() {
             assert!(packed[..] == bytes[..], "{}: {}", golden.name, weight.source);
         }
     }
-}
-
-/// What each product of a graph multiplies activations with, as a weight of its own.
-fn sources(graph: &sinter_ir::Graph) -> Vec<WeightDef> {
-    let products = graph.nodes.values().filter(|node| matches!(node.op, Op::Contract { .. }));
-    let weights = products.map(|node| node.args[1]).filter(|weight| depends_on_weights(graph, *weight));
-    let source = |weight: sinter_ir::ValueId| {
-        let mut source = graph.clone();
-        source.outputs = vec![("weight".into(), weight)];
-        source
-    };
-    let def = |weight| WeightDef {
-        source: trimmed(&source(weight)),
-        ty: graph.ty(weight).clone(),
-        layout: Layout::Rows,
-    };
-    weights.map(def).collect()
-}
-
-fn depends_on_weights(graph: &sinter_ir::Graph, value: sinter_ir::ValueId) -> bool {
-    let node = graph.node(value);
-    match node.op {
-        Op::Param { .. } | Op::Const { .. } => true,
-        Op::Input { .. } | Op::State { .. } | Op::Iota { .. } => false,
-        _ => node.args.iter().all(|arg| depends_on_weights(graph, *arg)),
-    }
-}
-
-/// The graph without what its output does not need.
-fn trimmed(graph: &sinter_ir::Graph) -> sinter_ir::Graph {
-    let output = graph.outputs[0].1;
-    let mut needed = vec![false; output.0 as usize + 1];
-    needed[output.0 as usize] = true;
-    for (value, node) in graph.nodes.iter().rev().filter(|(value, _)| *value <= output) {
-        if needed[value.0 as usize] {
-            node.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
-        }
-    }
-    let mut copy = sinter_ir::Graph::new("weight");
-    let mut map = std::collections::BTreeMap::new();
-    for (value, node) in graph.nodes.iter().filter(|(value, _)| needed.get(value.0 as usize) == Some(&true)) {
-        let args: Vec<_> = node.args.iter().map(|arg| map[arg]).collect();
-        map.insert(value, copy.push(node.op.clone(), &args).unwrap());
-    }
-    copy.output("weight", map[&output]);
-    copy
 }

@@ -45,3 +45,16 @@ fn a_weight_without_elements_is_empty() {
     assert_eq!(packed(&weight(DType::F32, Layout::Panels, [0, 4])).unwrap(), []);
     assert_eq!(packed(&weight(DType::F32, Layout::Panels, [4, 0])).unwrap(), []);
 }
+
+#[test]
+fn a_computed_weight_without_elements_is_empty() {
+    let (rows, parts) = ([Dim::of(0), Dim::of(4)], [Dim::of(0), Dim::of(2), Dim::of(2)]);
+    let mut source = Graph::new("w");
+    let bytes = source.param("t", DType::U8, &parts).unwrap();
+    let bytes = source.reshape(bytes, &rows).unwrap();
+    let value = source.cast(bytes, DType::F32).unwrap();
+    source.output("w", value);
+    let def = WeightDef { source, ty: Type::new(DType::F32, rows), layout: Layout::Rows };
+    let tensor = |_: &str| Some(RawTensor { dtype: DType::U8, shape: vec![0, 2, 2], bytes: &[] });
+    assert!(pack_rows(&def, &tensor).unwrap().is_empty());
+}

@@ -3,7 +3,7 @@
 //! The result's positions are a space of axes. Each value below it is seen at those positions: views are undone by
 //! arithmetic on strides, a reshape that cuts an axis in two cuts the space's axis too, and what is left is a short
 //! program of reads, tables and scalar functions, which runs over a few thousand positions at a time. What has no such
-//! form (a sum, a reshape that fits no strides) is left to the naive evaluator; both give the same bits.
+//! form (a sum, a concatenation, a reshape that fits no strides) is left to the naive evaluator; both give the same bits.
 
 mod run;
 mod space;
@@ -54,6 +54,9 @@ pub(crate) fn each_rows(
 
 fn compile<'a>(graph: &Graph, value: ValueId, source: Source<'_, 'a>) -> Result<run::Program<'a>, Stop> {
     let shape = extents(graph, value)?;
+    if shape.contains(&0) {
+        return Err(Stop::Unsupported);
+    }
     let mut space = Space::of(&shape);
     loop {
         let mut compiler =
@@ -123,13 +126,11 @@ impl Compiler<'_, '_, '_> {
                 let number = sinter_ir::Real::stored(value.get() as f32, *dtype);
                 Ok(self.push(Step::Number(number)))
             }
-            Op::Param { .. } => self.read(value, at, None),
-            Op::Bitcast { dtype } => {
-                let mut at = at.to_vec();
-                if dtype.bytes() > 1 {
-                    at.push(self.space.nowhere());
-                }
-                self.read(node.args[0], &at, Some(*dtype))
+            Op::Param { name, .. } => {
+                let raw = declared(self.source, name, graph.ty(value)).map_err(Stop::Failed)?;
+                let at = self.space.flat(at, &raw.shape).times(raw.dtype.bytes());
+                self.leaves.push(Leaf { bytes: Cow::Borrowed(raw.bytes), dtype: raw.dtype });
+                Ok(self.push(Step::Read { leaf: self.leaves.len() - 1, at }))
             }
             Op::Map(scalar) => {
                 let mut args = Vec::with_capacity(node.args.len());
@@ -147,12 +148,6 @@ impl Compiler<'_, '_, '_> {
                 Ok(if exact { arg } else { self.push(Step::Round(*dtype, arg)) })
             }
             Op::Gather {} => self.look_up(value, at),
-            Op::Concat { axis } => {
-                let data = self.joined(value, *axis)?;
-                let at = self.space.flat(at, &extents(graph, value)?).times(DType::F32.bytes());
-                self.leaves.push(Leaf::numbers(data));
-                Ok(self.push(Step::Read { leaf: self.leaves.len() - 1, at }))
-            }
             _ => match self.view(value, at)? {
                 Some((below, at)) => self.value(below, at),
                 None => Err(Stop::Unsupported),
@@ -186,20 +181,6 @@ impl Compiler<'_, '_, '_> {
         Ok(shape.iter().zip(at).map(one).collect())
     }
 
-    /// A tensor of the checkpoint through views; its bytes as another type, if one is given.
-    fn read(&mut self, value: ValueId, at: &[Linear], seen_as: Option<DType>) -> Result<Register, Stop> {
-        let (mut value, mut at) = (value, at.to_vec());
-        while let Some((below, seen)) = self.view(value, &at)? {
-            (value, at) = (below, seen);
-        }
-        let Op::Param { name, .. } = &self.graph.node(value).op else { return Err(Stop::Unsupported) };
-        let ty = self.graph.ty(value);
-        let raw = declared(self.source, name, ty).map_err(Stop::Failed)?;
-        let at = self.space.flat(&at, &extents(self.graph, value)?).times(raw.dtype.bytes());
-        self.leaves.push(Leaf { bytes: Cow::Borrowed(raw.bytes), dtype: seen_as.unwrap_or(raw.dtype) });
-        Ok(self.push(Step::Read { leaf: self.leaves.len() - 1, at }))
-    }
-
     /// Rows of a table: the table is computed whole.
     fn look_up(&mut self, value: ValueId, at: &[Linear]) -> Result<Register, Stop> {
         let [table, indices] = self.graph.node(value).args[..] else { return Err(Stop::Unsupported) };
@@ -210,18 +191,5 @@ impl Compiler<'_, '_, '_> {
         self.leaves.push(Leaf::numbers(whole(self.graph, table, self.source)?));
         let (leaf, row) = (self.leaves.len() - 1, shape[1..].iter().product());
         Ok(self.push(Step::Look { leaf, index, at, row, rows: shape[0] }))
-    }
-
-    /// The parts of a concatenation, computed whole and put side by side.
-    fn joined(&self, value: ValueId, axis: usize) -> Result<Vec<f32>, Stop> {
-        let shape = extents(self.graph, value)?;
-        let outer: usize = shape[..axis].iter().product();
-        let mut parts = Vec::new();
-        for arg in &self.graph.node(value).args {
-            let width: usize = extents(self.graph, *arg)?[axis..].iter().product();
-            parts.push((whole(self.graph, *arg, self.source)?, width));
-        }
-        let row = |at: usize| parts.iter().flat_map(move |(data, width)| &data[at * width..(at + 1) * width]);
-        Ok((0..outer).flat_map(row).copied().collect())
     }
 }

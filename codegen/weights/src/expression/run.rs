@@ -50,6 +50,7 @@ impl NoRow {
 
 /// Steps over a space of positions; each has the register of its number.
 pub(super) struct Program<'a> {
+    /// The axes of the space, none of extent 0.
     pub(super) extents: Vec<usize>,
     pub(super) steps: Vec<Step>,
     pub(super) leaves: Vec<Leaf<'a>>,
@@ -65,9 +66,6 @@ type Run = (usize, usize);
 impl Program<'_> {
     /// Computes everything in order; rows are given away with the number of the first.
     pub(super) fn run(&self, place: &mut dyn FnMut(usize, &[f32])) -> Result<(), NoRow> {
-        if self.extents.contains(&0) {
-            return Ok(());
-        }
         let inner = self.inner();
         let size: usize = self.extents[inner..].iter().product();
         let mut registers: Vec<Vec<f32>> = self.steps.iter().map(|_| vec![0.0; size]).collect();
@@ -84,9 +82,9 @@ impl Program<'_> {
                 self.step(&self.steps[at], &position, before, &mut rest[0])?;
             }
             rows.extend_from_slice(&registers[self.result]);
-            if rows.len() >= GIVEN && rows.len().is_multiple_of(self.row.max(1)) {
+            if rows.len() >= GIVEN && rows.len().is_multiple_of(self.row) {
                 place(done, &rows);
-                done += rows.len() / self.row.max(1);
+                done += rows.len() / self.row;
                 rows.clear();
             }
             for (at, extent) in position.iter_mut().zip(&self.extents).rev() {

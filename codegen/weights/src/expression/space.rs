@@ -91,7 +91,7 @@ impl Space {
         let mut indices = Vec::with_capacity(shape.len());
         for extent in shape.iter().rev() {
             let mut index = self.nowhere();
-            index.offset = number.offset % extent.max(&1);
+            index.offset = number.offset % extent;
             let mut greatest = index.offset;
             for (axis, stride) in number.strides.iter_mut().enumerate().filter(|(axis, _)| extents[*axis] > 1)
             {
