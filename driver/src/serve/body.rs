@@ -60,9 +60,23 @@ pub const fn row(name: &'static str, kind: Kind, about: &'static str) -> Row {
     Row { name, kind, about }
 }
 
+/// The model of a request, which every interface lets it name.
+pub const MODEL: Row = row("model", Kind::Text, "The model's name; the one that is served if left out.");
+/// Whether an answer is sent in pieces.
+pub const STREAM: Row = row("stream", Kind::Bool, "Sends the answer as it comes.");
+
 /// A JSON object as it came.
 #[derive(Debug)]
 pub struct JsonBody(pub Map<String, Value>);
+
+impl JsonBody {
+    /// The fields, checked against tables that have [`MODEL`]; a model that is not served here is refused.
+    pub fn fields(self, app: &App, tables: &[&[Row]]) -> Result<Fields, ApiError> {
+        let fields = Fields::new(self.0, tables)?;
+        app.check_model(fields.text(MODEL.name))?;
+        Ok(fields)
+    }
+}
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;

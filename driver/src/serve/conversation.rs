@@ -1,15 +1,25 @@
 //! Conversations to token ids: messages are checked and brought into the form that chat templates read.
 
+use super::body::{Kind, Row, row};
 use super::error::ApiError;
 use super::state::App;
 use serde_json::{Map, Value, json};
 use sinter_frontend::chat::{ChatError, ChatInput};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The most messages.
-const MESSAGES_MAX: usize = 4096;
-/// The most tools.
-const TOOLS_MAX: usize = 128;
+/// The messages of a request.
+pub const MESSAGES: Row = row("messages", Kind::List(4096), "The conversation.");
+/// Fields that make a prompt of messages.
+pub const CONVERSATION: &[Row] = &[
+    MESSAGES,
+    row("chat_template_kwargs", Kind::Object, "Variables of the chat template."),
+    row(
+        "add_generation_prompt",
+        Kind::Bool,
+        "Whether the prompt ends where the model is to answer; true if left out.",
+    ),
+    row("continue_final_message", Kind::Bool, "Makes the last message the beginning of the answer."),
+];
 /// Who speaks.
 const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool", "function"];
 
@@ -29,16 +39,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// The text of the prompt.
+    /// The text of the prompt. Rendering takes its time: see [`App::aside`].
     pub fn text(self, app: &App) -> Result<String, ApiError> {
         let template =
             app.text.template.as_ref().ok_or_else(|| {
                 ApiError::bad_request("the model has no chat template; use /v1/completions")
             })?;
-        if self.tools.len() > TOOLS_MAX {
-            let found = self.tools.len();
-            return Err(ApiError::field("tools", format!("{found} tools, wanted at most {TOOLS_MAX}")));
-        }
         if self.continues && self.answer {
             let words = "continue_final_message and add_generation_prompt cannot both be true";
             return Err(ApiError::field("continue_final_message", words));
@@ -66,12 +72,6 @@ impl Conversation {
         }
         Ok(text)
     }
-
-    /// The ids of the prompt. Rendering and tokenizing take their time: see [`App::aside`].
-    pub fn ids(self, app: &App) -> Result<Vec<u32>, ApiError> {
-        let text = self.text(app)?;
-        encode(app, &text, false)
-    }
 }
 
 /// The ids of a text.
@@ -91,10 +91,6 @@ fn refused(error: ChatError) -> ApiError {
 pub fn messages(value: Option<&Value>) -> Result<Vec<Value>, ApiError> {
     let list = value.and_then(Value::as_array).filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| ApiError::field("messages", "wanted a list of at least one message"))?;
-    if list.len() > MESSAGES_MAX {
-        let found = list.len();
-        return Err(ApiError::field("messages", format!("{found} messages, wanted at most {MESSAGES_MAX}")));
-    }
     let one = |(at, message): (usize, &Value)| {
         one_message(message)
             .map_err(|(field, words)| ApiError::field(format!("messages[{at}]{field}"), words))

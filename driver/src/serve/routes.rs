@@ -51,7 +51,11 @@ pub fn routes() -> Vec<Route> {
         },
         Route {
             method: "post",
-            ..read("/v1/responses/{id}/cancel", "Cancels a response on its way.", post(responses::cancel))
+            ..read(
+                "/v1/responses/{id}/cancel",
+                "Refused: a response on its way is cancelled by closing its connection.",
+                post(responses::cancel),
+            )
         },
         read(
             "/v1/responses/{id}/input_items",
@@ -75,7 +79,7 @@ pub fn routes() -> Vec<Route> {
         write(
             "/tokenize",
             "The token ids of a text or a conversation.",
-            &[tokens::TOKENIZE],
+            tokens::TOKENIZE_TABLES,
             post(tokens::tokenize),
         ),
         write("/detokenize", "The text of token ids.", &[tokens::DETOKENIZE], post(tokens::detokenize))

@@ -7,29 +7,40 @@ use super::state::App;
 use sinter_runtime::SamplingParams;
 use std::hash::{BuildHasher, Hasher};
 
+/// Cuts off unlikely tokens by their probability.
+pub const TOP_P: Row =
+    row("top_p", Kind::Number(0.0, 1.0), "Only the likeliest tokens that together have this probability.");
+/// Cuts off unlikely tokens by their number.
+pub const TOP_K: Row =
+    row("top_k", Kind::Int(-1, 1 << 24), "Only the so many likeliest tokens; 0 and -1 keep all.");
+
 /// Fields of OpenAI's interfaces.
 pub const SAMPLING: &[Row] = &[
     row("temperature", Kind::Number(0.0, 2.0), "Divides the logits; 0 always takes the likeliest token."),
-    row("top_p", Kind::Number(0.0, 1.0), "Only the likeliest tokens that together have this probability."),
+    TOP_P,
     row(
         "presence_penalty",
         Kind::Number(-2.0, 2.0),
         "Taken once from the logits of tokens that were generated.",
     ),
     row("frequency_penalty", Kind::Number(-2.0, 2.0), "Taken each time a token was generated."),
-    row("logit_bias", Kind::Object, "Added to the logits of tokens: ids to numbers from -100 to 100."),
     row(
         "seed",
         Kind::Int(i64::MIN, i64::MAX),
         "Where the random numbers start; the same seed gives the same text.",
     ),
-    row("n", Kind::Int(1, 16), "Independent answers."),
     row("stop", Kind::Texts(16), "Texts that end an answer; they are no part of it."),
+];
+
+/// Fields of OpenAI's first interfaces alone.
+pub const CHOICES: &[Row] = &[
+    row("n", Kind::Int(1, 16), "Independent answers."),
+    row("logit_bias", Kind::Object, "Added to the logits of tokens: ids to numbers from -100 to 100."),
 ];
 
 /// Fields that other servers have besides, with the same meaning.
 pub const EXTENSIONS: &[Row] = &[
-    row("top_k", Kind::Int(-1, 1 << 24), "Only the so many likeliest tokens; 0 and -1 keep all."),
+    TOP_K,
     row("min_p", Kind::Number(0.0, 1.0), "Only tokens at least this fraction as likely as the likeliest."),
     row(
         "repetition_penalty",
@@ -66,15 +77,12 @@ pub const HARMLESS: &[Row] = &[
 ];
 
 impl Generation {
-    /// Takes the fields of [`SAMPLING`] and [`EXTENSIONS`]. What is left out is taken from the model's
+    /// Takes the fields of [`SAMPLING`], [`CHOICES`] and [`EXTENSIONS`]. What is left out is taken from the model's
     /// generation_config.json, and then from OpenAI's defaults.
     pub fn take(&mut self, app: &App, fields: &Fields) -> Result<(), ApiError> {
         self.sampling = sampling(app, fields)?;
         self.n = fields.count("n").unwrap_or(1);
-        self.stops = fields.texts("stop");
-        if self.stops.iter().any(|stop| stop.is_empty() || stop.len() > 256) {
-            return Err(fields.wrong("stop", "a stop text has 1 to 256 bytes"));
-        }
+        self.stops = stops(fields, "stop")?;
         self.stop_ids = fields.ids("stop_token_ids");
         self.ignore_eos = fields.flag("ignore_eos");
         self.include_stop = fields.flag("include_stop_str_in_output");
@@ -86,6 +94,15 @@ impl Generation {
             None => Ok(()),
             Some(id) => Err(fields.wrong("stop_token_ids", outside_words(*id, app.model.vocab))),
         }
+    }
+}
+
+/// The texts of a field that end an answer.
+pub fn stops(fields: &Fields, name: &str) -> Result<Vec<String>, ApiError> {
+    let stops = fields.texts(name);
+    match stops.iter().all(|stop| (1..=256).contains(&stop.len())) {
+        true => Ok(stops),
+        false => Err(fields.wrong(name, "a stop text has 1 to 256 bytes")),
     }
 }
 

@@ -22,11 +22,12 @@ pub const STRUCTURED: &[Row] = &[
     row("guided_whitespace_pattern", Kind::Only(&[]), "Not supported."),
 ];
 
-const FORMAT: &[Row] = &[
-    row("type", Kind::OneOf(&["text", "json_object", "json_schema"]), "What the answer is."),
-    row("json_schema", Kind::Object, "The schema, with its name."),
-];
-const SCHEMA: &[Row] = &[
+/// The type of a format.
+pub const FORMAT_TYPE: Row =
+    row("type", Kind::OneOf(&["text", "json_object", "json_schema"]), "What the answer is.");
+const FORMAT: &[Row] = &[FORMAT_TYPE, row("json_schema", Kind::Object, "The schema, with its name.")];
+/// The fields of a schema with its name.
+pub const SCHEMA: &[Row] = &[
     row("name", Kind::Text, "The schema's name."),
     row("description", Kind::Text, "What it is for."),
     row("schema", Kind::Any, "The schema."),

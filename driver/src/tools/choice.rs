@@ -9,7 +9,7 @@ use std::fmt::Write;
 use thiserror::Error;
 
 /// The most tools of a request.
-const TOOLS_MAX: usize = 128;
+pub const TOOLS_MAX: usize = 128;
 /// The longest name of a tool, in characters.
 const NAME_MAX: usize = 64;
 /// The most calls that are forced in one answer.

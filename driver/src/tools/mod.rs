@@ -21,7 +21,7 @@ mod tagged_calls;
 mod choice;
 mod messages;
 
-pub use choice::{Choice, Tool, ToolError, forced_grammar};
+pub use choice::{Choice, TOOLS_MAX, Tool, ToolError, forced_grammar};
 pub use dialect::Dialect;
 pub use format::{Body, FORMATS, Forced, Format, REASONINGS, Reasoning};
 pub use messages::arguments_to_objects;

@@ -2,16 +2,17 @@
 
 use super::blocks::Blocks;
 use super::prompt;
-use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
-use crate::serve::conversation::{Conversation, encode};
+use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
+use crate::serve::conversation::{Conversation, MESSAGES, encode};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::merge;
 use crate::serve::record::Caller;
+use crate::serve::sampling::{TOP_K, TOP_P, stops};
 use crate::serve::sse;
 use crate::serve::state::App;
-use crate::serve::tools::ToolUse;
-use crate::tools::{Choice, Tool};
+use crate::serve::tools::{TOOLS, ToolUse, function};
+use crate::tools::Choice;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -21,10 +22,10 @@ use std::sync::Arc;
 
 /// The fields that say what the model reads.
 pub const PROMPT: &[Row] = &[
-    row("model", Kind::Text, "The model's name."),
-    row("messages", Kind::List(4096), "The conversation."),
+    MODEL,
+    MESSAGES,
     row("system", Kind::Any, "What comes before the conversation: a text or text blocks."),
-    row("tools", Kind::List(128), "Functions that the model may call."),
+    TOOLS,
     row("tool_choice", Kind::Object, "Whether and which function is called: auto, any, tool or none."),
     row("thinking", Kind::Object, "Whether the model thinks first, if its chat template lets one choose."),
     row("cache_control", Kind::Harmless, "Beginnings are found by their tokens."),
@@ -34,10 +35,10 @@ pub const PROMPT: &[Row] = &[
 pub const ANSWER: &[Row] = &[
     row("max_tokens", Kind::Int(1, 1 << 31), "Tokens of the answer at most."),
     row("stop_sequences", Kind::Texts(16), "Texts that end the answer; they are no part of it."),
-    row("stream", Kind::Bool, "Sends the answer as it comes."),
+    STREAM,
     row("temperature", Kind::Number(0.0, 1.0), "Divides the logits; 0 always takes the likeliest token."),
-    row("top_p", Kind::Number(0.0, 1.0), "Only the likeliest tokens that together have this probability."),
-    row("top_k", Kind::Int(-1, 1 << 24), "Only the so many likeliest tokens; 0 and -1 keep all."),
+    TOP_P,
+    TOP_K,
     row("metadata", Kind::Harmless, "Whose request it is."),
     row("service_tier", Kind::Harmless, "There is one tier."),
     row("container", Kind::Only(&[]), "Not supported."),
@@ -62,10 +63,9 @@ const THINKING: &[Row] = &[
 pub async fn messages(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::new(body, &[PROMPT, ANSWER])?;
-    app.check_model(fields.text("model"))?;
+    let fields = body.fields(&app, &[PROMPT, ANSWER])?;
     let stream = fields.flag("stream");
     let model = app.name(fields.text("model")).to_owned();
     let (generation, tools) = app.aside(move |app| generation(app, &fields)).await?;
@@ -81,12 +81,8 @@ pub async fn messages(
 }
 
 /// Counts the tokens of a conversation.
-pub async fn count_tokens(
-    State(app): State<Arc<App>>,
-    JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
-    let fields = Fields::new(body, &[PROMPT])?;
-    app.check_model(fields.text("model"))?;
+pub async fn count_tokens(State(app): State<Arc<App>>, body: JsonBody) -> Result<Json<Value>, ApiError> {
+    let fields = body.fields(&app, &[PROMPT])?;
     let count = app.aside(move |app| {
         let text = text(app, &fields, &tool_use(app, &fields)?)?;
         Ok(encode(app, &text, false)?.len())
@@ -102,10 +98,7 @@ fn generation(app: &App, fields: &Fields) -> Result<(Generation, ToolUse), ApiEr
     let mut generation = Generation::new(encode(app, &text, false)?);
     generation.take(app, fields)?;
     generation.max_tokens = Some(most);
-    generation.stops = fields.texts("stop_sequences");
-    if generation.stops.iter().any(|stop| stop.is_empty() || stop.len() > 256) {
-        return Err(fields.wrong("stop_sequences", "a stop text has 1 to 256 bytes"));
-    }
+    generation.stops = stops(fields, "stop_sequences")?;
     tools.apply(app, &text, None, &mut generation)?;
     Ok((generation, tools))
 }
@@ -128,8 +121,7 @@ fn tool_use(app: &App, fields: &Fields) -> Result<ToolUse, ApiError> {
             let words = format!("tools of type {} are not supported here", tool["type"]);
             return Err(ApiError::field(place, words));
         }
-        let name = tool["name"].as_str().unwrap_or_default();
-        Ok(Tool::new(name, tool["description"].as_str(), tool.get("input_schema"), &place)?)
+        function(tool, "input_schema", &place)
     };
     let tools = list.iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
     let choice = fields.object("tool_choice", &[CHOICE])?;

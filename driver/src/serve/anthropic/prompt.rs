@@ -3,9 +3,6 @@
 use crate::serve::error::ApiError;
 use serde_json::{Map, Value, json};
 
-/// The most messages.
-const MESSAGES_MAX: usize = 4096;
-
 /// The messages of a request, and whether the last is the beginning of the answer.
 ///
 /// # Errors
@@ -17,10 +14,6 @@ pub fn messages(system: Option<&Value>, list: Option<&Value>) -> Result<(Vec<Val
     }
     let list = list.and_then(Value::as_array).filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| ApiError::field("messages", "wanted a list of at least one message"))?;
-    if list.len() > MESSAGES_MAX {
-        let words = format!("{} messages, wanted at most {MESSAGES_MAX}", list.len());
-        return Err(ApiError::field("messages", words));
-    }
     let mut continues = false;
     for (at, message) in list.iter().enumerate() {
         let place = format!("messages[{at}]");

@@ -1,17 +1,17 @@
 //! `POST /v1/chat/completions`
 
 use super::chat_answer::{ChatStream, Header, whole};
-use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
-use crate::serve::conversation::{Conversation, encode, messages};
+use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
+use crate::serve::conversation::{CONVERSATION, Conversation, encode, messages};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::{Whole, merge};
 use crate::serve::record::Caller;
-use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING};
+use crate::serve::sampling::{CHOICES, EXTENSIONS, HARMLESS, SAMPLING};
 use crate::serve::sse;
 use crate::serve::state::App;
 use crate::serve::structured::{STRUCTURED, grammar};
-use crate::serve::tools::ToolUse;
+use crate::serve::tools::{CALLING, ToolUse};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -20,25 +20,14 @@ use std::sync::Arc;
 
 /// The fields of a conversation.
 pub const CHAT: &[Row] = &[
-    row("model", Kind::Text, "The model's name; the one that is served if left out."),
-    row("messages", Kind::List(4096), "The conversation."),
-    row("stream", Kind::Bool, "Sends the answer as it comes."),
+    MODEL,
+    STREAM,
     row("stream_options", Kind::Object, "Whether the stream ends with the usage."),
     row("max_tokens", Kind::Int(1, 1 << 31), "Tokens of an answer at most."),
     row("max_completion_tokens", Kind::Int(1, 1 << 31), "The same by its newer name."),
     row("logprobs", Kind::Bool, "Gives the log probabilities of the answer's tokens."),
     row("top_logprobs", Kind::Int(0, 20), "And those of so many likeliest tokens at each place."),
-    row("tools", Kind::List(128), "Functions that the model may call."),
-    row("tool_choice", Kind::Any, "Whether and which function is called."),
-    row("parallel_tool_calls", Kind::Bool, "Whether several calls may stand in one answer."),
     row("reasoning_effort", Kind::Text, "A variable of the chat template."),
-    row("chat_template_kwargs", Kind::Object, "Variables of the chat template."),
-    row(
-        "add_generation_prompt",
-        Kind::Bool,
-        "Whether the prompt ends where the model is to answer; true if left out.",
-    ),
-    row("continue_final_message", Kind::Bool, "Makes the last message the beginning of the answer."),
     row("modalities", Kind::Only(&["[\"text\"]"]), "Not supported."),
     row("audio", Kind::Only(&[]), "Not supported."),
     row("functions", Kind::Only(&["[]"]), "Not supported; use tools."),
@@ -61,16 +50,16 @@ pub const STREAM_OPTIONS: &[Row] = &[
 ];
 
 /// All tables of a conversation.
-pub const TABLES: &[&[Row]] = &[CHAT, SAMPLING, EXTENSIONS, STRUCTURED, HARMLESS];
+pub const TABLES: &[&[Row]] =
+    &[CHAT, CONVERSATION, CALLING, SAMPLING, CHOICES, EXTENSIONS, STRUCTURED, HARMLESS];
 
 /// Answers a conversation.
 pub async fn chat(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::new(body, TABLES)?;
-    app.check_model(fields.text("model"))?;
+    let fields = body.fields(&app, TABLES)?;
     let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
     let mut header = Header::new(&app, fields.text("model"));
     let stream = fields.flag("stream");

@@ -3,13 +3,13 @@
 use super::chat::STREAM_OPTIONS;
 use super::chat_answer::{now, stop_reason, usage_of};
 use super::logprobs::of_completion;
-use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
+use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
 use crate::serve::conversation::encode;
 use crate::serve::error::ApiError;
 use crate::serve::generate::{Generation, Output};
 use crate::serve::many::{Answer, Whole, merge};
 use crate::serve::record::Caller;
-use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING, random};
+use crate::serve::sampling::{CHOICES, EXTENSIONS, HARMLESS, SAMPLING, random};
 use crate::serve::sse::{self, Render, json as frame};
 use crate::serve::state::App;
 use crate::serve::structured::{STRUCTURED, grammar};
@@ -28,9 +28,9 @@ const MAX_TOKENS: usize = 16;
 
 /// The fields of a completion.
 pub const COMPLETIONS: &[Row] = &[
-    row("model", Kind::Text, "The model's name; the one that is served if left out."),
+    MODEL,
     row("prompt", Kind::Any, "A text, a list of texts, a list of token ids, or a list of such lists."),
-    row("stream", Kind::Bool, "Sends the answer as it comes."),
+    STREAM,
     row("stream_options", Kind::Object, "Whether the stream ends with the usage."),
     row("max_tokens", Kind::Int(0, 1 << 31), "Tokens of an answer at most; 16 if left out."),
     row("echo", Kind::Bool, "Gives the prompt before the answer."),
@@ -42,7 +42,7 @@ pub const COMPLETIONS: &[Row] = &[
 ];
 
 /// All tables of a completion.
-pub const TABLES: &[&[Row]] = &[COMPLETIONS, SAMPLING, EXTENSIONS, STRUCTURED, HARMLESS];
+pub const TABLES: &[&[Row]] = &[COMPLETIONS, SAMPLING, CHOICES, EXTENSIONS, STRUCTURED, HARMLESS];
 
 /// A prompt.
 #[derive(Debug, Clone)]
@@ -67,10 +67,9 @@ struct Job {
 pub async fn completions(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::new(body, TABLES)?;
-    app.check_model(fields.text("model"))?;
+    let fields = body.fields(&app, TABLES)?;
     let model = app.name(fields.text("model")).to_owned();
     let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
     let stream = fields.flag("stream");

@@ -4,17 +4,18 @@ use super::input;
 use super::items::{End, Items};
 use super::store::Stored;
 use crate::grammar::Grammar;
-use crate::serve::body::{Fields, JsonBody, Kind, Row, row};
+use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
 use crate::serve::conversation::{Conversation, encode};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::merge;
 use crate::serve::openai::chat_answer::now;
 use crate::serve::record::Caller;
-use crate::serve::sampling::{EXTENSIONS, HARMLESS, random};
+use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING, random};
 use crate::serve::sse;
 use crate::serve::state::App;
-use crate::serve::tools::{ToolUse, function};
+use crate::serve::structured::{FORMAT_TYPE, SCHEMA};
+use crate::serve::tools::{CALLING, ToolUse, function};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 /// The fields of a response.
 pub const RESPONSE: &[Row] = &[
-    row("model", Kind::Text, "The model's name; the one that is served if left out."),
+    MODEL,
     row("input", Kind::Any, "A text, or a list of items."),
     row("instructions", Kind::Text, "What comes before the conversation; not kept for the next response."),
     row("previous_response_id", Kind::Text, "A stored response that this one goes on from."),
@@ -33,11 +34,9 @@ pub const RESPONSE: &[Row] = &[
         Kind::Bool,
         "Keeps the response, so that it can be asked for and gone on from; true if left out.",
     ),
-    row("stream", Kind::Bool, "Sends the response as it comes."),
+    STREAM,
     row("stream_options", Kind::Object, "How it is sent."),
     row("max_output_tokens", Kind::Int(1, 1 << 31), "Tokens of the answer at most."),
-    row("temperature", Kind::Number(0.0, 2.0), "Divides the logits; 0 always takes the likeliest token."),
-    row("top_p", Kind::Number(0.0, 1.0), "Only the likeliest tokens that together have this probability."),
     row(
         "top_logprobs",
         Kind::Int(0, 20),
@@ -45,9 +44,6 @@ pub const RESPONSE: &[Row] = &[
     ),
     row("include", Kind::List(16), "What else is told: message.output_text.logprobs."),
     row("text", Kind::Object, "The format of the answer: text, json_object, or json_schema with a schema."),
-    row("tools", Kind::List(128), "Functions that the model may call."),
-    row("tool_choice", Kind::Any, "Whether and which function is called."),
-    row("parallel_tool_calls", Kind::Bool, "Whether several calls may stand in one answer."),
     row("reasoning", Kind::Object, "The effort is a variable of the chat template."),
     row("truncation", Kind::Only(&["\"disabled\""]), "Not supported: an input that is too long is refused."),
     row("background", Kind::Only(&["false"]), "Not supported."),
@@ -56,34 +52,12 @@ pub const RESPONSE: &[Row] = &[
     row("max_tool_calls", Kind::Only(&[]), "Not supported."),
     row("context_management", Kind::Only(&["[]"]), "Not supported."),
 ];
-/// Fields that stand for others here.
-const SEED: &[Row] = &[
-    row(
-        "seed",
-        Kind::Int(i64::MIN, i64::MAX),
-        "Where the random numbers start; the same seed gives the same text.",
-    ),
-    row("stop", Kind::Texts(16), "Texts that end an answer; they are no part of it."),
-    row(
-        "presence_penalty",
-        Kind::Number(-2.0, 2.0),
-        "Taken once from the logits of tokens that were generated.",
-    ),
-    row("frequency_penalty", Kind::Number(-2.0, 2.0), "Taken each time a token was generated."),
-];
-/// All tables of a response. `metadata` and `store` are read, so those rows come first.
-pub const TABLES: &[&[Row]] = &[RESPONSE, SEED, EXTENSIONS, HARMLESS];
+/// All tables of a response. `store` is read, so its row comes before that of [`HARMLESS`].
+pub const TABLES: &[&[Row]] = &[RESPONSE, CALLING, SAMPLING, EXTENSIONS, HARMLESS];
 
 const TEXT: &[Row] = &[
     row("format", Kind::Object, "The format."),
     row("verbosity", Kind::Only(&["\"medium\""]), "Not supported."),
-];
-const FORMAT: &[Row] = &[
-    row("type", Kind::OneOf(&["text", "json_object", "json_schema"]), "What the answer is."),
-    row("name", Kind::Text, "The schema's name."),
-    row("description", Kind::Text, "What it is for."),
-    row("schema", Kind::Any, "The schema."),
-    row("strict", Kind::Bool, "The answer follows the schema in any case."),
 ];
 const REASONING: &[Row] = &[
     row("effort", Kind::Text, "A variable of the chat template."),
@@ -109,10 +83,9 @@ struct Begun {
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::new(body, TABLES)?;
-    app.check_model(fields.text("model"))?;
+    let fields = body.fields(&app, TABLES)?;
     fields.object("stream_options", &[OPTIONS])?;
     let stream = fields.flag("stream");
     let store = fields.bool("store").unwrap_or(true);
@@ -205,7 +178,7 @@ fn begin(app: &App, fields: &Fields) -> Result<Begun, ApiError> {
 /// The format as it is told back, and the grammar that holds answers to it.
 fn format(fields: &Fields) -> Result<(Value, Option<Grammar>), ApiError> {
     let text = fields.object("text", &[TEXT])?;
-    let format = text.object("format", &[FORMAT])?;
+    let format = text.object("format", &[&[FORMAT_TYPE], SCHEMA])?;
     let told = text.value("format").cloned().unwrap_or_else(|| json!({ "type": "text" }));
     let grammar = match format.text("type") {
         None if text.has("format") => return Err(format.wrong("type", "the type is missing")),
@@ -223,7 +196,7 @@ fn format(fields: &Fields) -> Result<(Value, Option<Grammar>), ApiError> {
 fn tool_use(app: &App, fields: &Fields) -> Result<ToolUse, ApiError> {
     let list = fields.value("tools").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let one = |(at, tool): (usize, &Value)| match tool["type"].as_str() {
-        Some("function") => function(tool, &format!("tools[{at}]")),
+        Some("function") => function(tool, "parameters", &format!("tools[{at}]")),
         _ => Err(ApiError::field(format!("tools[{at}]"), "only tools of type function are supported here")),
     };
     let tools = list.iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;

@@ -1,15 +1,24 @@
 //! The tools of a request: which may be called, how calls are forced, and what of an answer is content, reasoning or a
 //! call. How models write all that is known by [`crate::tools`]; interfaces turn it into their shapes.
 
-use super::body::Fields;
+use super::body::{Fields, Kind, Row, row};
 use super::error::ApiError;
 use super::generate::Generation;
 use super::sampling::random;
 use super::state::App;
 use crate::grammar::Grammar;
 pub use crate::tools::Delta;
-use crate::tools::{AnswerParser, Choice, Tool, ToolError, forced_grammar};
+use crate::tools::{AnswerParser, Choice, TOOLS_MAX, Tool, ToolError, forced_grammar};
 use serde_json::Value;
+
+/// The tools of a request.
+pub const TOOLS: Row = row("tools", Kind::List(TOOLS_MAX), "Functions that the model may call.");
+/// What OpenAI's interfaces say about tools.
+pub const CALLING: &[Row] = &[
+    TOOLS,
+    row("tool_choice", Kind::Any, "Whether and which function is called."),
+    row("parallel_tool_calls", Kind::Bool, "Whether several calls may stand in one answer."),
+];
 
 /// What a request says about tools, checked.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +90,9 @@ impl ToolUse {
         let one = |(at, tool): (usize, &Value)| {
             let place = fields.path(&format!("tools[{at}]"));
             match (tool["type"].as_str(), tool["function"].as_object()) {
-                (Some("function"), Some(_)) => function(&tool["function"], &format!("{place}.function")),
+                (Some("function"), Some(_)) => {
+                    function(&tool["function"], "parameters", &format!("{place}.function"))
+                }
                 _ => Err(ApiError::field(place, "wanted a tool of type function")),
             }
         };
@@ -283,13 +294,13 @@ fn call_id(prefix: &str, short: bool) -> String {
     }
 }
 
-/// A function with its name, description and parameters.
-pub fn function(value: &Value, place: &str) -> Result<Tool, ApiError> {
+/// A function with its name, its description, and in the field `schema` that of its arguments.
+pub fn function(value: &Value, schema: &str, place: &str) -> Result<Tool, ApiError> {
     let name = value["name"].as_str().unwrap_or_default();
     let description = match &value["description"] {
         Value::Null => None,
         Value::String(text) => Some(text.as_str()),
         _ => return Err(ApiError::field(format!("{place}.description"), "wanted a text")),
     };
-    Ok(Tool::new(name, description, value.get("parameters"), place)?)
+    Ok(Tool::new(name, description, value.get(schema), place)?)
 }
