@@ -3,6 +3,7 @@
 use super::body::{Kind, Row, row};
 use super::error::ApiError;
 use super::state::App;
+use crate::tools::arguments_to_objects;
 use serde_json::{Map, Value, json};
 use sinter_frontend::chat::{ChatError, ChatInput};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -84,7 +85,8 @@ fn refused(error: ChatError) -> ApiError {
     ApiError::field("messages", error.to_string())
 }
 
-/// The messages of a request in OpenAI's form, as templates read them: contents are texts.
+/// The messages of a request in OpenAI's form, as templates read them: contents are texts, arguments of
+/// calls are objects.
 ///
 /// # Errors
 /// What is wrong with which message. Parts that are no text are refused: the models served here read text.
@@ -95,7 +97,9 @@ pub fn messages(value: Option<&Value>) -> Result<Vec<Value>, ApiError> {
         one_message(message)
             .map_err(|(field, words)| ApiError::field(format!("messages[{at}]{field}"), words))
     };
-    list.iter().enumerate().map(one).collect()
+    let mut messages = list.iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
+    arguments_to_objects(&mut messages)?;
+    Ok(messages)
 }
 
 /// A field of a message and what is wrong with it.
@@ -118,7 +122,7 @@ fn one_message(message: &Value) -> Result<Value, Wrong> {
         None => return Err(wrong(".content", "the content is missing")),
     };
     if let Some(calls) = calls {
-        kept.insert("tool_calls".into(), tool_calls(calls)?);
+        kept.insert("tool_calls".into(), calls.clone());
     }
     for name in ["name", "tool_call_id", "reasoning_content", "reasoning"] {
         match map.get(name) {
@@ -164,29 +168,6 @@ fn part_text(at: usize, part: &Value) -> Result<&str, Wrong> {
         }
         _ => wrong(".type", "the type of the part is missing"),
     }
-}
-
-/// Calls of tools as templates read them: arguments are values, not JSON in a text.
-fn tool_calls(calls: &Value) -> Result<Value, Wrong> {
-    let wrong = |at: usize, field: &str| {
-        (format!(".tool_calls[{at}]{field}"), "wanted a call of a function".to_owned())
-    };
-    let list = calls.as_array().ok_or_else(|| (".tool_calls".to_owned(), "wanted a list".to_owned()))?;
-    let one = |(at, call): (usize, &Value)| {
-        let mut call = call.clone();
-        let function = call.get_mut("function").and_then(Value::as_object_mut);
-        let function = function.ok_or_else(|| wrong(at, ".function"))?;
-        if !function.get("name").is_some_and(Value::is_string) {
-            return Err(wrong(at, ".function.name"));
-        }
-        if let Some(Value::String(text)) = function.get("arguments") {
-            let parsed = if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
-            let parsed: Value = parsed.map_err(|_| wrong(at, ".function.arguments"))?;
-            function.insert("arguments".into(), parsed);
-        }
-        Ok(call)
-    };
-    Ok(Value::Array(list.iter().enumerate().map(one).collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]

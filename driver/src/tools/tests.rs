@@ -389,7 +389,9 @@ fn messages_become_what_templates_want() {
     assert_eq!(messages[1]["tool_calls"][0]["function"]["arguments"], json!({}));
     assert_eq!(messages[2], json!({ "role": "assistant", "content": "x" }));
     for wrong in [json!("[1]"), json!("{"), json!(3)] {
-        assert!(arguments_to_objects(&mut [call(wrong)]).unwrap_err().contains("messages[0].tool_calls[0]"));
+        assert!(
+            arguments_to_objects(&mut [call(wrong)]).unwrap_err().place.contains("messages[0].tool_calls[0]")
+        );
     }
 }
 
