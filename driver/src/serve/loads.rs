@@ -1,6 +1,5 @@
 //! How loaded the server is, for routers that ask for it: `GET /v1/loads`, `/load`, `/server_info`, `/get_model_info`.
 
-use super::error::ApiError;
 use super::state::App;
 use axum::Json;
 use axum::extract::State;
@@ -10,15 +9,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `GET /v1/loads`: one data-parallel rank.
-pub async fn loads(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    let stats = app.engine()?.stats();
+pub async fn loads(State(app): State<Arc<App>>) -> Json<Value> {
+    let stats = app.engine().stats();
     let used = stats.blocks_used * PAGE;
     let share = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
     let hits = stats.prefix_hits as f64 / stats.prefix_queries.max(1) as f64;
     let per_second = stats.step_tokens as f64 / (stats.step_micros.max(1) as f64 / 1e6);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     let most = app.model.sequences;
-    Ok(Json(json!({
+    Json(json!({
         "timestamp": now,
         "dp_rank_count": 1,
         "loads": [{
@@ -35,19 +34,19 @@ pub async fn loads(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError>
             "utilization": stats.running as f64 / most.max(1) as f64,
             "max_running_requests": most,
         }],
-    })))
+    }))
 }
 
 /// `GET /load`: requests that have not ended.
-pub async fn load(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    let stats = app.engine()?.stats();
-    Ok(Json(json!({ "server_load": stats.requests - stats.finished.min(stats.requests) })))
+pub async fn load(State(app): State<Arc<App>>) -> Json<Value> {
+    let stats = app.engine().stats();
+    Json(json!({ "server_load": stats.requests - stats.finished.min(stats.requests) }))
 }
 
 /// `GET /server_info`
-pub async fn server_info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    let (model, admission) = (&app.model, *app.engine()?.admission());
-    Ok(Json(json!({
+pub async fn server_info(State(app): State<Arc<App>>) -> Json<Value> {
+    let (model, admission) = (&app.model, *app.engine().admission());
+    Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "served_model_name": model.names[0],
         "device": model.device,
@@ -55,13 +54,13 @@ pub async fn server_info(State(app): State<Arc<App>>) -> Result<Json<Value>, Api
         "max_model_len": model.context,
         "max_num_seqs": model.sequences,
         "max_num_batched_tokens": model.step_tokens,
-        "max_total_num_tokens": app.engine()?.stats().blocks_total * PAGE,
+        "max_total_num_tokens": app.engine().stats().blocks_total * PAGE,
         "block_size": PAGE,
         "max_num_queued_reqs": admission.max_waiting,
         "max_num_queued_tokens": admission.max_waiting_tokens,
         "speculation": model.speculation,
         "uptime_seconds": app.started.elapsed().as_secs_f64(),
-    })))
+    }))
 }
 
 /// `GET /get_model_info` and `/model_info`

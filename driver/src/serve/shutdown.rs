@@ -36,7 +36,7 @@ pub async fn drained(app: Arc<App>, mut signals: Signals, grace: Duration) {
     signals.next().await;
     eprintln!("note: shutting down; what runs has {} s to end, a second signal ends it now", grace.as_secs());
     app.phase.drain();
-    let Ok(engine) = app.engine() else { return };
+    let engine = app.engine();
     engine.close();
     let ended = async {
         while engine.stats().finished < engine.stats().requests {

@@ -135,8 +135,8 @@ impl App {
     }
 
     /// Who answers.
-    pub fn engine(&self) -> Result<&EngineHandle, ApiError> {
-        Ok(&self.engine)
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
     }
 
     /// Refuses a model that is not served here. A request that names none means the one that is.
