@@ -131,7 +131,7 @@ fn facts(args: &ServeArgs, program: &Program, limits: &Limits, model: &dyn Devic
     };
     ModelFacts {
         names,
-        created: openai::chat_answer::now(),
+        created: openai::shape::now(),
         architecture: program.info.architecture.clone(),
         vocab: limits.vocab,
         context: limits.max_positions.min(limits.pages * PAGE as usize),

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`
 
 use super::chat_answer::{ChatStream, Header, whole};
+use super::shape::Shape;
 use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
 use crate::serve::conversation::{CONVERSATION, Conversation, encode, messages};
 use crate::serve::error::ApiError;
@@ -61,13 +62,11 @@ pub async fn chat(
 ) -> Result<Response, ApiError> {
     let fields = body.fields(&app, TABLES)?;
     let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
-    let mut header = Header::new(&app, fields.text("model"));
+    let shape = Shape::new("chatcmpl-", &app, fields.text("model"), options.flag("include_usage"));
     let stream = fields.flag("stream");
-    header.usage = options.flag("include_usage");
     let (generation, tools) = app.aside(move |app| generation(app, &fields)).await?;
     let n = generation.n;
-    header.logprobs = generation.logprobs.is_some();
-    header.tools = tools;
+    let header = Header { shape, tools, logprobs: generation.logprobs.is_some() };
     let outputs = merge(vec![generation.start(&app, &caller)?], n);
     if stream {
         return Ok(sse::respond(outputs, ChatStream::new(app, header, n)));

@@ -1,77 +1,29 @@
 //! Answers of conversations in OpenAI's form, whole and in pieces.
 
 use super::logprobs::of_chat;
-use crate::serve::generate::{Output, Piece, Reason, Usage};
+use super::shape::{Shape, failed, stop_reason, usage_of};
+use crate::serve::generate::{Output, Piece, Reason};
 use crate::serve::many::{Answer, Whole};
-use crate::serve::sampling::random;
-use crate::serve::sse::{Render, json as frame};
+use crate::serve::sse::Render;
 use crate::serve::state::App;
 use crate::serve::tools::{Call, Delta, Parts, Reader, ToolUse};
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What all chunks of a response have in common.
+/// What is known of a response before it begins.
 #[derive(Debug, Clone)]
 pub struct Header {
-    /// `chatcmpl-` and a number that nobody else has.
-    pub id: String,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// The model's name as the client said it.
-    pub model: String,
+    /// What stands around its choices.
+    pub shape: Shape,
     /// The tools that may be called.
     pub tools: ToolUse,
     /// Whether log probabilities are wanted.
     pub logprobs: bool,
-    /// Whether the stream ends with the usage.
-    pub usage: bool,
 }
 
-impl Header {
-    /// The header of a new response.
-    pub fn new(app: &App, model: Option<&str>) -> Self {
-        Self {
-            id: format!("chatcmpl-{:016x}", random()),
-            created: now(),
-            model: app.name(model).to_owned(),
-            tools: ToolUse::default(),
-            logprobs: false,
-            usage: false,
-        }
-    }
-
-    fn around(&self, object: &str, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": object,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-            "system_fingerprint": concat!("sinter-", env!("CARGO_PKG_VERSION")),
-        })
-    }
-}
-
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// The usage in OpenAI's form.
-pub fn usage_of(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.generated,
-        "total_tokens": usage.prompt + usage.generated,
-        "prompt_tokens_details": { "cached_tokens": usage.cached },
-        "completion_tokens_details": {
-            "accepted_prediction_tokens": usage.accepted,
-            "rejected_prediction_tokens": usage.rejected,
-        },
-    })
-}
+/// The name of a piece.
+const CHUNK: &str = "chat.completion.chunk";
 
 /// A response with whole answers.
 pub fn whole(app: &App, header: &Header, answers: Whole) -> Value {
@@ -87,18 +39,9 @@ pub fn whole(app: &App, header: &Header, answers: Whole) -> Value {
         })
     };
     let choices = answers.answers.iter().enumerate().map(choice).collect();
-    let mut value = header.around("chat.completion", choices);
+    let mut value = header.shape.around("chat.completion", choices);
     value["usage"] = usage_of(&answers.usage);
     value
-}
-
-/// What stopped an answer, if it was a text or an id that the client named.
-pub fn stop_reason(reason: &Reason) -> Value {
-    match reason {
-        Reason::Stop(text) => json!(text),
-        Reason::StopId(id) => json!(id),
-        _ => Value::Null,
-    }
 }
 
 fn finish(reason: &Reason, calls: bool) -> &'static str {
@@ -140,16 +83,11 @@ impl ChatStream {
         Self { app, header, readers }
     }
 
-    fn chunk(&self, choice: Value) -> Event {
-        let mut value = self.header.around("chat.completion.chunk", vec![choice]);
-        if self.header.usage {
-            value["usage"] = Value::Null;
-        }
-        frame(&value)
-    }
-
     fn delta(&self, index: usize, delta: Value, logprobs: Value) -> Event {
-        self.chunk(json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null }))
+        self.header.shape.chunk(
+            CHUNK,
+            json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null }),
+        )
     }
 
     fn piece(&mut self, piece: Piece) -> Vec<Event> {
@@ -203,26 +141,20 @@ impl Render for ChatStream {
                 let rest = self.readers[choice].finish();
                 let mut events = self.deltas(choice, rest, &mut Value::Null);
                 let word = finish(&reason, self.readers[choice].called());
-                events.push(self.chunk(json!({
-                    "index": choice,
-                    "delta": {},
-                    "logprobs": null,
-                    "finish_reason": word,
-                    "stop_reason": stop_reason(&reason),
-                })));
+                events.push(self.header.shape.chunk(
+                    CHUNK,
+                    json!({
+                        "index": choice,
+                        "delta": {},
+                        "logprobs": null,
+                        "finish_reason": word,
+                        "stop_reason": stop_reason(&reason),
+                    }),
+                ));
                 events
             }
-            Output::Done(usage) => {
-                let mut events = Vec::new();
-                if self.header.usage {
-                    let mut value = self.header.around("chat.completion.chunk", Vec::new());
-                    value["usage"] = usage_of(&usage);
-                    events.push(frame(&value));
-                }
-                events.push(Event::default().data("[DONE]"));
-                events
-            }
-            Output::Failed(error) => vec![frame(&error.openai()), Event::default().data("[DONE]")],
+            Output::Done(usage) => self.header.shape.end(CHUNK, &usage),
+            Output::Failed(error) => failed(&error),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! `POST /v1/completions`
 
 use super::chat::STREAM_OPTIONS;
-use super::chat_answer::{now, stop_reason, usage_of};
 use super::logprobs::of_completion;
+use super::shape::{Shape, failed, stop_reason, usage_of};
 use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
 use crate::serve::conversation::encode;
 use crate::serve::error::ApiError;
 use crate::serve::generate::{Generation, Output};
 use crate::serve::many::{Answer, Whole, merge};
 use crate::serve::record::Caller;
-use crate::serve::sampling::{CHOICES, EXTENSIONS, HARMLESS, SAMPLING, random};
-use crate::serve::sse::{self, Render, json as frame};
+use crate::serve::sampling::{CHOICES, EXTENSIONS, HARMLESS, SAMPLING};
+use crate::serve::sse::{self, Render};
 use crate::serve::state::App;
 use crate::serve::structured::{STRUCTURED, grammar};
 use axum::Extension;
@@ -25,6 +25,9 @@ use std::sync::Arc;
 const PROMPTS_MAX: usize = 128;
 /// Tokens of an answer where nobody says otherwise: OpenAI's default.
 const MAX_TOKENS: usize = 16;
+
+/// The name of a completion and of its pieces.
+const OBJECT: &str = "text_completion";
 
 /// The fields of a completion.
 pub const COMPLETIONS: &[Row] = &[
@@ -70,9 +73,9 @@ pub async fn completions(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let fields = body.fields(&app, TABLES)?;
-    let model = app.name(fields.text("model")).to_owned();
     let options = fields.object("stream_options", &[STREAM_OPTIONS])?;
     let stream = fields.flag("stream");
+    let shape = Shape::new("cmpl-", &app, fields.text("model"), options.flag("include_usage"));
     let job = app.aside(move |app| job(app, &fields)).await?;
     let most = job.generation.n;
     if stream && most > job.n {
@@ -84,15 +87,13 @@ pub async fn completions(
     };
     let started = job.prompts.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     let outputs = merge(started, most);
-    let usage = options.flag("include_usage");
-    let shape = Shape { id: format!("cmpl-{:016x}", random()), created: now(), model, usage };
     if stream {
         let offsets = vec![0; job.prompts.len() * job.n];
         return Ok(sse::respond(outputs, CompletionStream { app, shape, job, offsets }));
     }
     let answers = Whole::of(outputs, job.prompts.len() * most).await?;
     let usage = usage_of(&answers.usage);
-    let mut value = shape.around(choices(&app, &job, best(answers.answers, most, job.n)));
+    let mut value = shape.around(OBJECT, choices(&app, &job, best(answers.answers, most, job.n)));
     value["usage"] = usage;
     Ok(axum::Json(value).into_response())
 }
@@ -208,28 +209,6 @@ fn choices(app: &App, job: &Job, answers: Vec<Answer>) -> Vec<Value> {
     all
 }
 
-/// What all chunks of a response have in common.
-struct Shape {
-    id: String,
-    created: u64,
-    model: String,
-    /// Whether the stream ends with the usage.
-    usage: bool,
-}
-
-impl Shape {
-    fn around(&self, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-            "system_fingerprint": concat!("sinter-", env!("CARGO_PKG_VERSION")),
-        })
-    }
-}
-
 /// A response in pieces.
 struct CompletionStream {
     app: Arc<App>,
@@ -241,14 +220,10 @@ struct CompletionStream {
 
 impl CompletionStream {
     fn chunk(&self, index: usize, text: &str, logprobs: Value) -> Event {
-        self.whole_chunk(json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": null }))
-    }
-    fn whole_chunk(&self, choice: Value) -> Event {
-        let mut value = self.shape.around(vec![choice]);
-        if self.shape.usage {
-            value["usage"] = Value::Null;
-        }
-        frame(&value)
+        self.shape.chunk(
+            OBJECT,
+            json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": null }),
+        )
     }
 }
 
@@ -282,24 +257,18 @@ impl Render for CompletionStream {
                 };
                 vec![self.chunk(piece.choice, &piece.text, logprobs)]
             }
-            Output::Finished(choice, reason) => vec![self.whole_chunk(json!({
-                "index": choice,
-                "text": "",
-                "logprobs": null,
-                "finish_reason": reason.openai(),
-                "stop_reason": stop_reason(&reason),
-            }))],
-            Output::Done(usage) => {
-                let mut events = Vec::new();
-                if self.shape.usage {
-                    let mut value = self.shape.around(Vec::new());
-                    value["usage"] = usage_of(&usage);
-                    events.push(frame(&value));
-                }
-                events.push(Event::default().data("[DONE]"));
-                events
-            }
-            Output::Failed(error) => vec![frame(&error.openai()), Event::default().data("[DONE]")],
+            Output::Finished(choice, reason) => vec![self.shape.chunk(
+                OBJECT,
+                json!({
+                    "index": choice,
+                    "text": "",
+                    "logprobs": null,
+                    "finish_reason": reason.openai(),
+                    "stop_reason": stop_reason(&reason),
+                }),
+            )],
+            Output::Done(usage) => self.shape.end(OBJECT, &usage),
+            Output::Failed(error) => failed(&error),
         }
     }
 }

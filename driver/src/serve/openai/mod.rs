@@ -5,3 +5,4 @@ pub mod chat_answer;
 pub mod completions;
 pub mod logprobs;
 pub mod models;
+pub mod shape;

@@ -9,7 +9,7 @@ use crate::serve::conversation::{Conversation, encode};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::merge;
-use crate::serve::openai::chat_answer::now;
+use crate::serve::openai::shape::now;
 use crate::serve::record::Caller;
 use crate::serve::sampling::{EXTENSIONS, HARMLESS, SAMPLING, random};
 use crate::serve::sse;
