@@ -129,3 +129,18 @@ fn wrong_wishes_are_refused_by_name() {
         assert_eq!((reply.status, reply.error()["param"].as_str()), (400, Some(param)), "{}", reply.text());
     }
 }
+
+#[test]
+fn tools_that_may_be_called_and_a_form_exclude_each_other() {
+    let server = Server::start(&["--tool-parser", "hermes"]);
+    let mut request =
+        body(json!("auto"), json!({ "response_format": { "type": "json_object" }, "max_tokens": 1 }));
+    let refused = server.post("/v1/chat/completions", &request);
+    assert_eq!((refused.status, refused.error()["param"].as_str()), (400, Some("tool_choice")));
+    request["tool_choice"] = json!("none");
+    assert_eq!(server.post("/v1/chat/completions", &request).status, 200);
+    let tool = json!({ "type": "function", "name": "now" });
+    let request = json!({ "input": "x", "tools": [tool], "text": { "format": { "type": "json_object" } } });
+    let refused = server.post("/v1/responses", &request);
+    assert_eq!((refused.status, refused.error()["param"].as_str()), (400, Some("tool_choice")));
+}

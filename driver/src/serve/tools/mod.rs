@@ -186,7 +186,7 @@ impl ToolUse {
             (Choice::Auto, Some(_)) if !self.tools.is_empty() => {
                 let words = "an answer in a given format and tools that may be called exclude each other; set \
                              tool_choice to none or required";
-                return Err(ApiError::field("response_format", words));
+                return Err(ApiError::field("tool_choice", words));
             }
             (_, grammar) => grammar,
         };
