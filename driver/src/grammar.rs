@@ -48,7 +48,7 @@ impl FormArgs {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
         if let Some(schema) = &self.json_schema {
-            let inline = schema.trim_start().starts_with(['{', 't', 'f']) && !Path::new(schema).exists();
+            let inline = schema.trim_start().starts_with('{') || ["true", "false"].contains(&schema.trim());
             let text = if inline { schema.clone() } else { file(Path::new(schema))? };
             let value = serde_json::from_str(&text).context("--json-schema is no JSON")?;
             return Ok(Some(Grammar::JsonSchema(value)));
