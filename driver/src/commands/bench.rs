@@ -234,7 +234,7 @@ fn text(value: &Value) -> String {
         if let measure @ Value::Object(_) = &value[name] {
             text += &format!(
                 "{name:<8}{:>6} tokens  {:>10.1} tokens/s  spread {:.1} %\n",
-                measure["tokens"],
+                number(&measure["tokens"]),
                 number(&measure["tokens_per_second"]),
                 100.0 * number(&measure["spread"]),
             );
