@@ -49,10 +49,60 @@ const RESIDUAL: &str = "tile @contract {
   s1 = store [] p3[a0, a1] = e2
 }";
 
+/// Gate and up of experts, of which each token has four.
+const GATED_EXPERTS: &str = "tile @contract {
+  p0: bf16[T, K] read rows \"x\"
+  p1: u32[T, 4] read rows \"expert\"
+  p2: bf16[64, N, K] read panels \"w\"
+  p3: bf16[64, N, K] read panels \"v\"
+  p4: bf16[T, 4, N] write rows \"y\"
+  a0 = 0..T \"t\"
+  a1 = 0..4 \"e\"
+  a2 = 0..N \"n\"
+  a3 = 0..K \"k\"
+  a4 = 0..K \"k\"
+  grid a0, a1, a2
+  s0 = mma a3 : p0[a0, a3] * p2[p1[a0, a1], a2, a3]
+  s1 = mma a4 : p0[a0, a4] * p3[p1[a0, a1], a2, a4]
+  e0 = s0
+  e1 = neg e0
+  e2 = exp e1
+  e3 = const 1.0
+  e4 = add e2, e3
+  e5 = div e0, e4
+  e6 = s1
+  e7 = mul e5, e6
+  e8 = cast bf16 e7
+  s2 = store [] p4[a0, a1, a2] = e8
+}";
+
+/// The projection after it.
+const EXPERTS: &str = "tile @contract {
+  p0: bf16[T, 4, K] read rows \"x\"
+  p1: u32[T, 4] read rows \"expert\"
+  p2: bf16[64, N, K] read panels \"w\"
+  p3: f32[T, 4, N] write rows \"y\"
+  a0 = 0..T \"t\"
+  a1 = 0..4 \"e\"
+  a2 = 0..N \"n\"
+  a3 = 0..K \"k\"
+  grid a0, a1, a2
+  s0 = mma a3 : p0[a0, a1, a3] * p2[p1[a0, a1], a2, a3]
+  e0 = s0
+  s1 = store [] p3[a0, a1, a2] = e0
+}";
+
+/// A program with its extents, and its products.
+type Case = (&'static str, &'static str, &'static str, u32);
+
+const LLAMA: [Case; 2] = [(GATED, "8192", "2048", 2), (RESIDUAL, "2048", "8192", 1)];
+const MIXTURE: [Case; 2] = [(GATED_EXPERTS, "768", "2048", 2), (EXPERTS, "2048", "768", 1)];
+
 fn program(text: &str, n: &str, k: &str) -> TileProgram {
     let text = text
         .replace("N]", &format!("{n}]"))
         .replace("[N,", &format!("[{n},"))
+        .replace(" N,", &format!(" {n},"))
         .replace("..N", &format!("..{n}"));
     let text = text.replace("K]", &format!("{k}]")).replace("..K", &format!("..{k}"));
     TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))
@@ -77,10 +127,10 @@ fn instructions(schedule: &Contract, products: u32) -> u32 {
 }
 
 /// All schedules of a kind for the last of each tile.
-fn check(target: Target, bucket: Option<u64>, wanted: &[Kind]) {
+fn check(cases: [Case; 2], target: Target, bucket: Option<u64>, wanted: &[Kind]) {
     let assembler = ptxas::assembler();
     let mut seen = Vec::new();
-    for (text, n, k, products) in [(GATED, "8192", "2048", 2), (RESIDUAL, "2048", "8192", 1)] {
+    for (text, n, k, products) in cases {
         let tile = program(text, n, k);
         for schedule in candidates(&tile, target, bucket) {
             // The number of stages changes nothing but constants.
@@ -103,16 +153,23 @@ fn check(target: Target, bucket: Option<u64>, wanted: &[Kind]) {
 
 #[test]
 fn contract_tiles_for_ampere() {
-    check(Target::Sm80, None, &[Kind::Tiles]);
+    check(LLAMA, Target::Sm80, None, &[Kind::Tiles]);
 }
 
 #[test]
 fn contract_few_rows_for_ada() {
-    check(Target::Sm89, Some(16), &[Kind::Skinny]);
+    check(LLAMA, Target::Sm89, Some(16), &[Kind::Skinny]);
 }
 
 #[test]
 fn contract_hopper() {
-    check(Target::Sm90a, Some(8), &[Kind::Skinny]);
-    check(Target::Sm90a, None, &[Kind::Warpgroups]);
+    check(LLAMA, Target::Sm90a, Some(8), &[Kind::Skinny]);
+    check(LLAMA, Target::Sm90a, None, &[Kind::Warpgroups]);
+}
+
+/// Every tile that rows of one expert may meet in.
+#[test]
+fn contract_experts() {
+    check(MIXTURE, Target::Sm80, None, &[Kind::Tiles]);
+    check(MIXTURE, Target::Sm90a, None, &[Kind::Tiles]);
 }

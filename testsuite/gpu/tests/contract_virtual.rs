@@ -224,21 +224,3 @@ fn contract_choices_are_printed() {
         assert_ne!(chosen[0], chosen[1], "few tokens want other tiles than many");
     }
 }
-
-/// The schedules that rows of one expert take assemble without spills.
-#[test]
-fn contract_experts_assemble() {
-    let tile = program(EXPERTS, &[("DTYPE", "bf16"), ("N", "1536"), ("K", "2048")]);
-    for (target, tokens) in
-        [(Target::Sm80, Some(16)), (Target::Sm80, None), (Target::Sm90a, Some(64)), (Target::Sm90a, None)]
-    {
-        let schedule = choose(&tile, target, tokens).expect("a schedule");
-        let piece = Piece { tile: &tile, constant: vec![false, false, true, false] };
-        let assembler = Assembler::new(target).expect("the target is known");
-        let kernel =
-            contract::kernel(&assembler, "experts".into(), &piece, &schedule, None).expect("a kernel");
-        let used = sinter_gpu_tests::ptxas::assemble(&sinter_gpu_tests::ptxas::assembler(), &kernel, target);
-        let used = used.unwrap_or_else(|reason| panic!("{schedule}: {}", &reason[..reason.len().min(600)]));
-        println!("{target} {tokens:?}: {schedule}, {} registers", used.registers);
-    }
-}

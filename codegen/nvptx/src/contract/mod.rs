@@ -8,8 +8,8 @@
 //! - `tiles`: `mma.sync` on tiles in shared memory, on every target; operands of any form.
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
-//! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory, `prologue` computes a norm of the rows, `epilogue` stores what was
-//! accumulated.
+//! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory,
+//! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated.
 
 mod epilogue;
 mod fma;
@@ -83,8 +83,8 @@ pub fn kernel(
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
     let max_registers = Some(match schedule.kind {
         Kind::Warpgroups => warpgroups::REGISTERS,
-        // The search for the rows of a weight keeps some for itself.
-        Kind::Fma | Kind::Tiles if found.group.is_some() && outputs / threads <= 64 => 160,
+        // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
+        Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
         _ => 224,
     });
