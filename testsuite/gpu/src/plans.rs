@@ -20,9 +20,18 @@ pub fn llama_1b(layers: usize) -> Graph {
 }
 
 /// The graph of a Llama of the given shape, in bf16.
-pub fn llama(mut config: serde_json::Value) -> Graph {
+pub fn llama(shape: serde_json::Value) -> Graph {
+    graph(("llama", "LlamaForCausalLM"), shape)
+}
+
+/// The graph of a Qwen3 with experts of the given shape, in bf16.
+pub fn qwen3_moe(shape: serde_json::Value) -> Graph {
+    graph(("qwen3_moe", "Qwen3MoeForCausalLM"), shape)
+}
+
+fn graph((family, architecture): (&str, &str), mut config: serde_json::Value) -> Graph {
     let rest = serde_json::json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+        "model_type": family, "architectures": [architecture], "hidden_act": "silu",
         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
     });
     for (key, value) in rest.as_object().into_iter().flatten() {

@@ -1,10 +1,13 @@
 //! What a decode step moves through the memory of the virtual GPU, against what it must move.
 
 use sinter_codegen_nvptx::compile;
+use sinter_codegen_schedule::contract::{choose, find};
 use sinter_gpu_tests::counted::Counted;
-use sinter_gpu_tests::plans::{llama, plan};
-use sinter_ir::{PAGE, Target, gpu_weight_bytes};
+use sinter_gpu_tests::launch::{Stream, arguments, plan_of, program_on};
+use sinter_gpu_tests::plans::{llama, plan, qwen3_moe};
+use sinter_ir::{Binding, DType, PAGE, Target, TileProgram, gpu_weight_bytes};
 use sinter_runtime::{GpuConfig, GpuModel, Limits, Rows, Session, WeightBytes};
+use sinter_vgpu::VirtualGpu;
 use std::sync::Arc;
 
 /// Positions in the cache when the step is counted.
@@ -66,4 +69,55 @@ fn a_llama_layer_moves_its_weights_and_cache_once() {
         assert!(layer >= least, "{target}: {layer} bytes are less than the weights and the cache, {least}");
         assert!(ratio <= 1.05, "{target}: {layer} bytes, {ratio:.4} times the least");
     }
+}
+
+/// The step in which experts are counted: its tokens, each with two of so many experts of such a width.
+const TOKENS: u64 = 16;
+const EXPERTS: u64 = 8;
+const NARROW: u64 = 512;
+
+/// Rows of one expert meet: DRAM gives the weights of the active experts and little beside, and what launches ask of the
+/// caches is one tile of weights and one of rows for each full tile of an expert's rows, not for each row.
+#[test]
+fn weights_of_active_experts_are_read_once() {
+    let shape = serde_json::json!({
+        "hidden_size": HIDDEN, "num_hidden_layers": 1, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD, "vocab_size": 64, "intermediate_size": INNER, "moe_intermediate_size": NARROW,
+        "num_experts": EXPERTS, "num_experts_per_tok": 2, "norm_topk_prob": true,
+    });
+    let plan = plan(&qwen3_moe(shape));
+    let grouped = |tile: &&TileProgram| find(tile).is_some_and(|found| found.group.is_some());
+    let products: Vec<&TileProgram> = plan.kernels.values().filter(grouped).collect();
+    assert_eq!(products.len(), 2, "gate with up, and down");
+    for target in [Target::Sm80, Target::Sm90a] {
+        products.iter().for_each(|tile| [1, 3, EXPERTS].iter().for_each(|n| active(tile, target, *n)));
+    }
+}
+
+/// The products of a step whose tokens take so many experts in turn.
+fn active(tile: &TileProgram, target: Target, experts: u64) {
+    let binding = Binding::new(TOKENS, 1, 1, PAGE);
+    let mut params = arguments(&mut Stream(3), tile, &binding);
+    for (param, tensor) in tile.params.values().zip(&mut params) {
+        if param.ty.dtype == DType::U32 {
+            tensor.data.iter_mut().zip(0..).for_each(|(to, at)| *to = (at % experts) as f32);
+        }
+    }
+    let program = compile(&plan_of(tile), target).expect("the program compiles");
+    let mut device = VirtualGpu::new(target);
+    program_on(&mut device, tile, &program, (&binding, &params));
+    let counters = device.take_counters()[0].counters;
+    let (found, schedule) = (find(tile).unwrap(), choose(tile, target, Some(TOKENS)).unwrap());
+    let products = found.products.len() as u64;
+    let weights = experts * products * 2 * HIDDEN * NARROW;
+    let dram = counters.dram_bytes_read() as f64 / weights as f64;
+    let row_tiles = (2 * TOKENS).div_ceil(experts).div_ceil(u64::from(schedule.tile_rows));
+    let rows = u64::from(schedule.tile_rows) * found.n_columns.coeff / u64::from(schedule.tile_columns);
+    let tiles = row_tiles * (weights + experts * rows * found.products[0].k * 2);
+    let asked = (counters.global_sectors * 32) as f64 / tiles as f64;
+    println!(
+        "{target}, {schedule}, {experts} experts: DRAM {dram:.3} of the weights, caches {asked:.3} of the tiles"
+    );
+    assert!((1.0..1.2).contains(&dram), "{target}, {experts} experts: {dram:.3} of the weights");
+    assert!((0.9..1.25).contains(&asked), "{target}, {experts} experts: {asked:.3} of the tiles");
 }
