@@ -4,7 +4,6 @@ use crate::bounds::{self, Bounded, Leaves, exact};
 use crate::graphs::Recipe;
 use crate::launch::Stream;
 use crate::pieces;
-use half::{bf16, f16};
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_weights::{AlignedBytes, RawTensor, pack_rows};
@@ -170,12 +169,9 @@ impl AsRef<[u8]> for Owned {
 }
 
 fn encode(dtype: DType, data: &[f32]) -> Vec<u8> {
-    let each = |x: &f32| match dtype {
-        DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
-        DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
-        _ => x.to_le_bytes().to_vec(),
-    };
-    data.iter().flat_map(each).collect()
+    let mut bytes = Vec::with_capacity(data.len() * dtype.bytes());
+    data.iter().for_each(|x| dtype.append(f64::from(*x), &mut bytes));
+    bytes
 }
 
 /// The first step feeds the prompts, the others one token a sequence; pages are dealt out in no order.

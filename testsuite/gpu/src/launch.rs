@@ -1,6 +1,5 @@
 //! Runs a tile program on a device and on the naive evaluator, from the same tensors.
 
-use half::{bf16, f16};
 use sinter_codegen_nvptx::compile;
 use sinter_ir::*;
 use sinter_vgpu::VirtualGpu;
@@ -28,15 +27,10 @@ impl Stream {
 /// The bytes of a tensor as a parameter lies in GPU memory.
 pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
     let dtype = param.ty.dtype;
-    let each = |x: &f32| match dtype {
-        DType::F32 => x.to_le_bytes().to_vec(),
-        DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
-        DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
-        _ => {
-            let mut bytes = Vec::new();
-            dtype.append(f64::from(*x), &mut bytes);
-            bytes
-        }
+    let each = |x: &f32| {
+        let mut bytes = Vec::new();
+        dtype.append(f64::from(*x), &mut bytes);
+        bytes
     };
     if param.layout == Layout::Rows {
         return tensor.data.iter().flat_map(each).collect();
@@ -53,13 +47,7 @@ pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
 
 /// The elements in bytes.
 pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let each = |b: &[u8]| match dtype {
-        DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        DType::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        DType::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        _ => dtype.read(b) as f32,
-    };
-    bytes.chunks_exact(dtype.bytes()).map(each).collect()
+    bytes.chunks_exact(dtype.bytes()).map(|element| dtype.read(element) as f32).collect()
 }
 
 /// A plan of one step: the program on inputs, weights (whose packed layout says that they are), states and outputs.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "a kernel is called with addresses")]
 #![allow(dead_code, reason = "each test uses a part")]
 
-use half::{bf16, f16};
+use half::bf16;
 use sinter_codegen_host::micro::{Isa, pack_bf16, pack_f32, panel_bytes_bf16, panel_bytes_f32};
 use sinter_codegen_host::{HostKernel, compile};
 use sinter_ir::*;
@@ -57,28 +57,17 @@ impl Memory {
 
 /// The bytes of a tensor in an element type.
 pub fn encode(dtype: DType, data: &[f32]) -> Vec<u8> {
-    let each = |x: &f32| match dtype {
-        DType::F32 => x.to_le_bytes().to_vec(),
-        DType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
-        DType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
-        _ => {
-            let mut bytes = Vec::new();
-            dtype.append(f64::from(*x), &mut bytes);
-            bytes
-        }
+    let each = |x: &f32| {
+        let mut bytes = Vec::new();
+        dtype.append(f64::from(*x), &mut bytes);
+        bytes
     };
     data.iter().flat_map(each).collect()
 }
 
 /// The elements in bytes.
 pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let each = |b: &[u8]| match dtype {
-        DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        DType::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        DType::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        _ => dtype.read(b) as f32,
-    };
-    bytes.chunks_exact(dtype.bytes()).map(each).collect()
+    bytes.chunks_exact(dtype.bytes()).map(|element| dtype.read(element) as f32).collect()
 }
 
 fn packed(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
