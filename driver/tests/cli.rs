@@ -95,6 +95,14 @@ fn missing_models_have_a_reason() {
 }
 
 #[test]
+fn encoders_are_not_asked_to_write() {
+    let bert = golden("bert");
+    for args in [&["run", &bert, "hello"][..], &["chat", &bert], &["serve", &bert, "--port", "0"]] {
+        assert!(reason(1, args).contains("is an encoder, it writes no text; use `sinter embed`"), "{args:?}");
+    }
+}
+
+#[test]
 fn broken_models_have_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().display().to_string();
