@@ -52,8 +52,8 @@ fn files_and_functions_are_short() {
     none(found);
 }
 
-/// Lines of a row of the table of families, but for those that list fields of no meaning; a row that begins from none
-/// answers every question and may have more.
+/// Lines of a row of the table of families, but for those that list fields of no meaning or of one value; a row that begins
+/// from none answers every question and may have more.
 const ROW_LINES: (usize, usize) = (40, 60);
 
 #[test]

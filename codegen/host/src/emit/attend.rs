@@ -66,21 +66,13 @@ impl<'a> Emitter<'a> {
     /// Queries in f32, and nothing added up yet but the score that the softmax starts with.
     fn start(&mut self, plan: &Attend) {
         let pieces = plan.pieces;
-        let zero = self.constant(0.0);
-        let lowest = self.constant(f64::NEG_INFINITY);
         self.each_row(plan, &mut |emitter, row| {
             let inner = AxisSet::of(&[plan.depth]);
             plan.query.index.iter().for_each(|index| emitter.hoist_index(index, inner, false));
             let to = emitter.row(pieces.queries, row, pieces.depth);
             let range = emitter.whole_axis(plan.depth);
             emitter.copy(plan.depth, range, &plan.query, (DType::F32, to));
-            let (max, sum) = match plan.start {
-                None => (lowest, zero),
-                Some(start) => {
-                    let start = emitter.eval(start);
-                    (emitter.cast(DType::F32, start), emitter.constant(1.0))
-                }
-            };
+            let [max, sum] = emitter.softmax_start(plan.start);
             for (offset, val) in [(pieces.max, max), (pieces.sum, sum)] {
                 let address = emitter.row(offset, row, 1);
                 emitter.write(DType::F32, address, val);

@@ -45,7 +45,7 @@ impl<'a> Emitter<'a> {
             Stage::Online { axis, from, to, start, score, value, .. } => {
                 self.hoist(*score, AxisSet::of(&[*axis]), true);
                 let range = self.context(*axis, *from, *to);
-                let start = start.map(|start| self.eval(start));
+                let start = self.softmax_start(*start);
                 self.online((*axis, range), start, (*score, value))
             }
             Stage::Store { .. } => unreachable!("the check refuses the result of a store"),
@@ -176,18 +176,21 @@ impl<'a> Emitter<'a> {
         self.combine(monoid, low, high)
     }
 
+    /// The maximum and the sum that an online softmax starts with.
+    pub(super) fn softmax_start(&mut self, start: Option<ExprId>) -> [Val; 2] {
+        let Some(start) = start else { return [f64::NEG_INFINITY, 0.0].map(|number| self.constant(number)) };
+        let start = self.eval(start);
+        [self.cast(DType::F32, start), self.constant(1.0)]
+    }
+
     /// The softmax-weighted sum in one pass, with its repair: the plain form for programs of no known structure.
     fn online(
         &mut self,
         (axis, range): (AxisId, Range),
-        start: Option<Val>,
+        [max, sum]: [Val; 2],
         (score, value): (ExprId, &Load),
     ) -> Val {
-        let zero = self.b.ins().f32const(0.0);
-        let start = match start {
-            None => [self.b.ins().f32const(f32::NEG_INFINITY), zero, zero],
-            Some(start) => [self.cast(DType::F32, start).value, self.b.ins().f32const(1.0), zero],
-        };
+        let start = [max.value, sum.value, self.b.ins().f32const(0.0)];
         let end = self.repeat((range.from, range.to), 1, &start, &mut |emitter, i, carried| {
             let carried = [carried[0], carried[1], carried[2]].map(|value| Val::number(value, false));
             emitter

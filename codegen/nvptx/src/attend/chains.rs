@@ -48,7 +48,7 @@ impl<'k> Work<'_, '_, 'k> {
         let parts = sizes.lanes.div_ceil(32) as usize;
         let zero = k.float(0.0);
         let nothing = (k.float(f32::NEG_INFINITY), zero, vec![zero; parts]);
-        let (max, sum) = self.row.start(self.job);
+        let (max, sum) = self.row.scope.softmax_start(self.job.attend.start);
         let start = (self.range.from & -(POSITIONS as i32), (max, sum, nothing.2.clone()));
         let (_, (_, sum, acc)) = k.repeat(
             start,

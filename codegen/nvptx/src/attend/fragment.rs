@@ -30,7 +30,7 @@ pub(super) fn nothing<'k>(k: K<'k>, fragments: usize) -> State<'k> {
 /// Nothing added up yet but what the rows' softmax starts with; the sums are those of whole rows.
 pub(super) fn beginning<'k>(job: &Job<'_>, rows: &[Row<'_, 'k>; 2], fragments: usize) -> State<'k> {
     let k = rows[0].scope.k;
-    let starts = [rows[0].start(job), rows[1].start(job)];
+    let starts = [0, 1].map(|at| rows[at].scope.softmax_start(job.attend.start));
     (starts.map(|start| start.0), starts.map(|start| start.1), nothing(k, fragments).2)
 }
 

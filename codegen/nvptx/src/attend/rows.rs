@@ -2,7 +2,7 @@
 
 use super::Job;
 use super::point::Point;
-use crate::emit::{Bit, Float, Int, K};
+use crate::emit::{Bit, Int, K};
 use crate::lower::{Scope, Val};
 use sinter_codegen_schedule::access;
 use sinter_ir::{Expr, ExprId, Id};
@@ -39,17 +39,6 @@ impl<'a, 'k> Row<'a, 'k> {
         }
         let scope = with_fixed_parts(job, scope);
         Row { scope, token, exists }
-    }
-}
-
-impl<'k> Row<'_, 'k> {
-    /// The maximum and the sum that the row's softmax starts with.
-    pub(super) fn start(&self, job: &Job<'_>) -> (Float<'k>, Float<'k>) {
-        let k = self.scope.k;
-        match job.attend.start {
-            None => (k.float(f32::NEG_INFINITY), k.float(0.0)),
-            Some(start) => (self.scope.value(start).number(k), k.float(1.0)),
-        }
     }
 }
 

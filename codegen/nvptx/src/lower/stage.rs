@@ -43,6 +43,14 @@ impl<'k> Scope<'_, 'k> {
         self.k.range((0, self.extent(axis), 1), start, |at, folded| step(&self.with_axis(axis, at), folded))
     }
 
+    /// The maximum and the sum that an online softmax starts with.
+    pub fn softmax_start(&self, start: Option<ExprId>) -> (Float<'k>, Float<'k>) {
+        match start {
+            None => (self.k.float(f32::NEG_INFINITY), self.k.float(0.0)),
+            Some(start) => (self.value(start).number(self.k), self.k.float(1.0)),
+        }
+    }
+
     /// The online softmax: (maximum, sum, weighted sum), repaired when the maximum grows.
     fn online(
         &self,
@@ -56,26 +64,23 @@ impl<'k> Scope<'_, 'k> {
         let from = from.map_or(k.int(0), whole).greatest(0);
         let extent = self.extent(axis);
         let to = to.map_or(extent, |to| whole(to).least(extent));
-        let zero = k.float(0.0);
-        let start = match start {
-            None => (k.float(f32::NEG_INFINITY), zero, zero),
-            Some(start) => (self.value(start).number(k), k.float(1.0), zero),
-        };
-        let (_, sum, weighted) = k.range((from, to, 1), start, |at, (max, sum, weighted)| {
-            let scope = self.with_axis(axis, at);
-            let score = scope.value(score).number(k);
-            // A score of -inf adds nothing, and its value may be no number.
-            k.choose(
-                score.equals(f32::NEG_INFINITY),
-                || (max, sum, weighted),
-                || {
-                    let greater = max.greatest(score);
-                    let (repair, weight) = ((max - greater).exp(), (score - greater).exp());
-                    let value: Val<'k> = scope.load(value);
-                    (greater, sum.fma(repair, weight), weight.fma(value.number(k), weighted * repair))
-                },
-            )
-        });
+        let (max, sum) = self.softmax_start(start);
+        let (_, sum, weighted) =
+            k.range((from, to, 1), (max, sum, k.float(0.0)), |at, (max, sum, weighted)| {
+                let scope = self.with_axis(axis, at);
+                let score = scope.value(score).number(k);
+                // A score of -inf adds nothing, and its value may be no number.
+                k.choose(
+                    score.equals(f32::NEG_INFINITY),
+                    || (max, sum, weighted),
+                    || {
+                        let greater = max.greatest(score);
+                        let (repair, weight) = ((max - greater).exp(), (score - greater).exp());
+                        let value: Val<'k> = scope.load(value);
+                        (greater, sum.fma(repair, weight), weight.fma(value.number(k), weighted * repair))
+                    },
+                )
+            });
         sum.equals(0.0).select(k.float(0.0), weighted.over(sum))
     }
 }
