@@ -46,30 +46,28 @@ pub struct Report {
 /// # Errors
 /// If the model is quantised already, has nothing to quantise, or cannot be written.
 pub fn quantise(checkpoint: &Checkpoint, rounding: &Rounding, out: &Path) -> Result<Report> {
-    let model = &checkpoint.model;
-    if !model.spec.stored.is_empty() {
+    if out.exists() {
+        bail!("{} exists; name a directory that does not", out.display());
+    }
+    if !checkpoint.model.spec.stored.is_empty() {
         bail!("the model is quantised already; start from the original");
     }
     let (chosen, left) = choose(checkpoint, rounding)?;
     if chosen.is_empty() {
-        bail!("no weight of the model can be quantised in groups of {}", rounding.group.unwrap_or(0));
+        let groups = rounding.group.map(|group| format!(" in groups of {group}")).unwrap_or_default();
+        bail!("no weight of the model can be quantised{groups}");
     }
     let temporary = atomic_file::temporary(out);
     std::fs::create_dir_all(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
-    let written = write(checkpoint, rounding, (&chosen, &left), &temporary)
-        .and_then(|report| place(&temporary, out).map(|()| report));
+    let written = write(checkpoint, rounding, (&chosen, &left), &temporary).and_then(|report| {
+        std::fs::rename(&temporary, out).with_context(|| format!("cannot write {}", out.display()))?;
+        Ok(report)
+    });
     if written.is_err() {
         // The reason why it was not written matters more than what is left of it.
         let _ = std::fs::remove_dir_all(&temporary);
     }
     written
-}
-
-fn place(temporary: &Path, out: &Path) -> Result<()> {
-    if out.exists() {
-        bail!("{} exists; name a directory that does not", out.display());
-    }
-    std::fs::rename(temporary, out).with_context(|| format!("cannot write {}", out.display()))
 }
 
 /// The weights of products that are quantised, and those that are not because their shape does not fit.
@@ -202,11 +200,10 @@ fn configured(
     checkpoint: &Checkpoint,
 ) -> Result<Vec<u8>> {
     let mut config: Value = serde_json::from_slice(config).context("config.json")?;
-    let head = checkpoint.model.spec.head.as_ref().map(|head| module(&head.linear.weight).to_owned());
-    let mut ignore: BTreeSet<String> = left.iter().map(|name| module(name).to_owned()).collect();
+    let head = checkpoint.model.spec.head.as_ref().map(|head| &head.linear.weight);
+    let mut ignore: BTreeSet<&str> = left.iter().chain(head).map(|name| module(name)).collect();
     // Where the head is the embedding, its module is still called so.
-    ignore.extend(head.filter(|_| checkpoint.model.weights.contains("lm_head.weight")));
-    ignore.insert("lm_head".into());
+    ignore.insert("lm_head");
     let group = json!({
         "targets": ["Linear"],
         "weights": rounding.description(),
