@@ -3,7 +3,7 @@
 use crate::atomic_file::sha256;
 use crate::bundle::{Identity, Packed, WeightLayout};
 use crate::cache::{self, Cache};
-use crate::cli::{BuildArgs, DTypeArg};
+use crate::cli::DTypeArg;
 use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::info::ModelInfo;
@@ -43,9 +43,9 @@ impl Checkpoint {
     }
 
     /// The element type to compile for: as asked for, or bf16 where the checkpoint and all targets have it. GPUs have it.
-    pub fn dtype(&self, build: &BuildArgs, targets: &[BuildTarget]) -> DType {
+    pub fn dtype(&self, wanted: DTypeArg, targets: &[BuildTarget]) -> DType {
         let fast = || !targets.contains(&BuildTarget::Host) || Isa::detect() >= Isa::Avx512Bf16;
-        match build.dtype {
+        match wanted {
             DTypeArg::F32 => DType::F32,
             DTypeArg::Bf16 => DType::Bf16,
             DTypeArg::Auto if self.info.stored != DType::F32 && fast() => DType::Bf16,

@@ -1,10 +1,12 @@
 //! The grammar of the command line.
 
-use crate::device::{BuildTarget, DeviceArg};
+use crate::device::{BuildTarget, DeviceArg, words};
 use crate::load::options::LoadArgs;
 use crate::serve::log::LogStyle;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sinter_codegen_schedule::roofline::{GPUS, Gpu};
+use sinter_ir::Target;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -496,9 +498,43 @@ pub struct ExplainArgs {
 pub struct InspectArgs {
     /// The model or bundle.
     pub model: String,
+    /// Compile a model for a GPU and show the kernels: sm_80, sm_89 or sm_90a.
+    #[arg(long, value_parser = gpu_target)]
+    pub target: Option<Target>,
+    /// The element type that it is compiled for.
+    #[arg(long, value_enum, default_value = "auto", requires = "target")]
+    pub dtype: DTypeArg,
+    /// Show the times of this GPU alone: A100, L40S, "RTX 4090", H100 or H200.
+    #[arg(long, value_name = "NAME", value_parser = gpu_name)]
+    pub gpu: Option<Gpu>,
+    /// Sequences of the decode step that is shown; 1 if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub sequences: Option<u64>,
+    /// Positions of each sequence in that step; 1024 if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub context: Option<u64>,
+    /// Tokens of the prompt that is shown; 512 if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub prompt: Option<u64>,
     /// The assembler of CUDA, to see the registers of GPU kernels.
     #[arg(long, value_name = "FILE")]
     pub ptxas: Option<PathBuf>,
+}
+
+impl InspectArgs {
+    /// Whether something was asked that only GPU kernels answer.
+    pub fn asks_of_kernels(&self) -> bool {
+        let numbers = [self.sequences, self.context, self.prompt];
+        self.gpu.is_some() || self.ptxas.is_some() || numbers.iter().any(Option::is_some)
+    }
+}
+
+fn gpu_target(name: &str) -> Result<Target, String> {
+    Target::parse(name).ok_or_else(|| format!("wanted {}", words(Target::ALL)))
+}
+
+fn gpu_name(name: &str) -> Result<Gpu, String> {
+    Gpu::named(name).ok_or_else(|| format!("wanted {}", words(GPUS.map(|gpu| gpu.name))))
 }
 
 /// `sinter verify`

@@ -40,7 +40,6 @@ pub mod info;
 pub mod pipeline;
 pub mod ptx;
 pub mod quantize;
-pub mod roofline;
 pub mod speculation;
 pub mod text;
 pub mod text_stream;

@@ -58,7 +58,7 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     let checkpoint = Checkpoint::open(model, env, output)?;
     let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
     let targets = [place.target()];
-    let dtype = checkpoint.dtype(build, &targets);
+    let dtype = checkpoint.dtype(build.dtype, &targets);
     let plan = checkpoint.plan(dtype, env, output)?;
     let ready = match place.target() {
         BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),

@@ -1,11 +1,11 @@
 //! What can be read off a kernel without running it: its instructions by kind, counted from the PTX.
 
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The kinds, each with the beginnings of its instructions (PTX ISA, chapter 9). The first that fits counts.
 const KINDS: &[(&str, &[&str])] = &[
     ("matrix", &["mma.", "wgmma.mma_async"]),
+    ("tensor copy", &["cp.async.bulk"]),
     ("copy to shared", &["cp.async"]),
     ("matrix fragments", &["ldmatrix", "stmatrix"]),
     ("global load", &["ld.global", "ld.nc", "ld.weak.global", "ld.relaxed"]),
@@ -57,49 +57,6 @@ fn instructions(ptx: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A GPU's figures, from its maker's data sheet: dense, without sparsity.
-#[derive(Debug, Clone, Copy)]
-pub struct Roofline {
-    /// The GPU.
-    pub name: &'static str,
-    /// Bytes of memory that it moves in a second.
-    pub bandwidth: f64,
-    /// bf16 multiplications and additions in a second on tensor cores.
-    pub matrix: f64,
-    /// f32 multiplications and additions in a second.
-    pub float: f64,
-}
-
-/// A100 SXM 80 GB, H100 SXM, H200 SXM.
-pub const GPUS: [Roofline; 3] = [
-    Roofline { name: "A100", bandwidth: 2.039e12, matrix: 312e12, float: 19.5e12 },
-    Roofline { name: "H100", bandwidth: 3.35e12, matrix: 989e12, float: 67e12 },
-    Roofline { name: "H200", bandwidth: 4.8e12, matrix: 989e12, float: 67e12 },
-];
-
-/// The shortest times of a launch in microseconds, by the memory or by the arithmetic, whichever takes longer.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Estimate {
-    /// On an A100.
-    pub a100: f64,
-    /// On an H100.
-    pub h100: f64,
-    /// On an H200.
-    pub h200: f64,
-}
-
-impl Estimate {
-    /// Of a launch that moves so many bytes and does so many operations, with tensor cores or without.
-    pub fn of(bytes: f64, operations: f64, matrix: bool) -> Self {
-        let time = |gpu: Roofline| {
-            let rate = if matrix { gpu.matrix } else { gpu.float };
-            (bytes / gpu.bandwidth).max(operations / rate) * 1e6
-        };
-        let [a100, h100, h200] = GPUS.map(time);
-        Self { a100, h100, h200 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +77,8 @@ $L__BB0_1:
 	mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}, {%r2}, {%r3}, {%f1};
 	ld.global.nc.v4.b32 	{%r4, %r5, %r6, %r7}, [%rd1];
 	fma.rn.f32 	%f2, %f1, %f1, %f1;
+	cp.async.cg.shared.global [%r1], [%rd1], 16;
+	cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%rd1, {%r1, %r1}], [%r1];
 	add.s32 	%r9, %r1, 1;
 	st.global.b32 	[%rd1], %r9;
 	// mma in a comment;
@@ -132,19 +91,12 @@ $L__BB0_2:
     fn instructions_are_counted_by_kind() {
         let mix = mix(PTX);
         let of = |kind: &str| mix.get(kind).copied().unwrap_or(0);
-        assert_eq!(mix.values().sum::<usize>(), 9);
-        for kind in ["matrix", "global load", "global store", "float", "integer", "parameter", "move"] {
+        assert_eq!(mix.values().sum::<usize>(), 11);
+        let once =
+            ["matrix", "tensor copy", "copy to shared", "global load", "global store", "float", "integer"];
+        for kind in once.into_iter().chain(["parameter", "move"]) {
             assert_eq!(of(kind), 1, "{kind}");
         }
         assert_eq!(of("branch"), 2);
-    }
-
-    #[test]
-    fn the_slower_of_memory_and_arithmetic_counts() {
-        let memory = Estimate::of(4.8e9, 1.0, true);
-        assert!((memory.h200 - 1000.0).abs() < 1e-6 && memory.a100 > memory.h100);
-        let arithmetic = Estimate::of(1.0, 989e9, true);
-        assert!((arithmetic.h100 - 1000.0).abs() < 1e-6);
-        assert!(Estimate::of(1.0, 989e9, false).h100 > arithmetic.h100);
     }
 }

@@ -304,8 +304,23 @@ fn a_bundle_can_be_inspected() {
     };
     let value: serde_json::Value = serde_json::from_str(&sinter(&["--json", "inspect"])).unwrap();
     assert_eq!((&value["kind"], &value["weights"]), (&"bundle".into(), &2.into()));
-    assert_eq!(value["gpu"][0]["kernels"][0]["instructions"]["branch"], 1);
+    let kernel = &value["gpu"][0]["kernels"][0];
+    assert_eq!((&kernel["static_instructions"]["branch"], &kernel["registers"]), (&1.into(), &().into()));
     assert!(sinter(&["inspect"]).contains("org/name"));
-    assert!(sinter(&["inspect"]).contains("32 threads, 0 bytes of shared memory"));
+    let words = "32 threads, 0 bytes of shared memory, registers unknown (needs --ptxas)";
+    assert!(sinter(&["inspect"]).contains(words));
     assert!(sinter(&["verify"]).starts_with("good: "));
+    for (flags, words) in [
+        (["--target", "sm_80"], "a bundle shows the kernels that it has"),
+        (["--gpu", "H300"], "wanted A100"),
+    ] {
+        let command = Command::new(env!("CARGO_BIN_EXE_sinter"))
+            .arg("inspect")
+            .arg(&path)
+            .args(flags)
+            .output()
+            .unwrap();
+        assert_eq!(command.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&command.stderr).contains(words));
+    }
 }

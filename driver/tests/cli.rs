@@ -76,6 +76,7 @@ fn what_is_not_built_in_says_so() {
         &["run", &llama, "p", "--device", "vgpu:sm_90a"],
         &["compile", &llama, "--target", "sm_90a"],
         &["compile", &llama, "--target", "sm_80", "--emit", "ptx"],
+        &["inspect", &llama, "--target", "sm_80"],
     ] {
         let reason = reason(1, args);
         assert!(
@@ -133,6 +134,18 @@ fn models_can_be_inspected() {
     assert_eq!(value["memory_bytes"]["f32"], parameters * 4);
     assert_eq!(json(&["inspect", &golden("bert")])["model"]["decoder"], false);
     assert_eq!(json(&["inspect", &golden("llama_sharded")])["model"]["stored"], "bf16");
+}
+
+#[test]
+fn what_is_asked_of_kernels_needs_kernels() {
+    let llama = golden("llama");
+    for flag in [&["--gpu", "h200"][..], &["--ptxas", "x"], &["--context", "9"], &["--prompt", "9"]] {
+        let reason = reason(2, &[&["inspect", &llama], flag].concat());
+        assert!(reason.contains("add --target"), "{reason}");
+    }
+    assert!(reason(2, &["inspect", &llama, "--gpu", "H300"]).contains("wanted A100, L40S, RTX 4090"));
+    assert!(reason(2, &["inspect", &llama, "--target", "host"]).contains("wanted sm_80, sm_89, sm_90a"));
+    assert!(reason(2, &["inspect", &llama, "--sequences", "0"]).contains("65536"));
 }
 
 #[test]

@@ -232,6 +232,18 @@ impl AttendSchedule {
             }
         }
     }
+    /// Bytes that the block of a split leaves in memory for the block that merges: of each row the weighted sums of all
+    /// warps, their lanes in whole pairs of fragments, and the maximum and the sum of the weights; a sector of each.
+    pub fn left_bytes(&self, attend: &Attend) -> u64 {
+        match self {
+            AttendSchedule::Rows { .. } | AttendSchedule::Tiles { .. } => 0,
+            AttendSchedule::Splits { .. } => {
+                let pairs = (attend.sizes.padded_lanes() / FRAGMENT).div_ceil(DECODE_WARPS);
+                let rows = attend.sizes.group;
+                u64::from(rows * 32 * (DECODE_WARPS * 2 * pairs + 1))
+            }
+        }
+    }
     /// Warps that a multiprocessor has room for, by its shared memory and its registers: for each thread those of sums,
     /// queries and scores, and so many besides as `ptxas` was seen to use.
     pub fn resident_warps(&self, attend: &Attend, target: Target) -> u32 {

@@ -6,14 +6,17 @@
 //! The structure of a program decides its skeleton. [`rows`] covers every program: a group of threads for each point of
 //! the grid. Structures that a better skeleton covers have a module of their own, and [`choose`] asks them first.
 //!
-//! [`group`] says which steps of a plan go into one launch, for steps of a few tokens and of many.
+//! [`group`] says which steps of a plan go into one launch, for steps of a few tokens and of many; [`work`] what a launch
+//! moves and computes, and [`roofline`] how long a GPU takes for that at least.
 
 pub mod access;
 pub mod attend;
 pub mod contract;
 pub mod fold;
 pub mod group;
+pub mod roofline;
 pub mod rows;
+pub mod work;
 
 use sinter_ir::{Target, TileProgram};
 use std::fmt;

@@ -26,7 +26,7 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     }
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let dtype = checkpoint.dtype(&args.build, &args.target);
+    let dtype = checkpoint.dtype(args.build.dtype, &args.target);
     if let Some(stage) = args.emit {
         match stage {
             EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => {

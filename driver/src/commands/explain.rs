@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
     pipeline::check_quant(&args.build)?;
     let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let graph = checkpoint.graph(checkpoint.dtype(&args.build, &[BuildTarget::Host]))?;
+    let graph = checkpoint.graph(checkpoint.dtype(args.build.dtype, &[BuildTarget::Host]))?;
     let options = Options { proofs: args.proof, ..Options::default() };
     let mut report = sinter_passes::compile(&graph, &options)?.report;
     let Some(group) = &args.group else { return output.result(&report, || report.to_string()) };

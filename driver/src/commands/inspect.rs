@@ -1,10 +1,13 @@
 //! `sinter inspect`: what a model or a bundle holds.
 
 use super::gpu_kernels;
+use crate::UsageError;
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::Checkpoint;
 use crate::cli::InspectArgs;
+use crate::device::BuildTarget;
 use crate::environment::Environment;
+use crate::gpu;
 use crate::info::{ModelInfo, kv_bytes_per_token, weight_bytes};
 use crate::output::{Output, bytes, rows};
 use anyhow::Result;
@@ -13,19 +16,28 @@ use sinter_frontend::config::RawConfig;
 use sinter_frontend::source::{self, ModelDir};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
 use sinter_frontend::weights::Weights;
-
+use sinter_ir::Target;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Result<()> {
     if bundle::is_bundle(Path::new(&args.model)) {
+        if args.target.is_some() {
+            let reason = "--target is for models: a bundle shows the kernels that it has";
+            return Err(UsageError(reason.into()).into());
+        }
         return inspect_bundle(&bundle::open(Path::new(&args.model))?, args, output);
+    }
+    if args.target.is_none() && args.asks_of_kernels() {
+        let reason = "what is asked is of GPU kernels: add --target, or give a bundle that has some";
+        return Err(UsageError(reason.into()).into());
     }
     let dir = source::resolve(&args.model, env.hub_cache.as_ref())?;
     let checkpoint = match Checkpoint::open(&args.model, env, output) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return inspect_unknown(&dir, &error, output),
     };
+    let kernels = args.target.map(|target| kernels(&checkpoint, target, args, (env, output))).transpose()?;
     let info = &checkpoint.info;
     let kv_f32: u64 = checkpoint.kv_values_per_token() as u64 * 4;
     let at = |bytes_each: u64| info.parameters * bytes_each;
@@ -37,6 +49,7 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
         "checkpoint_bytes": checkpoint.model.weights.total_bytes(),
         "memory_bytes": { "f32": at(4), "bf16": at(2) },
         "kv_bytes_per_token": { "f32": kv_f32, "bf16": kv_f32 / 2 },
+        "gpu": kernels,
     });
     output.result(&value, || {
         let mut table = facts(info);
@@ -47,8 +60,20 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
             let text = format!("{} a token in f32, {} in bf16", bytes(kv_f32), bytes(kv_f32 / 2));
             table.push(("KV cache", text));
         }
-        rows(&table)
+        rows(&table) + &kernels.as_ref().map(gpu_kernels::text).unwrap_or_default()
     })
+}
+
+/// The kernels that a model is compiled to.
+fn kernels(
+    checkpoint: &Checkpoint,
+    target: Target,
+    args: &InspectArgs,
+    (env, output): (&Environment, &Output),
+) -> Result<gpu_kernels::Kernels> {
+    let dtype = checkpoint.dtype(args.dtype, &[BuildTarget::Gpu(target)]);
+    let plan = checkpoint.plan(dtype, env, output)?;
+    gpu_kernels::describe(&plan, &gpu::program(&plan, target, env, output)?, args)
 }
 
 /// What a step of the model gives, and which command takes it.
@@ -130,6 +155,9 @@ fn facts(info: &ModelInfo) -> Vec<(&'static str, String)> {
 
 fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Result<()> {
     let (manifest, plan) = (&bundle.manifest, &bundle.plan);
+    if bundle.programs.is_empty() && args.asks_of_kernels() {
+        return Err(UsageError("the bundle has no kernels for GPUs".into()).into());
+    }
     let mut launches: BTreeMap<&str, usize> = BTreeMap::new();
     for step in &plan.steps {
         *launches.entry(&plan.kernels[step.kernel].name).or_default() += 1;
@@ -137,10 +165,10 @@ fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Resul
     let kv = kv_bytes_per_token(plan);
     let kernels: Vec<Value> =
         launches.iter().map(|(name, launches)| json!({ "name": name, "launches": launches })).collect();
-    let gpus: Vec<gpu_kernels::Gpu> = bundle
+    let gpus: Vec<gpu_kernels::Kernels> = bundle
         .programs
         .iter()
-        .map(|program| gpu_kernels::describe(plan, program, args.ptxas.as_deref()))
+        .map(|program| gpu_kernels::describe(plan, program, args))
         .collect::<Result<_>>()?;
     let value = json!({
         "kind": "bundle",

@@ -5,6 +5,7 @@ mod explain;
 mod gpu_kernels;
 mod inspect;
 mod quantize;
+mod registers;
 mod verify;
 
 mod chat;

@@ -29,6 +29,11 @@ pub fn qwen3_moe(shape: serde_json::Value) -> Graph {
     graph(("qwen3_moe", "Qwen3MoeForCausalLM"), shape)
 }
 
+/// The graph of a Mistral of the given shape, in bf16; its `sliding_window` is what a token sees.
+pub fn mistral(shape: serde_json::Value) -> Graph {
+    graph(("mistral", "MistralForCausalLM"), shape)
+}
+
 fn graph((family, architecture): (&str, &str), mut config: serde_json::Value) -> Graph {
     let rest = serde_json::json!({
         "model_type": family, "architectures": [architecture], "hidden_act": "silu",

@@ -2,11 +2,10 @@
 
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_schedule::contract::{choose, find};
-use sinter_gpu_tests::counted::Counted;
+use sinter_gpu_tests::counted;
 use sinter_gpu_tests::launch::{Stream, arguments, plan_of, program_on};
 use sinter_gpu_tests::plans::{llama, plan, qwen3_moe};
-use sinter_ir::{Binding, DType, PAGE, Target, TileProgram, gpu_weight_bytes};
-use sinter_runtime::{GpuConfig, GpuModel, Limits, Rows, Session, WeightBytes};
+use sinter_ir::{Binding, DType, PAGE, Target, TileProgram};
 use sinter_vgpu::VirtualGpu;
 use std::sync::Arc;
 
@@ -24,31 +23,7 @@ fn decode_bytes(layers: usize, target: Target) -> u64 {
         "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": layers,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD, "vocab_size": 64,
     });
-    let plan = plan(&llama(shape));
-    let program = compile(&plan, target).expect("the plan compiles");
-    // Numbers near 0.01 in bf16 and in f32 alike; what is counted does not depend on them.
-    let weights: Vec<WeightBytes> = plan
-        .weights
-        .values()
-        .map(|weight| {
-            let bytes = gpu_weight_bytes(&weight.ty, weight.layout).expect("weights have a size") as usize;
-            let pattern: Vec<u8> = [0x23, 0x3c].iter().copied().cycle().take(bytes).collect();
-            WeightBytes::new(Arc::new(pattern))
-        })
-        .collect();
-    let pages = (CONTEXT + 1).div_ceil(PAGE as usize);
-    let limits = Limits { vocab: 64, max_positions: 256, max_tokens: CONTEXT, max_sequences: 1, pages };
-    let config = GpuConfig { limits, profile: false };
-    let device = Counted::new(target);
-    let weight = |at: usize| Ok(weights[at].clone());
-    let mut model =
-        GpuModel::new(Arc::new(plan), Arc::new(program), &weight, Box::new(device.clone()), config)
-            .expect("the model loads");
-    let mut session = Session::new(&mut model);
-    session.feed(&[7; CONTEXT], Rows::None).expect("the prompt");
-    device.take();
-    session.feed(&[7], Rows::Last).expect("one more token");
-    let counted = device.take();
+    let (_, counted) = counted::decode(&Arc::new(plan(&llama(shape))), target, CONTEXT);
     assert!(counted.len() > 6 * layers, "only {} launches were counted", counted.len());
     counted
         .iter()

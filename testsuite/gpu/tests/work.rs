@@ -1,0 +1,76 @@
+//! What launches are computed to move, against what the virtual GPU counts when they run.
+
+use sinter_codegen_schedule::group;
+use sinter_codegen_schedule::work::{StepSize, Work};
+use sinter_gpu_tests::counted;
+use sinter_gpu_tests::plans::{llama, mistral, plan, qwen3_moe};
+use sinter_ir::{Graph, Target};
+use std::sync::Arc;
+
+/// Every launch of a decode step moves what was computed, within two percent and some sectors, and the whole step within
+/// one percent; no launch moves less than its least.
+fn check(graph: &Graph, target: Target, context: usize) {
+    let plan = Arc::new(plan(graph));
+    let (program, counted) = counted::decode(&plan, target, context);
+    let size = StepSize::decode(1, context as u64 + 1);
+    let bucket = program.bucket(1).expect("launches of one token");
+    let groups = group::launches(&plan, target, bucket.max_tokens);
+    assert_eq!(groups.len(), counted.len(), "a group is a launch");
+    let (mut computed, mut moved) = (0, 0);
+    for (group, counted) in groups.iter().zip(&counted) {
+        let work = Work::of(&plan, group, &size);
+        let name = format!("{target}: {}, {}", counted.kernel, group.schedules[group.schedules.len() - 1]);
+        let (read, written) = (counted.counters.dram_bytes_read(), counted.counters.dram_bytes_written());
+        println!("{name}: read {} for {read}, written {} for {written}", work.read, work.written);
+        for (computed, counted) in [(work.read, read), (work.written, written)] {
+            let off = computed.abs_diff(counted);
+            assert!(off <= counted / 50 + 256, "{name}: {computed} bytes were computed, {counted} counted");
+        }
+        assert!(
+            read + written + 256 >= work.minimum,
+            "{name}: less than {} bytes were counted",
+            work.minimum
+        );
+        computed += work.moved();
+        moved += read + written;
+    }
+    let ratio = computed as f64 / moved as f64;
+    println!("{target}: {computed} bytes for {moved}, {ratio:.4}");
+    assert!((0.99..1.01).contains(&ratio), "{target}: {ratio}");
+}
+
+fn shape(more: serde_json::Value) -> serde_json::Value {
+    let mut shape = serde_json::json!({
+        "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 64,
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        shape[key] = value.clone();
+    }
+    shape
+}
+
+#[test]
+fn a_decode_step_moves_what_was_computed() {
+    for target in Target::ALL {
+        check(&llama(shape(serde_json::json!({}))), target, 160);
+    }
+}
+
+#[test]
+fn a_long_context_moves_what_was_computed() {
+    check(&llama(shape(serde_json::json!({}))), Target::Sm90a, 1100);
+}
+
+#[test]
+fn a_window_moves_what_was_computed() {
+    check(&mistral(shape(serde_json::json!({ "sliding_window": 100 }))), Target::Sm80, 600);
+}
+
+#[test]
+fn experts_move_what_was_computed() {
+    let experts = serde_json::json!({
+        "moe_intermediate_size": 192, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": true,
+    });
+    check(&qwen3_moe(shape(experts)), Target::Sm90a, 40);
+}
