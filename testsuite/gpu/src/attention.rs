@@ -188,6 +188,11 @@ impl World {
         World { form, rows, slopes }
     }
 
+    /// Puts a number in place of the values of a position.
+    pub fn set_values(&mut self, (sequence, position): Token, value: f32) {
+        self.rows[sequence][position][2].fill(value);
+    }
+
     /// The step in which these tokens are computed. Sequences and pages are numbered by the seed; what the step has not yet
     /// seen is no number, and unused places of the table name no page; but with a table of visible positions, which gives no
     /// bounds, both are as in a cleared cache.

@@ -27,22 +27,21 @@ impl Stream {
 /// The bytes of a tensor as a parameter lies in GPU memory.
 pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
     let dtype = param.ty.dtype;
-    let each = |x: &f32| {
-        let mut bytes = Vec::new();
-        dtype.append(f64::from(*x), &mut bytes);
-        bytes
+    let mut bytes = Vec::with_capacity(tensor.data.len() * dtype.bytes());
+    let put = |bytes: &mut Vec<u8>, data: &[f32]| {
+        data.iter().for_each(|x| dtype.append(f64::from(*x), bytes));
     };
     if param.layout == Layout::Rows {
-        return tensor.data.iter().flat_map(each).collect();
+        put(&mut bytes, &tensor.data);
+        return bytes;
     }
     let k = *tensor.shape.last().expect("a weight has axes");
     let pitch = weight_pitch(dtype, k as u64) as usize;
-    let row = |row: &[f32]| {
-        let mut bytes: Vec<u8> = row.iter().flat_map(each).collect();
-        bytes.resize(pitch, 0);
-        bytes
-    };
-    tensor.data.chunks(k).flat_map(row).collect()
+    for (at, row) in tensor.data.chunks(k).enumerate() {
+        put(&mut bytes, row);
+        bytes.resize((at + 1) * pitch, 0);
+    }
+    bytes
 }
 
 /// The elements in bytes.
@@ -80,19 +79,50 @@ pub fn plan_of(tile: &TileProgram) -> Plan {
     plan
 }
 
-/// Does the launches of a program for a binding; `at` says where each argument lies.
-pub fn run(
+/// A launch with everything known.
+pub struct Prepared {
+    function: GpuFunction,
+    shape: LaunchShape,
+    args: Vec<LaunchArg>,
+}
+
+impl Prepared {
+    /// Launches it.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn launch(&self, device: &mut dyn GpuDevice) -> Result<(), GpuError> {
+        device.launch(self.function, self.shape, &self.args)
+    }
+}
+
+/// The launches of a program for a binding; `at` says where each argument lies. As in the runtime, scratch memory is a
+/// kernel's, and a launch finds it as the last one left it.
+///
+/// # Errors
+/// If a kernel is not accepted, or memory does not suffice.
+pub fn prepare(
     device: &mut dyn GpuDevice,
     program: &GpuProgram,
     binding: &Binding,
     at: &dyn Fn(Arg) -> DevicePtr,
-) -> Result<(), GpuError> {
+) -> Result<Vec<Prepared>, GpuError> {
     let bucket = program.bucket(binding.get(Sym::T)).expect("a bucket for every size");
+    let mut scratches: BTreeMap<usize, DevicePtr> = BTreeMap::new();
+    let mut prepared = Vec::new();
     for launch in &bucket.launches {
         let kernel = &program.kernels[launch.kernel];
         let function = device.load(&kernel.ptx, &kernel.name, kernel.shared_bytes)?;
-        let scratch = device.alloc(kernel.scratch_bytes(binding).max(16))?;
-        device.clear(scratch, kernel.scratch_bytes(binding).max(16))?;
+        let scratch = match scratches.get(&launch.kernel) {
+            Some(known) => *known,
+            None => {
+                let bytes = kernel.scratch_bytes(binding).max(16);
+                let scratch = device.alloc(bytes)?;
+                device.clear(scratch, bytes)?;
+                scratches.insert(launch.kernel, scratch);
+                scratch
+            }
+        };
         let mut args = Vec::new();
         for param in &kernel.params {
             match param {
@@ -118,8 +148,22 @@ pub fn run(
             cluster: kernel.cluster,
             dependent: kernel.dependent_launch,
         };
-        device.launch(function, shape, &args)?;
+        prepared.push(Prepared { function, shape, args });
     }
+    Ok(prepared)
+}
+
+/// Does the launches of a program for a binding; `at` says where each argument lies.
+///
+/// # Errors
+/// What the device says.
+pub fn run(
+    device: &mut dyn GpuDevice,
+    program: &GpuProgram,
+    binding: &Binding,
+    at: &dyn Fn(Arg) -> DevicePtr,
+) -> Result<(), GpuError> {
+    prepare(device, program, binding, at)?.iter().try_for_each(|launch| launch.launch(device))?;
     device.synchronize()
 }
 

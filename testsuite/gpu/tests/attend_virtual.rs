@@ -5,7 +5,7 @@ use sinter_codegen_nvptx::attend::{Job, kernel};
 use sinter_codegen_nvptx::emit::Assembler;
 use sinter_codegen_schedule::attend::{Attend, AttendSchedule};
 use sinter_gpu_tests::attention::{Form, Mask, Token, World, launch};
-use sinter_gpu_tests::launch::Stream;
+use sinter_gpu_tests::launch::{Stream, same_bits};
 use sinter_ir::{Binding, GpuKernel, Target, Tensor, TileProgram, evaluate_tile};
 use sinter_vgpu::VirtualGpu;
 use std::collections::BTreeMap;
@@ -155,6 +155,36 @@ fn attend_gives_the_same_bits() {
             let steps = shuffled(&lengths, 10, &mut stream);
             let found = outcome(&mut subject, &world, which, &steps);
             assert!(found == wanted, "{} of {form:?}", subject.kernels[which].0);
+        }
+    }
+}
+
+/// What a token does not see has no part in its result, whatever lies there: infinite values of a later token in the same
+/// tile, and those that a window has left behind, change no bit of the others.
+#[test]
+fn attend_leaves_out_what_is_hidden() {
+    for form in [
+        form("f32", (1, 2), (8, 8), Mask::Causal),
+        form("bf16", (1, 2), (16, 16), Mask::Causal),
+        form("bf16", (1, 2), (16, 16), Mask::Window(5)),
+    ] {
+        let mut subject = Subject::new(form, Target::Sm80);
+        let tokens: Vec<Token> = (0..16).map(|at| (0, at)).collect();
+        let (mut world, hidden) = (World::new(form, &[16], 4), 9);
+        for which in 0..subject.kernels.len() {
+            let wanted = subject.out(which, &world.step(&tokens, 2));
+            world.set_values((0, hidden), f32::INFINITY);
+            let found = subject.out(which, &world.step(&tokens, 2));
+            world = World::new(form, &[16], 4);
+            let sees = |at: usize| match form.mask {
+                Mask::Window(window) => at >= hidden && at < hidden + window as usize,
+                _ => at >= hidden,
+            };
+            let width = wanted.len() / tokens.len();
+            for at in (0..16).filter(|at| !sees(*at)) {
+                let rows = [&wanted, &found].map(|all| &all[at * width..][..width]);
+                assert!(same_bits(rows[0], rows[1]), "{} of {form:?}, token {at}", subject.kernels[which].0);
+            }
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use sinter_codegen_nvptx::draw::kernel;
 use sinter_codegen_nvptx::emit::Assembler;
+use sinter_codegen_schedule::work::Work;
+use sinter_gpu_tests::drawn::{self, params, row};
 use sinter_gpu_tests::launch::Stream;
 use sinter_gpu_tests::ptxas::{assemble, assembler};
-use sinter_ir::draw::{DRAW_BYTES, Draw, NO_TOKEN};
-use sinter_ir::{Binding, GpuDevice, GpuKernel, GpuParam, LaunchArg, LaunchShape, Target};
+use sinter_ir::draw::{Draw, NO_TOKEN};
+use sinter_ir::{Binding, GpuKernel, Target};
 use sinter_runtime::{SampleContext, Sampler, SamplingParams};
 use sinter_vgpu::{LaunchCounters, VirtualGpu};
 
@@ -19,75 +21,10 @@ fn drawn(
     draws: &[Option<Draw>],
 ) -> (Vec<u32>, LaunchCounters) {
     let mut device = VirtualGpu::new(target);
-    let mut put = |bytes: &[u8]| {
-        let at = device.alloc(bytes.len() as u64).expect("memory");
-        device.write(at, bytes).expect("a copy");
-        at
-    };
-    let logits = put(&rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
-    let wanted = put(&draws.iter().flat_map(|draw| Draw::bytes(draw.as_ref())).collect::<Vec<u8>>());
-    assert_eq!(DRAW_BYTES * draws.len(), 32 * rows.len());
-    let tokens = put(&vec![0xaa; rows.len() * 4]);
-    let mut binding = Binding::new(1, 1, 1, 16);
-    binding.values[sinter_ir::Sym::R.index()] = rows.len() as u64;
-    let scratch = put(&vec![0; kernel.scratch_bytes(&binding) as usize]);
-    let arg = |param: &GpuParam| match param {
-        GpuParam::Address(at) => LaunchArg::Address([logits, wanted, tokens][*at]),
-        GpuParam::Scratch => LaunchArg::Address(scratch),
-        other => panic!("the kernel wants {other:?}"),
-    };
-    let args: Vec<LaunchArg> = kernel.params.iter().map(arg).collect();
-    let shape = LaunchShape {
-        blocks: kernel.blocks(&binding, device.multiprocessors()) as u32,
-        threads: kernel.threads,
-        shared_bytes: kernel.shared_bytes,
-        cluster: kernel.cluster,
-        dependent: kernel.dependent_launch,
-    };
-    let function = device.load(&kernel.ptx, &kernel.name, kernel.shared_bytes).expect("the kernel loads");
-    let mut found = Vec::new();
-    // Twice: a launch leaves scratch memory as the next one wants it.
-    for _ in 0..2 {
-        device.take_counters();
-        device.launch(function, shape, &args).expect("the launch");
-        device.synchronize().unwrap_or_else(|error| panic!("{error}"));
-        let mut bytes = vec![0; rows.len() * 4];
-        device.read(tokens, &mut bytes).expect("the tokens");
-        let tokens = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        found.push((tokens, device.take_counters().remove(0)));
-    }
-    assert_eq!(found[0].0, found[1].0);
-    found.remove(1)
-}
-
-/// Rows of several shapes: spread like a model's, peaked, flat, with equal logits, with logits that are ruled out.
-fn row(kind: usize, width: usize, stream: &mut Stream) -> Vec<f32> {
-    let bell = |stream: &mut Stream| (0..6).map(|_| stream.number()).sum::<f32>();
-    (0..width)
-        .map(|_| match kind % 6 {
-            0 => bell(stream) * 3.0,
-            1 => bell(stream).powi(3) * 4.0,
-            2 => 1.0 + stream.number() * 0.01,
-            3 => (bell(stream) * 4.0).round() / 2.0,
-            4 if stream.below(4) == 0 => f32::NEG_INFINITY,
-            4 => bell(stream) * 9.0 - 20.0,
-            _ => stream.below(3) as f32 - 1.0,
-        } * if stream.below(2) == 0 { 1.0 } else { -1.0 })
-        .map(|x| if x == f32::INFINITY { f32::NEG_INFINITY } else { x })
-        .collect()
-}
-
-/// Parameters that turn each filter on and off, alone and together.
-fn params(at: usize) -> SamplingParams {
-    let pick = |shift: usize, list: &[f32]| list[(at / shift) % list.len()];
-    SamplingParams {
-        temperature: pick(1, &[0.0, 1.0, 0.7, 0.1, 2.5, 1e-9, 1e4]),
-        top_k: pick(2, &[0.0, 1.0, 40.0, 3.0, 5000.0]) as usize,
-        top_p: pick(3, &[1.0, 0.9, 0.5, 0.0, 0.999]),
-        min_p: pick(5, &[0.0, 0.0, 0.05, 1.0, 1e-6]),
-        seed: at as u64 * 7 + 1,
-        ..SamplingParams::greedy()
-    }
+    let found = drawn::twice(&mut device, kernel, rows, draws);
+    let [first, second] = found.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(first, second);
+    (second, device.take_counters().remove(1))
 }
 
 fn agree(width: usize, count: usize) {
@@ -224,7 +161,15 @@ fn logits_are_read_once() {
         SamplingParams { temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.01, ..SamplingParams::greedy() };
     let draws = [Sampler::new(params).expect("good parameters").on_device(0)];
     for target in TARGETS {
-        let (_, counted) = drawn(&compiled(target, width), target, &rows, &draws);
+        let kernel = compiled(target, width);
+        let (_, counted) = drawn(&kernel, target, &rows, &draws);
+        let scratch = kernel.scratch_bytes(&Binding::new(1, 1, 1, 16));
+        let (read, computed) = (counted.counters.dram_bytes_read(), Work::of_draw(1, width as u64, scratch));
+        assert!(computed.read.abs_diff(read) <= read / 50, "{computed:?}, {read} bytes were read");
+        assert!(
+            computed.written.abs_diff(counted.counters.dram_bytes_written()) <= read / 50,
+            "{computed:?}"
+        );
         let moved = counted.counters.dram_bytes_read() + counted.counters.dram_bytes_written();
         let ratio = moved as f64 / (width * 4) as f64;
         println!("{target}: {moved} bytes for a row of {width} logits, {ratio:.3} times the row");

@@ -3,6 +3,7 @@
 
 use sinter_gpu_tests::agree::Case;
 use sinter_gpu_tests::graphs::{Activation, Attention, Piece, Recipe};
+use sinter_gpu_tests::mutate::{Edit, Edit::*, Which, Which::*};
 use sinter_ir::{DType, GpuParam, GpuProgram, Sym, Target};
 use std::collections::BTreeMap;
 
@@ -16,30 +17,6 @@ enum Program {
     /// A windowed attention with capped scores over the paged cache.
     Attention,
 }
-
-/// Which of the lines that fit are changed.
-#[derive(Clone, Copy)]
-enum Which {
-    First,
-    Last,
-    All,
-}
-use Which::*;
-
-/// A change.
-enum Edit {
-    /// In the lines of kernels whose name begins so that contain a text, the text becomes another.
-    Text(&'static str, &'static str, &'static str),
-    /// Lines that contain a text go.
-    Drop(&'static str, &'static str),
-    /// The operands at these places change places (`true`), or the second becomes a copy of the first.
-    Operands(&'static str, &'static str, (usize, usize), bool),
-    /// The last operand, a number, becomes greater by so much.
-    Number(&'static str, &'static str, i64),
-    /// Anything else; false if there is nothing to change.
-    Whole(fn(&mut GpuProgram) -> bool),
-}
-use Edit::*;
 
 type Mutant = (&'static str, Program, DType, Target, Which, Edit);
 
@@ -99,73 +76,6 @@ const MUTANTS: &[Mutant] = &[
     ("values are not transposed", Program::Attention, DType::Bf16, Target::Sm80, All, Text("attend", "x4.trans.shared", "x4.shared")),
     ("keys are transposed", Program::Attention, DType::Bf16, Target::Sm90a, All, Text("attend", "m8n8.x4.shared", "m8n8.x4.trans.shared")),
 ];
-
-/// Changes the text of the lines that fit.
-fn lines(
-    program: &mut GpuProgram,
-    (kernels, text): (&str, &str),
-    which: Which,
-    change: &dyn Fn(&str) -> Option<String>,
-) -> bool {
-    let fits = |line: &str| line.contains(text) && change(line).is_some_and(|changed| changed != line);
-    let mut places = Vec::new();
-    for (at, kernel) in
-        program.kernels.iter().enumerate().filter(|(_, kernel)| kernel.name.starts_with(kernels))
-    {
-        places.extend(
-            kernel.ptx.lines().enumerate().filter(|(_, line)| fits(line)).map(|(line, _)| (at, line)),
-        );
-    }
-    let chosen = match which {
-        First => places.iter().take(1).copied().collect(),
-        Last => places.last().copied().into_iter().collect(),
-        All => places,
-    };
-    for (at, number) in &chosen {
-        let kernel = &mut program.kernels[*at];
-        let replaced = |(here, line): (usize, &str)| {
-            if here == *number { change(line).unwrap_or_default() } else { line.into() }
-        };
-        kernel.ptx = kernel.ptx.lines().enumerate().map(replaced).collect::<Vec<String>>().join("\n");
-    }
-    !chosen.is_empty()
-}
-
-/// A line with its operands changed.
-fn operands(line: &str, change: impl Fn(&mut Vec<String>) -> Option<()>) -> Option<String> {
-    let (name, rest) = line.trim().split_once(['\t', ' '])?;
-    let mut operands: Vec<String> =
-        rest.trim_end_matches(';').split(',').map(|operand| operand.trim().into()).collect();
-    change(&mut operands)?;
-    Some(format!("\t{name} \t{};", operands.join(", ")))
-}
-
-fn apply(edit: &Edit, which: Which, program: &mut GpuProgram) -> bool {
-    match *edit {
-        Text(kernels, from, to) => {
-            lines(program, (kernels, from), which, &|line| Some(line.replace(from, to)))
-        }
-        Drop(kernels, text) => lines(program, (kernels, text), which, &|_| Some(String::new())),
-        Operands(kernels, text, (first, second), swap) => lines(program, (kernels, text), which, &|line| {
-            operands(line, |all| {
-                let (a, b) = (all.get(first)?.clone(), all.get(second)?.clone());
-                if swap {
-                    all[first] = b;
-                }
-                all[second] = a;
-                Some(())
-            })
-        }),
-        Number(kernels, text, more) => lines(program, (kernels, text), which, &|line| {
-            operands(line, |all| {
-                let last = all.last_mut()?;
-                *last = (last.parse::<i64>().ok()? + more).to_string();
-                Some(())
-            })
-        }),
-        Whole(change) => change(program),
-    }
-}
 
 /// T is taken for S.
 fn other_symbol(program: &mut GpuProgram) -> bool {
@@ -282,7 +192,7 @@ fn planted_miscompiles_are_found() {
             (case, program)
         });
         let mut changed = program.clone();
-        if !apply(edit, *which, &mut changed) {
+        if !edit.apply(*which, &mut changed) {
             missed.push(format!("{name}: there is nothing to change"));
             continue;
         }
