@@ -13,7 +13,7 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test clean
+.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -23,6 +23,7 @@ help:
 	@echo "make soak  half an hour of mixed load on the server, and kill -9 at random moments"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
+	@echo "make bench-compile  how long GPU kernels of a whole model take to compile"
 	@echo "make fuzz   a million mutated inputs, ten thousand random graphs on host and virtual GPU"
 	@echo "make simulate  the scheduler under a million seeds"
 	@echo "make gpu-test  all that needs a GPU (after make gpu-build); skipped where there is none"
@@ -124,6 +125,12 @@ gpu-goldens: setup
 gpu-build: setup
 	$(CARGO) build --release -p sinter-driver --features nvptx
 	$(CARGO) build --release -p sinter-gpu-tests --bin gpu_check
+	git rev-parse HEAD > target/release/commit.txt 2>/dev/null || echo unknown > target/release/commit.txt
+
+# How long the GPU kernels of a whole model take, cold and from the cache; they must be the same bytes every time.
+bench-compile: setup
+	$(CARGO) build --release -p sinter-driver --features nvptx
+	$(PYTHON) testsuite/gpu/compile_time.py target/release/sinter
 
 gpu-test:
 	testsuite/gpu/run.sh target/gpu-test

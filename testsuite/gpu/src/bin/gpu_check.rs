@@ -1,34 +1,36 @@
-//! The kernels of the golden models on a real GPU and on the virtual GPU, from the same tensors: `run.sh` calls it.
+//! The kernels of the golden models on a real GPU and on the virtual GPU, and the speed of kernels: `run.sh` calls it.
 //!
 //! ```text
-//! gpu_check --goldens DIR --out FILE [--dump DIR] [--virtual sm_80]
+//! gpu_check kernels --goldens DIR --out FILE [--dump DIR] [--virtual sm_80] [--parts N] [--seconds N] [--case-seconds N]
+//! gpu_check speed --out FILE [--virtual sm_80]
 //! ```
 //!
-//! Each distinct tile program of each model, in f32 and bf16, is one case: both devices run the same PTX, and what they
-//! leave is compared bit by bit. With `--dump` the program, its arguments and the GPU's results are written for torch.
-//! `--virtual` takes the virtual GPU in the GPU's place, which checks nothing but this tool and what comes after it.
+//! The cases are done by several processes side by side, and each tells what it does before it does it. So a kernel that
+//! hangs or takes its process with it is one bad case, and the others are done all the same. `--virtual` takes the virtual
+//! GPU in the GPU's place, which checks nothing but this tool and what comes after it.
 
 use serde_json::{Value, json};
-use sinter_codegen_nvptx::compile;
-use sinter_frontend::build::BuildOptions;
-use sinter_frontend::model::Model;
-use sinter_frontend::source::ModelDir;
-use sinter_gpu_tests::launch::{Stream, arguments, on_device, plan_of};
-use sinter_ir::{Binding, DType, GpuDevice, Target, Tensor, TileProgram};
+use sinter_gpu_tests::device_check::{check_draw, subjects};
+use sinter_gpu_tests::device_speed;
+use sinter_ir::{GpuDevice, Target};
 use sinter_runtime::CudaDevice;
 use sinter_vgpu::VirtualGpu;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-struct Arguments {
-    goldens: PathBuf,
-    out: PathBuf,
-    dump: Option<PathBuf>,
-    instead: Option<Target>,
-}
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
-    match read_arguments().and_then(|arguments| check_all(&arguments)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = Arguments { words };
+    let done = match arguments.words.first().map(String::as_str) {
+        Some("kernels") => supervise(&arguments),
+        Some("part") => part(&arguments),
+        Some("speed") => speed(&arguments),
+        _ => Err("wanted kernels or speed".into()),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(reason) => {
@@ -38,132 +40,197 @@ fn main() -> ExitCode {
     }
 }
 
-fn read_arguments() -> Result<Arguments, String> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let find = |flag: &str| {
-        let at = words.iter().position(|word| word == flag)?;
-        words.get(at + 1).map(PathBuf::from)
-    };
-    let name = find("--virtual").map(|name| name.display().to_string());
-    let parse = |name: String| Target::parse(&name).ok_or_else(|| format!("there is no target {name}"));
-    let instead = name.map(parse).transpose()?;
-    let wanted = |flag: &str| find(flag).ok_or_else(|| format!("{flag} is missing"));
-    Ok(Arguments { goldens: wanted("--goldens")?, out: wanted("--out")?, dump: find("--dump"), instead })
+/// The command line.
+struct Arguments {
+    words: Vec<String>,
 }
 
-/// Runs all cases and writes the results; whether all were good.
-fn check_all(arguments: &Arguments) -> Result<bool, String> {
-    let mut gpu: Box<dyn GpuDevice> = match arguments.instead {
-        Some(target) => Box::new(VirtualGpu::new(target)),
-        None => Box::new(CudaDevice::open(0).map_err(|error| error.to_string())?),
-    };
-    let (major, minor) = gpu.capability();
-    let target = Target::ALL.into_iter().rev().find(|target| target.runs_on(major, minor));
-    let target = target.ok_or_else(|| format!("{} of {major}.{minor} is too old", gpu.name()))?;
-    if let Some(dump) = &arguments.dump {
-        std::fs::create_dir_all(dump).map_err(|error| error.to_string())?;
+impl Arguments {
+    fn find(&self, flag: &str) -> Option<&str> {
+        let at = self.words.iter().position(|word| word == flag)?;
+        self.words.get(at + 1).map(String::as_str)
     }
-    let (mut seen, mut results) = (Vec::<TileProgram>::new(), Vec::new());
-    for path in models(&arguments.goldens)? {
-        for dtype in [DType::F32, DType::Bf16] {
-            let model = ModelDir::open(&path).map_err(|error| error.to_string())?;
-            let model = Model::open(model).map_err(|error| error.to_string())?;
-            let graph = model.build(BuildOptions::new(dtype)).map_err(|error| error.to_string())?;
-            let plan = sinter_passes::compile(&graph, &sinter_passes::Options::default());
-            let plan = plan.map_err(|error| error.to_string())?.plan;
-            for tile in plan.kernels.values() {
-                if seen.contains(tile) {
-                    continue;
-                }
-                let case = Case { tile, target, seed: seen.len() as u64 + 1 };
-                let model = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let mut result = case.run(&mut *gpu, arguments.dump.as_deref());
-                result["model"] = json!(model);
-                result["dtype"] = json!(dtype);
-                println!("{result}");
-                results.push(result);
-                seen.push(tile.clone());
-            }
+    fn path(&self, flag: &str) -> Result<PathBuf, String> {
+        self.find(flag).map(PathBuf::from).ok_or_else(|| format!("{flag} is missing"))
+    }
+    fn number(&self, flag: &str, otherwise: u64) -> Result<u64, String> {
+        match self.find(flag) {
+            None => Ok(otherwise),
+            Some(text) => text.parse().map_err(|_| format!("{flag} wants a number, found {text}")),
         }
     }
+    /// The device, and the newest code that it runs.
+    fn device(&self) -> Result<(Box<dyn GpuDevice>, Target), String> {
+        let device: Box<dyn GpuDevice> = match self.find("--virtual") {
+            Some(name) => {
+                let target = Target::parse(name).ok_or_else(|| format!("there is no target {name}"))?;
+                Box::new(VirtualGpu::new(target))
+            }
+            None => Box::new(CudaDevice::open(0).map_err(|error| error.to_string())?),
+        };
+        let (major, minor) = device.capability();
+        let target = Target::ALL.into_iter().rev().find(|target| target.runs_on(major, minor));
+        let target = target.ok_or_else(|| format!("{} of {major}.{minor} is too old", device.name()))?;
+        Ok((device, target))
+    }
+}
+
+fn write(path: &PathBuf, value: &Value) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Has all cases done and writes the results; whether all were good.
+fn supervise(arguments: &Arguments) -> Result<bool, String> {
+    let out = arguments.path("--out")?;
+    if let Some(dump) = arguments.find("--dump") {
+        std::fs::create_dir_all(dump).map_err(|error| format!("{dump}: {error}"))?;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let parts = arguments.number("--parts", cores.div_ceil(2).min(8))?.max(1);
+    let end = Instant::now() + Duration::from_secs(arguments.number("--seconds", 3600)?);
+    let each = Duration::from_secs(arguments.number("--case-seconds", 120)?);
+    let watch = |number: u64| Watched { arguments, part: format!("{number}/{parts}"), end, each }.run();
+    let mut results: Vec<Value> = std::thread::scope(|scope| {
+        let watchers: Vec<_> = (0..parts).map(|number| scope.spawn(move || watch(number))).collect();
+        watchers.into_iter().flat_map(|watcher| watcher.join().unwrap_or_default()).collect()
+    });
+    results.sort_by_key(|result| result["number"].as_u64());
     let good = !results.is_empty() && results.iter().all(|result| result["good"] == true);
-    let text = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
-    std::fs::write(&arguments.out, text).map_err(|error| error.to_string())?;
+    write(&out, &json!(results))?;
     Ok(good)
 }
 
-/// The folders that hold a model of their own.
-fn models(goldens: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = std::fs::read_dir(goldens).map_err(|error| format!("{}: {error}", goldens.display()))?;
-    let own = |path: &PathBuf| path.join("config.json").exists() && !path.join("same_weights_as").exists();
-    let mut models: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(own).collect();
-    models.sort();
-    Ok(models)
+/// One part of the cases, and the process that does it.
+struct Watched<'a> {
+    arguments: &'a Arguments,
+    part: String,
+    end: Instant,
+    each: Duration,
 }
 
-/// One tile program.
-struct Case<'a> {
-    tile: &'a TileProgram,
-    target: Target,
-    seed: u64,
-}
-
-impl Case<'_> {
-    fn run(&self, gpu: &mut dyn GpuDevice, dump: Option<&Path>) -> Value {
-        let tile = self.tile;
-        let binding = Binding::new(5, 2, 2, 64).with_rows(3);
-        let before = arguments(&mut Stream(self.seed), tile, &binding);
-        let failed = |reason: String| json!({ "kernel": tile.name, "good": false, "error": reason });
-        let program = match compile(&plan_of(tile), self.target) {
-            Ok(program) => program,
-            Err(error) => return failed(error.to_string()),
-        };
-        let found = match on_device(gpu, (tile, &program), &binding, &before) {
-            Ok(found) => found,
-            Err(error) => return failed(format!("on the GPU: {error}")),
-        };
-        let mut vgpu = VirtualGpu::new(self.target);
-        let wanted = match on_device(&mut vgpu, (tile, &program), &binding, &before) {
-            Ok(wanted) => wanted,
-            Err(error) => return failed(format!("on the virtual GPU: {error}")),
-        };
-        let pairs = found.iter().zip(&wanted).flat_map(|(a, b)| a.data.iter().zip(&b.data));
-        let (mut different, mut worst) = (0, 0f32);
-        for (a, b) in pairs {
-            if a.to_bits() != b.to_bits() {
-                different += 1;
-                worst = worst.max((a - b).abs() / b.abs().max(1.0));
+impl Watched<'_> {
+    /// All results of the part. A process that hangs is ended; one that ended early is followed by another, which goes on
+    /// behind the case that was under way.
+    fn run(&self) -> Vec<Value> {
+        let (mut results, mut from) = (Vec::new(), 0);
+        loop {
+            let mut under_way = json!({ "kernel": format!("part {}", self.part) });
+            let ended = self.child(from).and_then(|(mut child, lines)| {
+                let ended = self.listen(&lines, &mut under_way, &mut results);
+                // It may have ended by itself.
+                let _ = child.kill();
+                let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                ended.map_err(|reason| format!("{reason} ({status})"))
+            });
+            match ended {
+                Ok(None) => return results,
+                Ok(Some(next)) => from = next,
+                Err(reason) => {
+                    let number = under_way["number"].as_u64();
+                    (under_way["good"], under_way["error"]) = (json!(false), json!(reason));
+                    println!("{under_way}");
+                    results.push(under_way);
+                    match number {
+                        Some(number) if Instant::now() < self.end => from = number + 1,
+                        _ => return results,
+                    }
+                }
             }
         }
-        let mut result = json!({
-            "kernel": tile.name,
-            "target": self.target,
-            "different_bits": different,
-            "worst": worst,
-            // Where the instructions are only specified up to an error, the last bits may differ.
-            "good": worst <= 1e-5,
-        });
-        if let Some(dump) = dump
-            && let Err(error) = self.dump(dump, &binding, (&before, &found))
-        {
-            result["dump"] = json!(error.to_string());
-        }
-        result
     }
 
-    /// Writes the case for torch: the program as text, and all tensors before and after as f32.
-    fn dump(
-        &self,
-        folder: &Path,
-        binding: &Binding,
-        (before, after): (&[Tensor<f32>], &[Tensor<f32>]),
-    ) -> std::io::Result<()> {
-        let name = format!("{:04}-{}", self.seed, self.tile.name);
-        let shapes: Vec<_> = before.iter().map(|tensor| &tensor.shape).collect();
-        let head = json!({ "tile": self.tile.to_string(), "symbols": binding.values, "shapes": shapes });
-        std::fs::write(folder.join(format!("{name}.json")), head.to_string())?;
-        let all = before.iter().chain(after).flat_map(|tensor| &tensor.data);
-        let bytes: Vec<u8> = all.flat_map(|x| x.to_le_bytes()).collect();
-        std::fs::write(folder.join(format!("{name}.bin")), bytes)
+    fn child(&self, from: u64) -> Result<(Child, Receiver<String>), String> {
+        let this = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut child = Command::new(this)
+            .arg("part")
+            .args(&self.arguments.words[1..])
+            .args(["--part", &self.part, "--from", &from.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let (tell, lines) = channel();
+        let stdout = child.stdout.take().ok_or("a process without stdout")?;
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok((child, lines))
     }
+
+    /// Takes what a process tells until it says that all is done, or from where another process must go on.
+    fn listen(
+        &self,
+        lines: &Receiver<String>,
+        under_way: &mut Value,
+        results: &mut Vec<Value>,
+    ) -> Result<Option<u64>, String> {
+        loop {
+            let left = self.end.saturating_duration_since(Instant::now());
+            let line = lines.recv_timeout(self.each.min(left)).map_err(|error| match error {
+                RecvTimeoutError::Timeout if left <= self.each => "the time for all kernels is up".into(),
+                RecvTimeoutError::Timeout => format!("no answer in {} s", self.each.as_secs()),
+                RecvTimeoutError::Disconnected => "the process ended".to_owned(),
+            })?;
+            let value: Value = serde_json::from_str(&line).map_err(|_| format!("the process said {line}"))?;
+            if value["done"] == true {
+                return Ok(None);
+            }
+            if let Some(next) = value["again"].as_u64() {
+                return Ok(Some(next));
+            }
+            if value.get("good").is_some() {
+                println!("{value}");
+                results.push(value);
+            } else {
+                *under_way = value;
+            }
+        }
+    }
+}
+
+/// Does the cases of one part from a number on, and tells each before and after it is done.
+fn part(arguments: &Arguments) -> Result<bool, String> {
+    let text = arguments.find("--part").unwrap_or("0/1");
+    let numbers = text.split_once('/').and_then(|(part, all)| Some((part.parse().ok()?, all.parse().ok()?)));
+    let (part, parts): (usize, usize) = numbers.ok_or_else(|| format!("--part wants I/N, found {text}"))?;
+    let from = arguments.number("--from", 0)? as usize;
+    let subjects = subjects(&arguments.path("--goldens")?)?;
+    let dump = arguments.find("--dump").map(PathBuf::from);
+    let (mut gpu, target) = arguments.device()?;
+    let tell = |value: &Value| {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{value}").and_then(|()| stdout.flush()).map_err(|error| error.to_string())
+    };
+    let own = |number: usize| number >= from && number % parts == part;
+    let draw = subjects.len();
+    for subject in subjects.iter().filter(|subject| own(subject.number)) {
+        tell(&json!({ "number": subject.number, "kernel": subject.tile.name, "model": subject.model }))?;
+        let (result, usable) = subject.run(&mut *gpu, target, dump.as_deref());
+        tell(&result)?;
+        if !usable {
+            // After some errors a context refuses everything; the next process has a new one.
+            tell(&json!({ "again": subject.number + 1 }))?;
+            return Ok(true);
+        }
+    }
+    if own(draw) {
+        tell(&json!({ "number": draw, "kernel": "draw" }))?;
+        tell(&check_draw(&mut *gpu, target, draw).0)?;
+    }
+    tell(&json!({ "done": true }))?;
+    Ok(true)
+}
+
+/// Measures kernels at the shapes of real models.
+fn speed(arguments: &Arguments) -> Result<bool, String> {
+    let out = arguments.path("--out")?;
+    let small = arguments.find("--virtual").is_some();
+    let (mut device, target) = arguments.device()?;
+    let result = device_speed::measure_all(&mut *device, target, small);
+    write(&out, &result)?;
+    Ok(result["good"] == true)
 }
