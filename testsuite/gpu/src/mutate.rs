@@ -9,8 +9,6 @@ pub enum Which {
     First,
     /// The last.
     Last,
-    /// The one after so many.
-    After(usize),
     /// Every one.
     All,
 }
@@ -50,7 +48,6 @@ fn lines(
     let chosen: Vec<(usize, usize)> = match which {
         Which::First => places.iter().take(1).copied().collect(),
         Which::Last => places.last().copied().into_iter().collect(),
-        Which::After(count) => places.get(count).copied().into_iter().collect(),
         Which::All => places,
     };
     for (at, number) in &chosen {

@@ -94,7 +94,9 @@ const DRAW: &[Mutant] = &[
     ("no block waits before it counts", First, Drop("", "bar.sync")),
     ("the last barrier is missing", Last, Drop("", "bar.sync")),
     ("a step of a fold is missing", First, Text("", ", 16, 31, -1", ", 0, 31, -1")),
-    ("the least instead of the largest logit", First, Text("", "max.f32", "min.f32")),
+    ("the last step of a fold is missing", Last, Text("", ", 1, 31, -1", ", 0, 31, -1")),
+    ("beyond the row are large logits", All, Text("", "0fFF800000, %p", "0f7F000000, %p")),
+    ("the bound of the row is one too high", All, Text("", ", 8194;", ", 8195;")),
     (
         "places in the list are not taken",
         All,
@@ -185,12 +187,11 @@ fn less_shared(program: &mut GpuProgram) -> bool {
 }
 
 fn split_place(program: &mut GpuProgram) -> bool {
-    let found = program.kernels.iter().any(|kernel| kernel.ptx.contains(LEFT));
-    text(program, |ptx| ptx.replace(LEFT, ", 16;")) && found
+    text(program, |ptx| ptx.replace(LEFT, ", 16, %"))
 }
 
 /// What is multiplied with a split's number for its place: the bytes that it leaves.
-const LEFT: &str = ", 2304;";
+const LEFT: &str = ", 2304, %";
 
 fn split_grid(program: &mut GpuProgram) -> bool {
     let factor = program.kernels[0].grid.last_mut();

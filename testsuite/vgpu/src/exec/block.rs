@@ -317,10 +317,12 @@ impl Machine<'_> {
             Op::BarrierArrive => return self.barrier_arrive(warp, inst, lanes),
             Op::Nothing => {}
             Op::Fence => self.device_fence(warp),
-            Op::ProxyFence => {
+            Op::ProxyFence { shared: true } => {
                 warp.clock.fence(warp.agent);
                 self.show_barriers(warp);
             }
+            // What other launches wrote is there before a launch begins, or after `griddepcontrol.wait`.
+            Op::ProxyFence { shared: false } => {}
             Op::Tensor(tensor) => return self.tensor(warp, inst, *tensor, lanes),
             Op::Async(form) => return self.copy(warp, inst, *form, lanes),
             Op::Sleep => {

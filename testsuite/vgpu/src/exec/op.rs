@@ -91,7 +91,10 @@ pub enum Op {
     /// Fences of the generic proxy that order accesses of other clusters.
     Fence,
     /// `fence.proxy.async`
-    ProxyFence,
+    ProxyFence {
+        /// Whether it orders accesses of shared memory; one of global memory alone does not.
+        shared: bool,
+    },
     /// `mma.sync`, `wgmma` and the matrix loads and stores.
     Tensor(Tensor),
     /// Asynchronous copies and mbarriers.

@@ -136,9 +136,10 @@ fn barriers() -> Vec<Form> {
     let row = |pattern, signature, barrier| {
         form(Class::Synchronise, pattern, signature, Op::Async(Async::Barrier(barrier)))
     };
-    let proxy = "fence.proxy.async{,.global,.shared::cta,.shared::cluster}";
+    let proxy = "fence.proxy.async{,.shared::cta,.shared::cluster}";
     vec![
-        form(Class::Synchronise, proxy, ">", Op::ProxyFence),
+        form(Class::Synchronise, proxy, ">", Op::ProxyFence { shared: true }),
+        form(Class::Synchronise, "fence.proxy.async.global", ">", Op::ProxyFence { shared: false }),
         form(Class::Synchronise, "fence.mbarrier_init.release.cluster", ">", Op::Async(Async::ShowBarriers)),
         row("mbarrier.init.{shared,shared::cta}.b64", ">aw", Barrier::Init),
         row("mbarrier.inval.{shared,shared::cta}.b64", ">a", Barrier::Invalidate),

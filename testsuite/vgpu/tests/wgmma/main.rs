@@ -177,6 +177,13 @@ fn an_mbarrier_that_copies_cannot_see_is_found() {
     let found =
         fault(&[("fence.mbarrier_init.release.cluster;", ""), ("fence.proxy.async.shared::cta;", "")], DEPTH);
     assert!(found.starts_with("an mbarrier is used by a copy, and neither"), "{found}");
+    // A fence of global memory says nothing of shared memory.
+    let other = "fence.proxy.async.global;";
+    let found = fault(
+        &[("fence.mbarrier_init.release.cluster;", other), ("fence.proxy.async.shared::cta;", other)],
+        DEPTH,
+    );
+    assert!(found.starts_with("an mbarrier is used by a copy, and neither"), "{found}");
     let found = fault(&[("bar.sync \t0;", "")], DEPTH);
     assert!(found.contains("race") || found.contains("no mbarrier was made"), "{found}");
 }
