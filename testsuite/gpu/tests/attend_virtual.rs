@@ -160,7 +160,8 @@ fn attend_gives_the_same_bits() {
 }
 
 /// What a token does not see has no part in its result, whatever lies there: infinite values of a later token in the same
-/// tile, and those that a window has left behind, change no bit of the others.
+/// step, and those that a window has left behind, change no bit of the others. Tiles of tensor cores are not held to it:
+/// they multiply what is hidden from some of their rows by 0, so values must be finite there (docs/gpu.md).
 #[test]
 fn attend_leaves_out_what_is_hidden() {
     for form in [
@@ -171,7 +172,12 @@ fn attend_leaves_out_what_is_hidden() {
         let mut subject = Subject::new(form, Target::Sm80);
         let tokens: Vec<Token> = (0..16).map(|at| (0, at)).collect();
         let (mut world, hidden) = (World::new(form, &[16], 4), 9);
-        for which in 0..subject.kernels.len() {
+        let by_tiles =
+            |(schedule, _): &(AttendSchedule, GpuKernel)| matches!(schedule, AttendSchedule::Tiles { .. });
+        let held: Vec<usize> =
+            (0..subject.kernels.len()).filter(|which| !by_tiles(&subject.kernels[*which])).collect();
+        assert!(!held.is_empty(), "a schedule of {form:?}");
+        for which in held {
             let wanted = subject.out(which, &world.step(&tokens, 2));
             world.set_values((0, hidden), f32::INFINITY);
             let found = subject.out(which, &world.step(&tokens, 2));

@@ -52,7 +52,7 @@ fn shape(more: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn a_decode_step_moves_what_was_computed() {
-    for target in Target::ALL {
+    for target in [Target::Sm80, Target::Sm90a] {
         check(&llama(shape(serde_json::json!({}))), target, 160);
     }
 }
