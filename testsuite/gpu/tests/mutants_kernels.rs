@@ -252,9 +252,8 @@ impl Case {
     fn products() -> Case {
         let tile = TileProgram::parse(PRODUCTS).expect("the program parses");
         let wanted = |kind, columns, warps| (kind, columns, warps) == (Kind::Warpgroups, 64, (2, 1));
-        let schedule = candidates(&tile, Target::Sm90a, None).into_iter();
-        let schedule =
-            schedule.filter(|schedule| wanted(schedule.kind, schedule.tile_columns, schedule.warps)).next();
+        let mut all = candidates(&tile, Target::Sm90a, None).into_iter();
+        let schedule = all.find(|schedule| wanted(schedule.kind, schedule.tile_columns, schedule.warps));
         let constant = tile.params.values().map(|param| param.layout == Layout::Panels).collect();
         let assembler = Assembler::new(Target::Sm90a).expect("the target is known");
         let piece = Piece { tile: &tile, constant };
