@@ -107,6 +107,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sinter-frontend",
             "sinter-passes",
             "sinter-codegen-weights",
+            "sinter-codegen-schedule",
             "sinter-codegen-host",
             "sinter-codegen-nvptx",
             "sinter-runtime",
