@@ -66,6 +66,8 @@ pub struct Chunk<'a> {
 pub struct BatchBuilder {
     batch: Batch,
     tables: Vec<Vec<u32>>,
+    /// The sequence of rows that belong to no text.
+    padding: Option<u32>,
 }
 
 impl BatchBuilder {
@@ -98,6 +100,22 @@ impl BatchBuilder {
             Rows::All => first as u32..end as u32,
         });
         first..end
+    }
+    /// Adds rows that belong to no text, up to `end`: in a step of an encoder, they let the next text begin there. All of
+    /// them are one sequence more.
+    pub fn pad_to(&mut self, end: usize) {
+        let batch = &mut self.batch;
+        if end <= batch.tokens.len() {
+            return;
+        }
+        let seq = *self.padding.get_or_insert(self.tables.len() as u32);
+        if seq as usize == self.tables.len() {
+            self.tables.push(Vec::new());
+        }
+        batch.seq.resize(end, seq);
+        for list in [&mut batch.tokens, &mut batch.positions, &mut batch.types] {
+            list.resize(end, 0);
+        }
     }
     /// The step.
     pub fn finish(self) -> Batch {
@@ -137,6 +155,23 @@ mod tests {
         assert_eq!(batch.table, [3, 1, 2, 0, 0, 0]);
         assert_eq!(batch.rows, [0, 1, 2]);
         assert_eq!(batch.binding(4).values, [4, 3, 2, 64, 3]);
+    }
+
+    #[test]
+    fn rows_between_texts_are_a_sequence_of_their_own() {
+        let mut builder = BatchBuilder::new();
+        let text = Chunk { tokens: &[7, 8], start: 0, pages: &[], rows: Rows::First };
+        builder.pad_to(0);
+        builder.push(text);
+        builder.pad_to(4);
+        assert_eq!(builder.push(text), 4..6);
+        builder.pad_to(7);
+        assert_eq!(builder.push(text), 7..9);
+        let batch = builder.finish();
+        assert_eq!(batch.tokens, [7, 8, 0, 0, 7, 8, 0, 7, 8]);
+        assert_eq!(batch.positions, [0, 1, 0, 0, 0, 1, 0, 0, 1]);
+        assert_eq!(batch.seq, [0, 0, 1, 1, 2, 2, 1, 3, 3]);
+        assert_eq!((batch.types.len(), batch.sequences, batch.rows), (9, 4, vec![0, 4, 7]));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! - [`Sampler`] picks the next token. Its random numbers come from the seed and the position alone, so the same request
 //!   gives the same text whoever shares the batch.
 //! - [`Session`] feeds one sequence in chunks of any size, for logits and measurements.
-//! - [`engine::Engine`] answers requests, many at once.
+//! - [`engine::Engine`] answers requests, many at once; [`reader::Reader`] gives the rows of texts, for vectors and scores.
 //!
 //! ```
 //! use sinter_runtime::{Sampler, SamplingParams};
@@ -46,6 +46,7 @@ mod sampler;
 mod token_set;
 
 pub mod engine;
+pub mod reader;
 
 mod session;
 

@@ -56,6 +56,7 @@ pub use request::{Bounds, Constraint, Request, TokenMask};
 pub use scheduler::{Scheduler, SchedulerConfig};
 pub use sequence::{Arrival, Sequence, Turn};
 pub use speculate::{NGram, Speculation};
+pub(crate) use stats::{Gauges, add, change, set, sub};
 pub use stats::{STEP_BUCKETS, Stats};
 
 /// How an engine works, besides what the model's limits say.

@@ -3,7 +3,7 @@
 use super::choice::{Choice, Step};
 use super::handle::Message;
 use super::plan::{Outcome, StepPlan};
-use super::stats::{Gauges, add, set, sub};
+use super::stats::{Gauges, add, change, set};
 use super::{
     Admission, Arrival, EngineConfig, EngineHandle, Event, Request, RequestId, Scheduler, SchedulerConfig,
     Sink, Speculation, Turn, Usage,
@@ -405,12 +405,5 @@ impl Engine {
         let (queries, hits) = self.scheduler.prefix_counts();
         set(&self.gauges.prefix_queries, queries as usize);
         set(&self.gauges.prefix_hits, hits as usize);
-    }
-}
-
-fn change(gauge: &std::sync::atomic::AtomicU64, before: usize, after: usize) {
-    match after >= before {
-        true => add(gauge, after - before),
-        false => sub(gauge, before - after),
     }
 }

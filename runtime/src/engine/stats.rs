@@ -64,18 +64,18 @@ macro_rules! gauges {
     ($($name:ident),*) => {
         /// The numbers behind [`Stats`].
         #[derive(Debug)]
-        pub(super) struct Gauges {
-            $(pub(super) $name: AtomicU64,)*
-            pub(super) buckets: [AtomicU64; STEP_BUCKETS.len() + 1],
-            pub(super) closed: AtomicBool,
-            pub(super) stopped: AtomicBool,
+        pub(crate) struct Gauges {
+            $(pub(crate) $name: AtomicU64,)*
+            pub(crate) buckets: [AtomicU64; STEP_BUCKETS.len() + 1],
+            pub(crate) closed: AtomicBool,
+            pub(crate) stopped: AtomicBool,
             born: Instant,
             /// Microseconds from birth to the last sign of life.
             progress: AtomicU64,
         }
 
         impl Gauges {
-            pub(super) fn new() -> Self {
+            pub(crate) fn new() -> Self {
                 Self {
                     $($name: AtomicU64::new(0),)*
                     buckets: Default::default(),
@@ -86,7 +86,7 @@ macro_rules! gauges {
                 }
             }
 
-            pub(super) fn read(&self) -> Stats {
+            pub(crate) fn read(&self) -> Stats {
                 let progress = Duration::from_micros(self.progress.load(Relaxed));
                 Stats {
                     $($name: self.$name.load(Relaxed),)*
@@ -124,11 +124,11 @@ gauges!(
 
 impl Gauges {
     /// A sign of life.
-    pub(super) fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.progress.store(self.born.elapsed().as_micros() as u64, Relaxed);
     }
 
-    pub(super) fn step(&self, tokens: usize, took: Duration) {
+    pub(crate) fn step(&self, tokens: usize, took: Duration) {
         let micros = took.as_micros() as u64;
         let bucket = STEP_BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(STEP_BUCKETS.len());
         self.buckets[bucket].fetch_add(1, Relaxed);
@@ -140,16 +140,24 @@ impl Gauges {
 }
 
 /// Adds to a counter.
-pub(super) fn add(counter: &AtomicU64, count: usize) {
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(count as u64, Relaxed);
 }
 
 /// Takes from a gauge.
-pub(super) fn sub(gauge: &AtomicU64, count: usize) {
+pub(crate) fn sub(gauge: &AtomicU64, count: usize) {
     gauge.fetch_sub(count as u64, Relaxed);
 }
 
 /// Sets a gauge.
-pub(super) fn set(gauge: &AtomicU64, value: usize) {
+pub(crate) fn set(gauge: &AtomicU64, value: usize) {
     gauge.store(value as u64, Relaxed);
+}
+
+/// Brings a gauge that others add to from what was written there last to what it is now.
+pub(crate) fn change(gauge: &AtomicU64, before: usize, after: usize) {
+    match after >= before {
+        true => add(gauge, after - before),
+        false => sub(gauge, before - after),
+    }
 }
