@@ -43,6 +43,9 @@ const NEVER_MATTER: &[&str] = &[
     "resid_pdrop",
     "return_dict",
     "return_dict_in_generate",
+    // How scores are shown; `scoring.rs` reads them.
+    "sbert_ce_default_activation_function",
+    "sentence_transformers",
     "sep_token_id",
     "suppress_tokens",
     "task_specific_params",

@@ -24,7 +24,7 @@
 //! - [`build`]: one builder writes the graph of every spec, in primitives only.
 //! - [`weights`]: [`Weights`](weights::Weights) is every tensor by name; [`header`] is the pure parser beneath.
 //! - [`tokenizer`], [`chat`]: text to ids and back, messages to prompts, both with limits on hostile files.
-//! - [`generation`], [`pooling`]: the model's wishes for sampling, and for sentence vectors.
+//! - [`generation`], [`pooling`], [`scoring`]: the model's wishes for sampling, for sentence vectors, and for scores.
 //! - [`model`]: [`Model::open`](model::Model::open) does all of this for a directory.
 //!
 //! # Example
@@ -80,5 +80,6 @@ pub mod tokenizer;
 
 pub mod generation;
 pub mod pooling;
+pub mod scoring;
 
 pub mod model;
