@@ -1,7 +1,10 @@
 //! The grammar of the command line.
 
+pub mod bench;
+
+pub use bench::BenchArgs;
+
 use crate::device::{BuildTarget, DeviceArg, words};
-use crate::load::options::LoadArgs;
 use crate::serve::log::LogStyle;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -435,47 +438,6 @@ pub struct LogitsArgs {
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,
-}
-
-/// What `sinter bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchArg {
-    /// A prompt at once.
-    Prefill,
-    /// One token after the other.
-    Decode,
-    /// A server under load.
-    Serve,
-    /// The time in each kernel of both.
-    Kernels,
-}
-
-/// `sinter bench`
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// The model or bundle.
-    pub model: String,
-    /// What to measure; prefill and decode if left out.
-    #[arg(value_enum)]
-    pub what: Option<BenchArg>,
-    /// Tokens of the prompt.
-    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
-    pub prompt: usize,
-    /// Tokens that are decoded.
-    #[arg(long, value_name = "N", default_value = "128", value_parser = positive)]
-    pub decode: usize,
-    /// Sequences that the engine decodes together; they are measured beside one alone.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
-    pub sequences: usize,
-    /// How often each is measured; the median counts.
-    #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
-    pub repetitions: usize,
-    /// How to compile.
-    #[command(flatten)]
-    pub build: BuildArgs,
-    /// What a server is loaded with.
-    #[command(flatten)]
-    pub load: LoadArgs,
 }
 
 /// `sinter explain`

@@ -53,6 +53,9 @@ fn bad_usage_is_2() {
         &["bench", "m", "serve", "--rate", "0"],
         &["bench", "m", "serve", "--rate", "1", "--concurrency", "2"],
         &["bench", "m", "serve", "--goodput", "itl:5"],
+        &["bench", "m", "decode", "--url", "http://127.0.0.1:8000"],
+        &["bench", "m", "serve", "--decode", "3"],
+        &["bench", "m", "--prompt", "3", "decode"],
     ] {
         assert!(!reason(2, args).is_empty());
     }
@@ -98,7 +101,7 @@ fn missing_models_have_a_reason() {
 #[test]
 fn encoders_are_not_asked_to_write() {
     let bert = golden("bert");
-    for args in [&["run", &bert, "hello"][..], &["chat", &bert], &["serve", &bert, "--port", "0"]] {
+    for args in [&["run", &bert, "hello"][..], &["chat", &bert]] {
         assert!(reason(1, args).contains("is an encoder, it writes no text; use `sinter embed`"), "{args:?}");
     }
 }

@@ -50,7 +50,7 @@ fn program(model: &Path) -> pipeline::Program {
         panic!("another command")
     };
     let env = Environment::default();
-    pipeline::prepare(model.to_str().unwrap(), &args.build, &env, &Output::new(false)).unwrap()
+    pipeline::prepare(model.to_str().unwrap(), &args.build.unwrap(), &env, &Output::new(false)).unwrap()
 }
 
 #[test]

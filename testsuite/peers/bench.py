@@ -25,9 +25,9 @@ def run(command):
 
 
 def ours(binary, folder, args):
-    common = [binary, "bench", folder, "--json", "--repetitions", "1", "--dtype", "bf16", "--threads", str(args.threads)]
-    prefill = run([*common, "prefill", "--prompt", str(args.prompt)])
-    decode = run([*common, "decode", "--prompt", "1", "--decode", str(args.decode)])
+    common = ["--json", "--repetitions", "1", "--dtype", "bf16", "--threads", str(args.threads)]
+    prefill = run([binary, "bench", folder, "prefill", *common, "--prompt", str(args.prompt)])
+    decode = run([binary, "bench", folder, "decode", *common, "--decode", str(args.decode)])
     for result in (prefill, decode):
         if not result["chunked_equals_whole"]:
             sys.exit("sinter: chunked and whole prefill differ")

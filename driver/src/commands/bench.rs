@@ -5,7 +5,8 @@
 
 use super::bandwidth::read_bandwidth;
 use super::bench_together::together;
-use crate::cli::{BenchArg, BenchArgs};
+use crate::cli::BenchArgs;
+use crate::cli::bench::{Bench, Phase, Speed};
 use crate::device::Place;
 use crate::environment::Environment;
 use crate::info::streamed_bytes;
@@ -34,19 +35,21 @@ pub(super) struct Measure {
 }
 
 pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Result<()> {
-    if args.sequences > 1 && args.what != Some(BenchArg::Decode) {
-        bail!("--sequences is for `bench MODEL decode`");
+    match args.bench()? {
+        Bench::Serve(load) => crate::load::run::run(&args.model, load, output),
+        Bench::Speed(speed) => alone(&args.model, &speed, (env, output)),
     }
-    if args.what == Some(BenchArg::Serve) {
-        return crate::load::run::run(args, output);
-    }
-    let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    if !program.info.decoder && args.what == Some(BenchArg::Decode) {
+}
+
+/// Measures a model without a server.
+fn alone(model: &str, args: &Speed, (env, output): (&Environment, &Output)) -> Result<()> {
+    let program = pipeline::prepare(model, &args.build, env, output)?;
+    if !program.info.decoder && args.phase == Phase::Decode {
         bail!("{} is an encoder, which does not decode", program.info.architecture);
     }
     let check = program.info.decoder.then(|| check(&program)).transpose()?;
-    let measured = match args.what {
-        Some(BenchArg::Kernels) => kernels(args, &program)?,
+    let measured = match args.phase {
+        Phase::Kernels => kernels(args, &program)?,
         _ if args.sequences > 1 => together(args, &program, output)?,
         _ => speed(args, &program, output)?,
     };
@@ -106,17 +109,17 @@ pub(super) fn random_tokens(program: &Program, count: usize) -> Vec<u32> {
     (0..count as u64).map(|at| (uniform(42, at) * program.info.vocab as f64) as u32).collect()
 }
 
-fn speed(args: &BenchArgs, program: &Program, output: &Output) -> Result<Value> {
+fn speed(args: &Speed, program: &Program, output: &Output) -> Result<Value> {
     let (prompt, decode) = lengths(args, program);
     let mut model = program.load(prompt.max(decode + 1), prompt, false)?;
     let bar = output.progress("measuring", args.repetitions as u64 * 2);
     let mut value = json!({});
-    if args.what != Some(BenchArg::Decode) {
+    if args.phase != Phase::Decode {
         let tokens = random_tokens(program, prompt);
         let measure = repeat(args.repetitions, prompt, &bar, || prefill(&mut *model, program, &tokens))?;
         value["prefill"] = json!(measure);
     }
-    if program.info.decoder && args.what != Some(BenchArg::Prefill) {
+    if program.info.decoder && args.phase != Phase::Prefill {
         let tokens = random_tokens(program, decode + 1);
         let measure = repeat(args.repetitions, decode, &bar, || decode_once(&mut *model, &tokens))?;
         let streamed = streamed_bytes(&program.plan, program.weights.1) as f64 * measure.tokens_per_second;
@@ -133,7 +136,7 @@ fn speed(args: &BenchArgs, program: &Program, output: &Output) -> Result<Value> 
 }
 
 /// The lengths that the model's context has room for.
-fn lengths(args: &BenchArgs, program: &Program) -> (usize, usize) {
+fn lengths(args: &Speed, program: &Program) -> (usize, usize) {
     let most = program.info.context;
     (args.prompt.min(most), args.decode.min(most.saturating_sub(1)).max(1))
 }
@@ -184,7 +187,7 @@ fn decode_once(model: &mut dyn DeviceModel, tokens: &[u32]) -> Result<f64> {
 }
 
 /// The time in each kernel of a prefill and of a decode.
-fn kernels(args: &BenchArgs, program: &Program) -> Result<Value> {
+fn kernels(args: &Speed, program: &Program) -> Result<Value> {
     let (prompt, decode) = lengths(args, program);
     let mut value = json!({});
     let mut model = program.load(prompt.max(decode + 1), prompt, true)?;

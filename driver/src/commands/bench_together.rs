@@ -4,7 +4,7 @@
 //! tokens alone and in company.
 
 use super::bench::{Measure, measure, random_tokens};
-use crate::cli::BenchArgs;
+use crate::cli::bench::Speed;
 use crate::load::statistics::percentile;
 use crate::output::Output;
 use crate::pipeline::Program;
@@ -20,7 +20,7 @@ use std::time::Instant;
 /// The tokens of one answer, and when each came.
 type Answer = Vec<(u32, Instant)>;
 
-pub(super) fn together(args: &BenchArgs, program: &Program, output: &Output) -> Result<Value> {
+pub(super) fn together(args: &Speed, program: &Program, output: &Output) -> Result<Value> {
     let count = args.sequences;
     let decode = args.decode.min(program.info.context.saturating_sub(2)).max(2);
     let limits = Limits {

@@ -1,6 +1,6 @@
 //! A server of one's own, as a process of its own: it shares nothing with the clients but the cores.
 
-use crate::cli::BenchArgs;
+use crate::cli::BuildArgs;
 use crate::device::DeviceArg;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -17,11 +17,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server for the model of a bench, on a free port, and waits until it listens.
-    pub fn start(args: &BenchArgs) -> Result<Self> {
+    /// Starts a server for a model, on a free port, and waits until it listens.
+    pub fn start(model: &str, build: &BuildArgs) -> Result<Self> {
         let program = std::env::current_exe().context("the path of this program is not known")?;
         let mut command = Command::new(program);
-        command.args(["--json", "serve", &args.model, "--port", "0"]).args(flags(args)?);
+        command.args(["--json", "serve", model, "--port", "0"]).args(flags(build)?);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a server")?;
         let stdout = child.stdout.take().context("the server has no stdout")?;
@@ -46,8 +46,7 @@ impl Drop for Server {
 }
 
 /// How the model is compiled, in the words of the command line; the server writes no line for each request.
-fn flags(args: &BenchArgs) -> Result<Vec<String>> {
-    let build = &args.build;
+fn flags(build: &BuildArgs) -> Result<Vec<String>> {
     let mut flags = vec!["--log".into(), "off".into()];
     flags.extend(["--dtype".into(), word(build.dtype)?, "--quant".into(), word(build.quant)?]);
     flags.extend(["--device".into(), device(build.device)]);

@@ -2,6 +2,7 @@
 
 use super::options::LoadArgs;
 use super::run::load;
+use crate::cli::bench::{BenchServeArgs, BenchWhat};
 use crate::cli::{BenchArgs, Cli, Command};
 use crate::output::Output;
 use clap::Parser;
@@ -95,10 +96,11 @@ fn reply(stream: &mut TcpStream, status: &str, body: &str) {
 }
 
 /// The arguments of a command line.
-fn args(line: &str) -> BenchArgs {
+fn args(line: &str) -> BenchServeArgs {
     let line = format!("sinter bench m serve --prompt 5 {line}");
-    match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-        Command::Bench(args) => args,
+    let command = Cli::try_parse_from(line.split_whitespace()).unwrap().command;
+    match command {
+        Command::Bench(BenchArgs { what: Some(BenchWhat::Serve(args)), .. }) => args,
         other => panic!("{other:?} is no bench"),
     }
 }

@@ -3,12 +3,11 @@
 use clap::Args;
 use std::path::PathBuf;
 
-/// The part of `sinter bench` that is for `serve`.
+/// The load of `sinter bench MODEL serve`.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Options of bench serve")]
 pub struct LoadArgs {
     /// A server that runs already, such as http://127.0.0.1:8000; one is started for MODEL if left out.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "BuildArgs")]
     pub url: Option<String>,
     /// The key that the server wants.
     #[arg(long, value_name = "KEY")]

@@ -7,7 +7,7 @@ use super::options::LoadArgs;
 use super::prompts::{Shape, prompt};
 use super::report::{Check, Report};
 use super::statistics::figures;
-use crate::cli::BenchArgs;
+use crate::cli::bench::{BenchServeArgs, given};
 use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
@@ -19,12 +19,12 @@ use std::time::Duration;
 const THREADS: usize = 2;
 
 /// Loads a server, reports what its clients saw, and fails if answers were not the same when asked for again.
-pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
+pub fn run(model: &str, args: &BenchServeArgs, output: &Output) -> Result<()> {
     let (prefix, prompt) = (args.load.prefix, args.prompt);
     ensure!(prefix <= prompt, "--prefix {prefix} is longer than --prompt {prompt}");
     let server = match &args.load.url {
         Some(_) => None,
-        None => Some(Server::start(args)?),
+        None => Some(Server::start(model, &given(args.build.as_ref())?)?),
     };
     let url = args.load.url.as_deref().or(server.as_ref().map(|server| server.url.as_str()));
     let url = url.context("there is no server")?;
@@ -43,7 +43,7 @@ pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
 }
 
 /// Loads the server at `url`.
-pub(super) async fn load(args: &BenchArgs, url: &str, output: &Output) -> Result<Report> {
+pub(super) async fn load(args: &BenchServeArgs, url: &str, output: &Output) -> Result<Report> {
     let load = &args.load;
     let mut client = LoadClient::new(url, load.key.clone())?;
     let models = client.get("/v1/models").await?;
