@@ -44,6 +44,7 @@ pub mod speculation;
 pub mod text;
 pub mod text_stream;
 pub mod tools;
+pub mod vectors;
 
 pub mod load;
 pub mod serve;

@@ -14,6 +14,7 @@ mod logits;
 mod run;
 mod score;
 mod serve;
+mod serve_reader;
 mod stream;
 mod tokenize;
 

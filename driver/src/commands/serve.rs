@@ -1,5 +1,6 @@
 //! `sinter serve`: requests are answered over HTTP.
 
+use super::serve_reader::{self, Started};
 use crate::cli::ServeArgs;
 use crate::environment::Environment;
 use crate::output::Output;
@@ -8,14 +9,15 @@ use crate::serve::auth::Keys;
 use crate::serve::log::Log;
 use crate::serve::sizing::{self, Wish};
 use crate::serve::state::{App, ModelFacts, Parts, ServeLimits};
+use crate::serve::work::Work;
 use crate::serve::{openai, run as serve};
 use crate::text::TextSide;
 use crate::tools::Dialect;
 use crate::{UsageError, info};
 use anyhow::{Context, Result};
 use sinter_ir::PAGE;
+use sinter_runtime::Limits;
 use sinter_runtime::engine::{Engine, EngineConfig};
-use sinter_runtime::{DeviceModel, Limits};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,17 +26,15 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
     let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
     let address = address(args, !keys.is_empty())?;
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
-    program.check_writes()?;
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
     let dialect = dialect(args, &text)?;
-    let limits = limits(args, &program, output)?;
-    let model = program.load_with(limits, false)?;
-    let facts = facts(args, &program, &limits, &*model);
-    let guesses = args.speculate.load(&args.build, &limits, (env, output))?;
-    let (engine, _) = Engine::spawn_with(model, guesses, config(args))?;
+    let started = match program.result_name() {
+        Some("logits") => writer(args, &program, (env, output))?,
+        _ => serve_reader::start(args, &program, output)?,
+    };
     let app = App::new(Parts {
-        model: facts,
+        model: facts(args, &program, &started),
         text: Arc::new(text),
         limits: ServeLimits {
             body_bytes: args.max_body,
@@ -44,7 +44,7 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
         keys: Keys::new(&keys),
         log: Log::new(args.log),
         dialect,
-        engine,
+        work: started.work,
     });
     let (name, json) = (app.model.names[0].clone(), output.json);
     serve(app, address, args.grace, |address| {
@@ -54,6 +54,17 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
             let _ = output.json_line(&serde_json::json!({ "address": address.to_string(), "model": name }));
         }
     })
+}
+
+/// Starts an engine for a model that writes.
+fn writer(args: &ServeArgs, program: &Program, (env, output): (&Environment, &Output)) -> Result<Started> {
+    let limits = limits(args, program, output)?;
+    let model = program.load_with(limits, false)?;
+    let device = model.device();
+    let guesses = args.speculate.load(&args.build, &limits, (env, output))?;
+    let (engine, _) = Engine::spawn_with(model, guesses, config(args))?;
+    let context = limits.max_positions.min(limits.pages * PAGE as usize);
+    Ok(Started { work: Work::Writer(engine), context, limits, device })
 }
 
 /// How the model writes calls and reasoning: as its template shows, or as the user says.
@@ -88,7 +99,7 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 /// How large steps and the KV cache are.
-fn limits(args: &ServeArgs, program: &Program, output: &Output) -> Result<Limits> {
+pub(super) fn limits(args: &ServeArgs, program: &Program, output: &Output) -> Result<Limits> {
     let mut limits = Limits {
         vocab: program.info.vocab,
         max_positions: args.max_context.unwrap_or(program.info.context).min(program.info.context),
@@ -122,7 +133,7 @@ fn config(args: &ServeArgs) -> EngineConfig {
     }
 }
 
-fn facts(args: &ServeArgs, program: &Program, limits: &Limits, model: &dyn DeviceModel) -> ModelFacts {
+fn facts(args: &ServeArgs, program: &Program, started: &Started) -> ModelFacts {
     let plain = Path::new(&args.model).file_name().map(|name| name.to_string_lossy().into_owned());
     let plain = if Path::new(&args.model).exists() { plain } else { Some(args.model.clone()) };
     let names = match args.served_model_name.is_empty() {
@@ -133,12 +144,12 @@ fn facts(args: &ServeArgs, program: &Program, limits: &Limits, model: &dyn Devic
         names,
         created: openai::shape::now(),
         architecture: program.info.architecture.clone(),
-        vocab: limits.vocab,
-        context: limits.max_positions.min(limits.pages * PAGE as usize),
+        vocab: started.limits.vocab,
+        context: started.context,
         dtype: program.dtype.name(),
-        device: model.device(),
-        step_tokens: limits.max_tokens,
-        sequences: limits.max_sequences,
+        device: started.device.clone(),
+        step_tokens: started.limits.max_tokens,
+        sequences: args.max_sequences,
         speculation: args.speculate.word(),
     }
 }

@@ -90,7 +90,7 @@ impl Generation {
     /// # Errors
     /// The prompt does not fit, a parameter is out of its range, too many requests wait, or the server shuts down.
     pub fn start(self, app: &Arc<App>, caller: &Caller) -> Result<Answers, ApiError> {
-        let engine = app.engine();
+        let engine = app.engine()?;
         let capacity = engine.admission().capacity;
         if self.prompt.len() > capacity {
             let found = self.prompt.len();

@@ -31,7 +31,7 @@ pub fn check(app: &App) -> Result<(), ApiError> {
     if app.phase.draining() {
         return Err(ApiError::unavailable("the server is shutting down"));
     }
-    let stats = app.engine().stats();
+    let stats = app.work().stats();
     if stats.stopped {
         return Err(ApiError::unavailable("the engine has stopped"));
     }

@@ -1,6 +1,7 @@
 //! How loaded the server is, for routers that ask for it: `GET /v1/loads`, `/load`, `/server_info`, `/get_model_info`.
 
 use super::state::App;
+use super::work::Task;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `GET /v1/loads`: one data-parallel rank.
 pub async fn loads(State(app): State<Arc<App>>) -> Json<Value> {
-    let stats = app.engine().stats();
+    let stats = app.work().stats();
     let used = stats.blocks_used * PAGE;
     let share = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
     let hits = stats.prefix_hits as f64 / stats.prefix_queries.max(1) as f64;
@@ -39,13 +40,13 @@ pub async fn loads(State(app): State<Arc<App>>) -> Json<Value> {
 
 /// `GET /load`: requests that have not ended.
 pub async fn load(State(app): State<Arc<App>>) -> Json<Value> {
-    let stats = app.engine().stats();
+    let stats = app.work().stats();
     Json(json!({ "server_load": stats.requests - stats.finished.min(stats.requests) }))
 }
 
 /// `GET /server_info`
 pub async fn server_info(State(app): State<Arc<App>>) -> Json<Value> {
-    let (model, admission) = (&app.model, *app.engine().admission());
+    let (model, (queued, queued_tokens)) = (&app.model, app.work().queue());
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "served_model_name": model.names[0],
@@ -54,10 +55,10 @@ pub async fn server_info(State(app): State<Arc<App>>) -> Json<Value> {
         "max_model_len": model.context,
         "max_num_seqs": model.sequences,
         "max_num_batched_tokens": model.step_tokens,
-        "max_total_num_tokens": app.engine().stats().blocks_total * PAGE,
+        "max_total_num_tokens": app.work().stats().blocks_total * PAGE,
         "block_size": PAGE,
-        "max_num_queued_reqs": admission.max_waiting,
-        "max_num_queued_tokens": admission.max_waiting_tokens,
+        "max_num_queued_reqs": queued,
+        "max_num_queued_tokens": queued_tokens,
         "speculation": model.speculation,
         "uptime_seconds": app.started.elapsed().as_secs_f64(),
     }))
@@ -70,7 +71,7 @@ pub async fn model_info(State(app): State<Arc<App>>) -> Json<Value> {
         "model_path": model.names[0],
         "served_model_name": model.names[0],
         "tokenizer_path": model.names[0],
-        "is_generation": true,
+        "is_generation": app.work().task() == Task::Writes,
         "architectures": [model.architecture],
         "vocab_size": model.vocab,
         "max_model_len": model.context,

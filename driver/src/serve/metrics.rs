@@ -102,7 +102,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
 
 /// The page that Prometheus reads.
 fn page(app: &App) -> String {
-    let stats = app.engine().stats();
+    let stats = app.work().stats();
     let model = escaped(&app.model.names[0]);
     let mut page = Page { text: String::new(), labels: format!("model_name=\"{model}\"") };
     of_engine(&mut page, &stats, app);

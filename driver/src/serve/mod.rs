@@ -14,6 +14,8 @@
 //! - [`generate::Generation`] is the one door to the engine, and knows no interface. [`many`] makes several generations
 //!   one, [`sse`] sends outputs as events. An interface is a room of its own, such as [`openai`]: it turns bodies into
 //!   generations and outputs into its shapes, and nothing else.
+//! - A model that writes no text has [`read::Texts`] for its door, and a reader for its engine: vectors
+//!   ([`openai::embeddings`]) and [`scores`]. [`work`] knows which of the two is served, and keeps the paths of the other shut.
 //! - [`body`] has the rule for fields: what is in no table is refused by name. Nothing that could change an answer is
 //!   passed over in silence.
 //! - [`error::ApiError`] is every reason not to answer. A client's mistake is never a 5xx.
@@ -29,14 +31,18 @@
 pub mod error;
 
 pub mod auth;
+pub mod base64;
 pub mod body;
+pub mod inputs;
 pub mod log;
 pub mod record;
 pub mod state;
+pub mod work;
 
 pub mod conversation;
 pub mod generate;
 pub mod many;
+pub mod read;
 pub mod sampling;
 pub mod sse;
 pub mod structured;
@@ -45,6 +51,7 @@ pub mod tools;
 pub mod anthropic;
 pub mod openai;
 pub mod responses;
+pub mod scores;
 pub mod tokens;
 
 pub mod health;

@@ -8,6 +8,7 @@ use super::record::{Caller, Record};
 use super::routes::{Route, routes};
 use super::sampling::random;
 use super::state::App;
+use super::work;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
@@ -22,7 +23,13 @@ pub const OPEN: &[&str] = &["/live", "/livez", "/ping", "/health", "/healthz", "
 
 /// The paths of [`routes`].
 pub fn router(app: Arc<App>) -> Router {
-    let add = |router: Router<Arc<App>>, route: Route| router.route(route.path, route.handler);
+    let add = |router: Router<Arc<App>>, route: Route| {
+        let handler = match route.task {
+            Some(task) => route.handler.route_layer(from_fn_with_state((app.clone(), task), work::guard)),
+            None => route.handler,
+        };
+        router.route(route.path, handler)
+    };
     let router = routes().into_iter().fold(Router::new(), add);
     router
         .fallback(no_path)

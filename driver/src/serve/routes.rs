@@ -3,9 +3,11 @@
 
 use super::anthropic::messages as anthropic;
 use super::body::Row;
-use super::openai::{chat, completions, models};
+use super::openai::{chat, completions, embeddings, models};
 use super::responses::create as responses;
+use super::scores::{classify, pairs, rerank};
 use super::state::App;
+use super::work::Task;
 use super::{health, loads, metrics, openapi, page, tokens};
 use axum::routing::{MethodRouter, delete, get, post};
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub struct Route {
     pub body: Option<&'static [&'static [Row]]>,
     /// The fields that must be there.
     pub required: &'static [&'static str],
+    /// What the model must be for; none if any will do.
+    pub task: Option<Task>,
     /// Who answers.
     pub handler: MethodRouter<Arc<App>>,
 }
@@ -29,21 +33,25 @@ pub struct Route {
 /// All paths.
 pub fn routes() -> Vec<Route> {
     let mut all = watching();
+    all.extend(reading());
     all.extend([
-        read("/", "A page to talk with the model and watch the engine.", get(page::index)),
+        read("/", "A page to talk with the model and watch the engine.", get(page::index)).of(Task::Writes),
         read("/v1/state", "What the page shows.", get(page::state)),
         read("/v1/models", "The names of the served model.", get(models::list)),
         read("/v1/models/{*name}", "One name of the served model.", get(models::get)),
         write("/v1/chat/completions", "Answers a conversation.", chat::TABLES, post(chat::chat))
-            .wants(&["messages"]),
+            .wants(&["messages"])
+            .of(Task::Writes),
         write("/v1/completions", "Continues texts.", completions::TABLES, post(completions::completions))
-            .wants(&["prompt"]),
+            .wants(&["prompt"])
+            .of(Task::Writes),
         write(
             "/v1/responses",
             "Answers items, and keeps the response.",
             responses::TABLES,
             post(responses::create),
-        ),
+        )
+        .of(Task::Writes),
         read("/v1/responses/{id}", "A stored response.", get(responses::get)),
         Route {
             method: "delete",
@@ -68,14 +76,16 @@ pub fn routes() -> Vec<Route> {
             MESSAGES,
             post(anthropic::messages),
         )
-        .wants(&["messages", "max_tokens"]),
+        .wants(&["messages", "max_tokens"])
+        .of(Task::Writes),
         write(
             "/v1/messages/count_tokens",
             "Counts the tokens of a conversation.",
             COUNT,
             post(anthropic::count_tokens),
         )
-        .wants(&["messages"]),
+        .wants(&["messages"])
+        .of(Task::Writes),
         write(
             "/tokenize",
             "The token ids of a text or a conversation.",
@@ -91,6 +101,37 @@ pub fn routes() -> Vec<Route> {
 
 const MESSAGES: &[&[Row]] = &[anthropic::PROMPT, anthropic::ANSWER];
 const COUNT: &[&[Row]] = &[anthropic::PROMPT];
+
+/// The paths of models that write no text.
+fn reading() -> Vec<Route> {
+    let embeddings =
+        write("/v1/embeddings", "Makes vectors of texts.", embeddings::TABLES, post(embeddings::embeddings));
+    let rerank = |path| {
+        write(path, "Orders documents by a query.", rerank::TABLES, post(rerank::rerank))
+            .wants(&["query", "documents"])
+            .of(Task::Scores)
+    };
+    let score = |path| {
+        write(path, "Scores pairs of texts.", pairs::TABLES, post(pairs::score))
+            .wants(&["text_1", "text_2"])
+            .of(Task::Scores)
+    };
+    let classify = |path| {
+        write(path, "The labels of texts.", classify::TABLES, post(classify::classify))
+            .wants(&["input"])
+            .of(Task::Scores)
+    };
+    vec![
+        embeddings.wants(&["input"]).of(Task::Vectors),
+        rerank("/v1/rerank"),
+        rerank("/v2/rerank"),
+        rerank("/rerank"),
+        score("/v1/score"),
+        score("/score"),
+        classify("/v1/classify"),
+        classify("/classify"),
+    ]
+}
 
 /// The paths of those who watch over the server.
 fn watching() -> Vec<Route> {
@@ -117,7 +158,7 @@ fn watching() -> Vec<Route> {
 }
 
 fn read(path: &'static str, about: &'static str, handler: MethodRouter<Arc<App>>) -> Route {
-    Route { method: "get", path, about, body: None, required: &[], handler }
+    Route { method: "get", path, about, body: None, required: &[], task: None, handler }
 }
 
 fn write(
@@ -126,10 +167,14 @@ fn write(
     body: &'static [&'static [Row]],
     handler: MethodRouter<Arc<App>>,
 ) -> Route {
-    Route { method: "post", path, about, body: Some(body), required: &[], handler }
+    Route { method: "post", path, about, body: Some(body), required: &[], task: None, handler }
 }
 
 impl Route {
+    /// A path for models of a task alone.
+    fn of(self, task: Task) -> Self {
+        Self { task: Some(task), ..self }
+    }
     fn wants(self, required: &'static [&'static str]) -> Self {
         Self { required, ..self }
     }

@@ -36,10 +36,10 @@ pub async fn drained(app: Arc<App>, mut signals: Signals, grace: Duration) {
     signals.next().await;
     eprintln!("note: shutting down; what runs has {} s to end, a second signal ends it now", grace.as_secs());
     app.phase.drain();
-    let engine = app.engine();
-    engine.close();
+    let work = app.work();
+    work.close();
     let ended = async {
-        while engine.stats().finished < engine.stats().requests {
+        while work.stats().finished < work.stats().requests {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -48,7 +48,7 @@ pub async fn drained(app: Arc<App>, mut signals: Signals, grace: Duration) {
         () = tokio::time::sleep(grace) => eprintln!("note: the time is over, what still runs is cancelled"),
         () = signals.next() => std::process::exit(INTERRUPTED),
     }
-    engine.stop();
+    work.stop();
 }
 
 /// SIGTERM and ctrl-c, from the moment this is made.

@@ -6,11 +6,12 @@ use super::log::Log;
 use super::metrics::Metrics;
 use super::responses::store::Store;
 use super::shutdown::Phase;
+use super::work::Work;
 use crate::grammar::{Grammar, Grammars};
 use crate::text::TextSide;
 use crate::tools::Dialect;
 use sinter_frontend::token_bytes::TokenBytes;
-use sinter_runtime::engine::{Constraint, EngineHandle};
+use sinter_runtime::engine::Constraint;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -26,7 +27,7 @@ pub struct ModelFacts {
     pub architecture: String,
     /// Token ids are below this.
     pub vocab: usize,
-    /// Tokens of prompt and answer together.
+    /// Tokens of prompt and answer together, or of a text that is read.
     pub context: usize,
     /// The element type of weights and KV cache.
     pub dtype: &'static str,
@@ -84,7 +85,7 @@ pub struct App {
     pub dialect: Dialect,
     /// The special tokens that it writes them with.
     pub markup: Vec<u32>,
-    engine: EngineHandle,
+    work: Work,
     grammars: OnceLock<Result<Grammars, String>>,
     spellings: OnceLock<Vec<TokenBytes>>,
 }
@@ -104,13 +105,13 @@ pub struct Parts {
     /// How the model writes calls of tools and reasoning.
     pub dialect: Dialect,
     /// Who answers.
-    pub engine: EngineHandle,
+    pub work: Work,
 }
 
 impl App {
     /// What is shared, of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { model, text, limits, keys, log, dialect, engine } = parts;
+        let Parts { model, text, limits, keys, log, dialect, work } = parts;
         let special = text.tokenizer.special_ids().into_iter();
         let kept = |id: &u32| text.tokenizer.piece(*id).is_some_and(|piece| dialect.keeps(&piece));
         let markup = special.filter(kept).collect();
@@ -128,15 +129,15 @@ impl App {
             responses: Store::default(),
             dialect,
             markup,
-            engine,
+            work,
             grammars: OnceLock::new(),
             spellings: OnceLock::new(),
         })
     }
 
     /// Who answers.
-    pub fn engine(&self) -> &EngineHandle {
-        &self.engine
+    pub fn work(&self) -> &Work {
+        &self.work
     }
 
     /// Refuses a model that is not served here. A request that names none means the one that is.

@@ -5,6 +5,7 @@ use super::generate::{Answers, Generation, Output};
 use super::log::{Log, LogStyle};
 use super::record::{Caller, Record};
 use super::state::{App, ModelFacts, Parts, ServeLimits};
+use super::work::Work;
 use super::{auth::Keys, health};
 use crate::info::ModelInfo;
 use crate::text::TextSide;
@@ -111,7 +112,18 @@ fn app(stalled_after: Duration) -> (Arc<App>, Arc<Gate>) {
     let limits = ServeLimits { body_bytes: 1 << 20, timeout: Duration::from_secs(600), stalled_after };
     let (keys, log) = (Keys::default(), Log::new(LogStyle::Off));
     let dialect = Dialect::default();
-    (App::new(Parts { model, text: Arc::new(text), limits, keys, log, dialect, engine }), gate)
+    (
+        App::new(Parts {
+            model,
+            text: Arc::new(text),
+            limits,
+            keys,
+            log,
+            dialect,
+            work: Work::Writer(engine),
+        }),
+        gate,
+    )
 }
 
 fn start(app: &Arc<App>, tokens: usize) -> Answers {
@@ -165,7 +177,7 @@ fn an_engine_without_work_is_healthy_and_one_that_is_gone_is_not() {
     let (app, _) = app(Duration::from_secs(2));
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(health::check(&app), Ok(()));
-    app.engine().stop();
+    app.work().stop();
     wait_for("health turns red", || health::check(&app).is_err());
 }
 
@@ -180,7 +192,7 @@ fn a_failed_or_panicked_step_costs_its_own_requests_alone() {
         assert!(matches!(&failed, Output::Failed(error) if error.status.as_u16() == 500), "{failed:?}");
         let next = runtime.block_on(last(start(&app, 4)));
         assert!(matches!(next, Output::Done(usage) if usage.generated == 4), "{next:?}");
-        assert_eq!(app.engine().stats().blocks_used, 0);
+        assert_eq!(app.work().stats().blocks_used, 0);
         assert_eq!(health::check(&app), Ok(()));
     }
 }
@@ -191,7 +203,7 @@ fn an_answer_that_nobody_reads_is_cut_off_and_says_so() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let mut answers = start(&app, 4000);
-    let engine = app.engine();
+    let engine = app.work();
     wait_for("the request ends", || engine.stats().finished == 1);
     assert_eq!(engine.stats().blocks_used, 0);
     let (error, pieces) = runtime.block_on(async {
@@ -217,14 +229,14 @@ fn dropping_an_answer_frees_its_pages() {
     let answers: Vec<Answers> = (0..20).map(|_| start(&app, 4000)).collect();
     drop(answers);
     gate.hold(false);
-    let stats = || app.engine().stats();
+    let stats = || app.work().stats();
     wait_for("all end", || stats().finished == 20 && stats().blocks_used == 0 && stats().running == 0);
 }
 
 #[test]
 fn a_server_that_closes_refuses_with_503() {
     let (app, _) = app(Duration::from_secs(4));
-    app.engine().close();
+    app.work().close();
     let id: Arc<str> = "test".into();
     let record = Arc::new(Record::new(app.log, id.clone(), "TEST".into()));
     let refused = Generation::new(vec![1]).start(&app, &Caller { id, record });

@@ -13,7 +13,7 @@ pub const TOOLS_MAX: usize = 128;
 /// The longest name of a tool, in characters.
 const NAME_MAX: usize = 64;
 /// The most calls that are forced in one answer.
-const CALLS_MAX: usize = 32;
+const CALLS_MAX: usize = 16;
 
 /// A function that the model may call.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,13 @@ pub fn model() -> String {
 
 /// The command, not started.
 pub fn command(args: &[&str]) -> Command {
+    command_for(Path::new(&model()), args)
+}
+
+/// The command for another model.
+pub fn command_for(model: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sinter"));
-    command.arg("serve").arg(model()).args(["--port", "0", "--json", "--device", "host"]).args(args);
+    command.arg("serve").arg(model).args(["--port", "0", "--json", "--device", "host"]).args(args);
     command.env("SINTER_CACHE", std::env::temp_dir().join("sinter-serve-tests"));
     command.env_remove("SINTER_API_KEY");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

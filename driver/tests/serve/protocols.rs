@@ -25,7 +25,7 @@ fn responses_come_whole_and_in_pieces_and_go_on() {
     assert!(["completed", "incomplete"].contains(&whole["status"].as_str().unwrap()), "{whole}");
     assert_eq!(server.get(&format!("/v1/responses/{id}")).json(), whole);
     let items = server.get(&format!("/v1/responses/{id}/input_items")).json();
-    assert_eq!(items["data"][0]["content"], "hello");
+    assert_eq!(items["data"][0]["content"], json!([{ "type": "input_text", "text": "hello" }]));
 
     let streamed = json!({ "input": "hello", "max_output_tokens": 12, "temperature": 0, "stream": true, "store": false });
     let events = server.post("/v1/responses", &streamed).named_events();

@@ -7,6 +7,7 @@ use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
 use crate::serve::conversation::encode;
 use crate::serve::error::ApiError;
 use crate::serve::generate::{Generation, Output};
+use crate::serve::inputs::{Input, inputs};
 use crate::serve::many::{Answer, Whole, merge};
 use crate::serve::record::Caller;
 use crate::serve::sampling::{CHOICES, EXTENSIONS, HARMLESS, SAMPLING};
@@ -119,35 +120,21 @@ fn job(app: &App, fields: &Fields) -> Result<Job, ApiError> {
 
 fn prompts(app: &App, fields: &Fields) -> Result<Vec<Prompt>, ApiError> {
     let wrong = |words: &str| fields.wrong("prompt", words);
-    let value = fields.value("prompt").ok_or_else(|| wrong("the prompt is missing"))?;
     let special = fields.bool("add_special_tokens").unwrap_or(true);
-    let of_text = |text: &str| Ok(Prompt { ids: encode(app, text, special)?, text: text.to_owned() });
-    let of_ids = |list: &[Value]| {
-        let id = |value: &Value| value.as_u64().filter(|id| *id < app.model.vocab as u64).map(|id| id as u32);
-        let ids = list.iter().map(id).collect::<Option<Vec<u32>>>();
-        let ids = ids.ok_or_else(|| {
-            wrong(&format!("wanted token ids from 0 to {}", app.model.vocab.saturating_sub(1)))
-        })?;
-        let text =
-            if fields.flag("echo") { app.text.tokenizer.decode(&ids, true) } else { Ok(String::new()) };
-        let text = text.map_err(|error| wrong(&error.to_string()))?;
-        Ok(Prompt { ids, text })
-    };
-    let found = match value {
-        Value::String(text) => vec![of_text(text)?],
-        Value::Array(list) if list.iter().all(Value::is_number) => vec![of_ids(list)?],
-        Value::Array(list) if list.len() <= PROMPTS_MAX => {
-            let one = |value: &Value| match value {
-                Value::String(text) => of_text(text),
-                Value::Array(ids) => of_ids(ids),
-                _ => Err(wrong("wanted texts or lists of token ids")),
-            };
-            list.iter().map(one).collect::<Result<_, _>>()?
+    let one = |input: Input<'_>| match input {
+        Input::Text(text) => {
+            Ok::<_, ApiError>(Prompt { ids: encode(app, text, special)?, text: text.to_owned() })
         }
-        Value::Array(_) => return Err(wrong(&format!("more than {PROMPTS_MAX} prompts"))),
-        _ => return Err(wrong("wanted a text, a list of texts, token ids, or lists of token ids")),
+        Input::Ids(ids) => {
+            let text =
+                if fields.flag("echo") { app.text.tokenizer.decode(&ids, true) } else { Ok(String::new()) };
+            let text = text.map_err(|error| wrong(&error.to_string()))?;
+            Ok(Prompt { ids, text })
+        }
     };
-    match found.iter().all(|prompt| !prompt.ids.is_empty()) && !found.is_empty() {
+    let found = inputs(app, fields, ("prompt", PROMPTS_MAX))?;
+    let found = found.into_iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    match found.iter().all(|prompt| !prompt.ids.is_empty()) {
         true => Ok(found),
         false => Err(wrong("a prompt has no tokens")),
     }

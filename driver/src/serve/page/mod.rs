@@ -3,6 +3,7 @@
 //! The page is one file without anything from elsewhere. Its content security policy names its script and its style by
 //! their hashes, so that nothing else runs, whatever a model says.
 
+use super::base64::base64;
 use super::health;
 use super::state::App;
 use axum::Json;
@@ -33,21 +34,6 @@ fn between<'a>(page: &'a str, tag: &str) -> &'a str {
     inner.split_once(&format!("</{tag}>")).map_or("", |(inner, _)| inner)
 }
 
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let all =
-            chunk.iter().enumerate().fold(0u32, |all, (at, byte)| all | u32::from(*byte) << (16 - 8 * at));
-        for at in 0..4 {
-            let letter = LETTERS[(all >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= chunk.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
 /// `GET /`
 pub async fn index() -> impl IntoResponse {
     let headers = [
@@ -61,7 +47,7 @@ pub async fn index() -> impl IntoResponse {
 
 /// `GET /v1/state`: the engine's numbers of the moment. Blocks have [`PAGE`] tokens; prefix counts are in tokens.
 pub async fn state(State(app): State<Arc<App>>) -> Json<Value> {
-    let stats = app.engine().stats();
+    let stats = app.work().stats();
     let model = &app.model;
     Json(json!({
         "model": model.names[0],
@@ -93,16 +79,6 @@ pub async fn state(State(app): State<Arc<App>>) -> Json<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        // RFC 4648, section 10.
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
-        for (plain, coded) in cases {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
 
     #[test]
     fn the_page_needs_nothing_from_elsewhere_and_makes_no_html_of_text() {

@@ -132,14 +132,8 @@ pub async fn input_items(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let stored = app.responses.get(&id)?;
-    let named = |(at, item): (usize, &Value)| {
-        let mut item = item.clone();
-        if item["id"].is_null() {
-            item["id"] = json!(format!("item_{at}"));
-        }
-        item
-    };
-    let mut data: Vec<Value> = stored.input.iter().enumerate().map(named).collect();
+    let mut data: Vec<Value> =
+        stored.input.iter().enumerate().map(|(at, item)| input::told(item, at)).collect();
     data.reverse();
     let end = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
     let (first, last) = (end(data.first()), end(data.last()));

@@ -19,6 +19,39 @@ pub fn items(value: Option<&Value>) -> Result<Vec<Value>, ApiError> {
     }
 }
 
+/// An item as it is told back: with all that OpenAI's types ask for, whatever of it the request left out.
+pub fn told(item: &Value, at: usize) -> Value {
+    let mut item = item.clone();
+    let mut default = |name: &str, value: Value| {
+        if item[name].is_null() {
+            item[name] = value;
+        }
+    };
+    default("type", json!("message"));
+    default("id", json!(format!("item_{at}")));
+    default("status", json!("completed"));
+    if item["type"] == "reasoning" && item["summary"].is_null() {
+        item["summary"] = json!([]);
+    }
+    if item["type"] == "message" {
+        let written = item["role"] == "assistant";
+        let part = |text: &Value| match written {
+            true => json!({ "type": "output_text", "text": text, "annotations": [] }),
+            false => json!({ "type": "input_text", "text": text }),
+        };
+        let whole = |given: &Value| match given["type"].as_str() {
+            Some("output_text") if written && given["annotations"].is_array() => given.clone(),
+            Some("input_text") if !written => given.clone(),
+            _ => part(given.get("text").unwrap_or(given)),
+        };
+        item["content"] = match &item["content"] {
+            Value::Array(parts) => parts.iter().map(whole).collect(),
+            text => json!([part(text)]),
+        };
+    }
+    item
+}
+
 /// The messages of items.
 ///
 /// # Errors
