@@ -14,7 +14,7 @@ import openai
 import pytest
 import server
 from langchain_core.messages import HumanMessage
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 HERE = server.ROOT / "testsuite" / "clients"
 QUESTION = "Do you know the capital of Thailand?"
@@ -44,6 +44,17 @@ def test_langchain(url, key):
     assert [one.content for one in chat.batch([QUESTION] * 4)] == [ANSWER] * 4
     logprobs = chat.bind(logprobs=True).invoke(QUESTION).response_metadata["logprobs"]["content"]
     assert logprobs and all(one["logprob"] <= 0 for one in logprobs)
+
+
+def test_vectors(vectors_url, key):
+    texts = ["w4 w5", "w6"]
+    wanted = openai.OpenAI(base_url=f"{vectors_url}/v1", api_key=key).embeddings.create(model="small", input=texts)
+    wanted = [one.embedding for one in wanted.data]
+    made = litellm.embedding(model="openai/small", api_base=f"{vectors_url}/v1", api_key=key, input=texts)
+    assert [one["embedding"] for one in made.data] == wanted and made.usage.prompt_tokens == 7
+    # Unless told so, it would count tokens as OpenAI's models do.
+    chain = OpenAIEmbeddings(model="small", base_url=f"{vectors_url}/v1", api_key=key, check_embedding_ctx_length=False)
+    assert chain.embed_documents(texts) == wanted and chain.embed_query(texts[1]) == wanted[1]
 
 
 def own_score(client, name):
