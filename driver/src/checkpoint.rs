@@ -171,7 +171,9 @@ fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
     let mut parameters: BTreeMap<&str, u64> = BTreeMap::new();
     for node in as_trained.nodes.values() {
         if let Op::Param { name, shape, .. } = &node.op
-            && (model.weights.contains(name) || spec.stored.contains_key(name))
+            && (model.weights.contains(name)
+                || spec.stored.contains_key(name)
+                || spec.parts.contains_key(name))
         {
             parameters.insert(name, shape.iter().map(|dim| dim.coeff).product());
         }

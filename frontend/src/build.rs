@@ -72,14 +72,14 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
     let at = |place: String| move |source| BuildError::Graph { place, source };
     let mut emit = Emit::new(spec.family, options, &spec.stored);
     let tokens = emit.input("tokens", &[Sym::T.into()]).map_err(at("tokens".into()))?;
-    let context = Context::new(&mut emit, spec).map_err(at("the context".into()))?;
+    let context = Context::new(&mut emit, spec, tokens).map_err(at("the context".into()))?;
     let mut x = emit.embedding(spec, tokens, context.positions).map_err(at("the embedding".into()))?;
     let mut caches = Vec::new();
     for (i, layer) in spec.layers.iter().enumerate() {
-        let mut branches = Branches { emit: &mut emit, context: &context, caches: &mut caches, i };
+        let mut branches = Branches { emit: &mut emit, spec, context: &context, caches: &mut caches, i };
         x = branches.layer(layer, x).map_err(at(format!("layer {i}")))?;
     }
-    let (name, result) = finish(&mut emit, spec, x).map_err(at("the head".into()))?;
+    let (name, result) = finish(&mut emit, (spec, &context), x).map_err(at("the head".into()))?;
     let mut graph = emit.graph;
     for (i, Caches { k, v }) in caches.into_iter().enumerate() {
         graph.output(&format!("k_cache.{i}"), k);
@@ -94,6 +94,7 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
 /// One layer being written.
 struct Branches<'a> {
     emit: &'a mut Emit,
+    spec: &'a ModelSpec,
     context: &'a Context,
     caches: &'a mut Vec<Caches>,
     i: usize,
@@ -112,16 +113,24 @@ impl Branches<'_> {
         };
         let mlp = match &layer.mlp {
             FeedForward::Dense(mlp) => self.emit.mlp(mlp, input)?,
-            FeedForward::Experts(experts) => self.emit.experts(experts, input)?,
+            FeedForward::Experts(experts) => self.emit.experts(experts, (input, sum))?,
         };
         let mlp = self.emit.norm_opt(mlp, layer.mlp_norms.after.as_ref())?;
         let mlp = self.emit.scaled(mlp, layer.residual_scale)?;
         let sum = self.emit.map2(sinter_ir::ScalarOp::Add, sum, mlp)?;
-        self.emit.norm_opt(sum, layer.mlp_norms.after_sum.as_ref())
+        let mut sum = self.emit.norm_opt(sum, layer.mlp_norms.after_sum.as_ref())?;
+        if let Some(own) = &layer.per_layer {
+            let branch = self.emit.per_layer(own, (self.spec, self.context.tokens), sum)?;
+            sum = self.emit.map2(sinter_ir::ScalarOp::Add, sum, branch)?;
+        }
+        let Some(scalar) = &layer.scalar else { return Ok(sum) };
+        let scalar = self.emit.vector(scalar, 1, 2)?;
+        self.emit.map2(sinter_ir::ScalarOp::Mul, sum, scalar)
     }
 
     fn attention(&mut self, layer: &LayerSpec, input: ValueId) -> Result<ValueId, GraphError> {
-        let (out, caches) = self.emit.attention(&layer.attention, self.context, (self.i, input))?;
+        let around = (self.context, &self.caches[..]);
+        let (out, caches) = self.emit.attention(&layer.attention, around, (self.i, input))?;
         self.caches.extend(caches);
         let out = self.emit.norm_opt(out, layer.attention_norms.after.as_ref())?;
         self.emit.scaled(out, layer.residual_scale)
@@ -130,7 +139,11 @@ impl Branches<'_> {
 
 /// The last norm and the result: logits or hidden states of the wanted rows of decoders, scores of the wanted rows of
 /// encoders that score sequences, hidden states of all tokens of other encoders.
-fn finish(emit: &mut Emit, spec: &ModelSpec, x: ValueId) -> Result<(&'static str, ValueId), GraphError> {
+fn finish(
+    emit: &mut Emit,
+    (spec, context): (&ModelSpec, &Context),
+    x: ValueId,
+) -> Result<(&'static str, ValueId), GraphError> {
     let mut x = emit.norm_opt(x, spec.final_norm.as_ref())?;
     let Some(head) = &spec.head else {
         if spec.kind == ModelKind::Encoder && spec.classifier.is_none() {
@@ -138,6 +151,10 @@ fn finish(emit: &mut Emit, spec: &ModelSpec, x: ValueId) -> Result<(&'static str
         }
         let rows = emit.input("rows", &[Dim::from(Sym::R)])?;
         let Some(classifier) = &spec.classifier else { return Ok(("hidden", emit.graph.gather(x, rows)?)) };
+        if classifier.mean {
+            let means = emit.means(x, (context.seq, rows), spec.hidden)?;
+            return Ok(("scores", emit.classifier(classifier, means)?));
+        }
         let scores = emit.classifier(classifier, x)?;
         return Ok(("scores", emit.graph.gather(scores, rows)?));
     };

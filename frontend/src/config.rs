@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::harmless;
 use crate::json;
 use crate::source::{FileKind, ModelDir, SourceError, shorten};
+use crate::wrapper;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -78,6 +79,8 @@ pub struct RawConfig {
     read: RefCell<BTreeSet<String>>,
     /// The fields whose objects were opened, so that each field inside them must be read too.
     opened: RefCell<BTreeSet<String>>,
+    /// What the user should be told of the file as a whole.
+    note: Option<&'static str>,
 }
 
 /// The file itself or an object inside it, with the typed getters. A `null` counts as absent.
@@ -110,10 +113,10 @@ pub mod limits {
 }
 
 impl RawConfig {
-    /// Reads `config.json` of a model directory.
+    /// Reads `config.json` of a model directory; of a model of several kinds of input, the part of its text model.
     pub fn load(dir: &ModelDir) -> Result<Self, ConfigError> {
         let bytes = dir.read(FileKind::Config)?;
-        RawConfig::parse_at(&bytes, dir.place(FileKind::Config.name()))
+        wrapper::text_part(RawConfig::parse_at(&bytes, dir.place(FileKind::Config.name()))?)
     }
 
     /// Parses a configuration without a file.
@@ -123,9 +126,23 @@ impl RawConfig {
 
     pub(crate) fn parse_at(bytes: &[u8], place: String) -> Result<Self, ConfigError> {
         match json::parse_object(bytes) {
-            Ok(map) => Ok(RawConfig { place, map, read: RefCell::default(), opened: RefCell::default() }),
+            Ok(map) => Ok(RawConfig::new(place, map)),
             Err(reason) => Err(ConfigError::Malformed { place, reason: shorten(&reason) }),
         }
+    }
+
+    fn new(place: String, map: Map<String, Value>) -> Self {
+        RawConfig { place, map, read: RefCell::default(), opened: RefCell::default(), note: None }
+    }
+
+    /// The same file with other fields.
+    pub(crate) fn replaced(self, map: Map<String, Value>) -> Self {
+        RawConfig::new(self.place, map)
+    }
+
+    /// The same with something that [`RawConfig::finish`] tells.
+    pub(crate) fn noted(self, note: &'static str) -> Self {
+        RawConfig { note: Some(note), ..self }
     }
 
     /// The file for messages.
@@ -136,7 +153,7 @@ impl RawConfig {
     /// An object inside another object of the file, as a file of its own: [`RawConfig::finish`] holds it to account.
     pub(crate) fn nested(&self, path: &str, map: &Map<String, Value>) -> RawConfig {
         let place = format!("{}, {path}", self.place);
-        RawConfig { place, map: map.clone(), read: RefCell::default(), opened: RefCell::default() }
+        RawConfig::new(place, map.clone())
     }
 
     /// The whole file as a section.
@@ -149,7 +166,7 @@ impl RawConfig {
     pub fn finish(&self) -> Result<Vec<String>, ConfigError> {
         let (read, opened) = (self.read.borrow(), self.opened.borrow());
         let mut fields = Vec::new();
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.note.into_iter().map(Into::into).collect();
         for (field, value) in &self.map {
             if !read.contains(field.as_str()) && !harmless::is_harmless(field, value) {
                 fields.push(describe(field, value));
@@ -194,6 +211,11 @@ impl<'a> Section<'a> {
     /// Whether the field is there and says `null`, which some families tell from an absent one.
     pub fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    /// All fields.
+    pub(crate) fn fields(&self) -> &'a Map<String, Value> {
+        self.map
     }
 
     /// The names of all fields with a value.

@@ -39,9 +39,11 @@ pub struct Family {
     pub mlp: MlpRow,
     /// The experts that stand in place of the MLP.
     pub moe: Option<MoeRow>,
+    /// What stands behind the MLP.
+    pub per_layer: Option<PerLayerRow>,
     /// From hidden states to logits.
     pub head: Option<HeadRow>,
-    /// From a sequence's first hidden state to scores, where the checkpoint has such a head.
+    /// From a sequence's hidden states to scores, where the checkpoint has such a head.
     pub classifier: Option<ClassifierRow>,
 }
 
@@ -110,6 +112,8 @@ pub enum Factor {
     Fixed(f64),
     /// √hidden.
     SqrtHidden,
+    /// 1/√hidden.
+    InverseSqrtHidden,
     /// 1/√head_dim.
     InverseSqrtHead,
     /// 1/√field.
@@ -240,6 +244,8 @@ pub struct HeadNormRow {
     pub k: &'static str,
     /// Over what.
     pub scope: HeadNormScope,
+    /// Whether each head's value is normalised too, without a factor.
+    pub values: bool,
     /// Whether they stand behind the rotary embedding instead of before it.
     pub after_rope: bool,
     /// Whether there are any.
@@ -284,6 +290,8 @@ pub enum WindowRow {
     Never,
     /// All, as soon as `sliding_window` is a number; the number stands for an absent field.
     AllLayers(Option<usize>),
+    /// Those from the layer on that the field says, as soon as `sliding_window` is a number.
+    FromLayer(&'static str),
     /// Those that are named, if `use_sliding_window` says so.
     IfUsed(UsedWindow),
     /// All but every n-th.
@@ -292,6 +300,11 @@ pub enum WindowRow {
         period: usize,
         /// The field with n.
         period_field: &'static str,
+        /// What stands for an absent `sliding_window`.
+        absent: usize,
+    },
+    /// Those that a list names, which must be there and end with a layer without a window.
+    Listed {
         /// What stands for an absent `sliding_window`.
         absent: usize,
     },
@@ -314,6 +327,27 @@ pub enum UsedWindow {
     FromLayer,
     /// Every second before `max_window_layers`, from the first on.
     EverySecondBefore,
+}
+
+/// What layers without a window have of their own where others have one.
+#[derive(Clone, Copy, Debug)]
+pub struct GlobalRow {
+    /// The field with the width of a head, and what stands for it where it is absent.
+    pub head_dim: (&'static str, usize),
+    /// The field that says whether values are what keys are made of.
+    pub keys_are_values: &'static str,
+    /// The field with the number of key heads where they are.
+    pub kv_heads: &'static str,
+}
+
+/// Last layers that read keys and values of an earlier one: the last before them that has a window if they have one, and none
+/// if they have none.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLayersRow {
+    /// The field with their number.
+    pub count: &'static str,
+    /// The field that says whether their MLP is twice as wide.
+    pub wide: &'static str,
 }
 
 /// What scores get added by position (ALiBi).
@@ -363,6 +397,10 @@ pub struct AttentionRow {
     pub softcap: Option<&'static str>,
     /// Which layers see a window only.
     pub window: WindowRow,
+    /// What those without one have of their own.
+    pub global: Option<GlobalRow>,
+    /// Whether last layers read the keys and values of earlier ones.
+    pub shared: Option<SharedLayersRow>,
     /// How the projections of attention and MLP are stored.
     pub layout: MatrixLayout,
 }
@@ -387,6 +425,21 @@ pub struct MlpRow {
     pub down: &'static str,
     /// Whether the projections have a bias.
     pub bias: Switch,
+}
+
+/// The branch with the layer's own embedding of a token, and a factor of its sum with the residual stream.
+#[derive(Clone, Copy, Debug)]
+pub struct PerLayerRow {
+    /// The factor; its whole name.
+    pub scalar: &'static str,
+    /// The field with its width; 0 where there is no such branch.
+    pub width: &'static str,
+    /// The field with the rows of the table.
+    pub vocab: &'static str,
+    /// The table of all layers, and the matrix of all layers from the model's embedding, and the norm behind that.
+    pub tables: [&'static str; 3],
+    /// The layer's matrix to the branch, the one back from it, and the norm behind that.
+    pub branch: [&'static str; 3],
 }
 
 /// Which layers have an MLP and no experts.
@@ -427,9 +480,21 @@ pub enum SharedWidth {
 pub enum ExpertsRow {
     /// Gate, up and down, a tensor for each expert: `{e}` stands for it.
     Each([&'static str; 3]),
-    /// One tensor for all gates and ups, which take turns along the outputs, and one for all downs, inputs first; whole
-    /// names. Each has a bias of that name and `_bias`.
-    Joined([&'static str; 2]),
+    /// One tensor for all gates and ups, and one for all downs.
+    Joined(JoinedRow),
+}
+
+/// The matrices of all experts in two tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinedRow {
+    /// Gates and ups, downs; whole names.
+    pub names: [&'static str; 2],
+    /// Whether outputs or inputs come first.
+    pub layout: MatrixLayout,
+    /// Whether gates and ups take turns along the outputs, instead of all gates before all ups.
+    pub turns: bool,
+    /// Whether each has a bias, of that name and `_bias`.
+    pub bias: bool,
 }
 
 /// Limits on the halves of an expert: the factor in the sigmoid, and the limit.
@@ -470,8 +535,19 @@ pub struct MoeRow {
     pub clamp: Option<ClampRow>,
     /// The MLP beside the experts.
     pub shared: Option<SharedRow>,
+    /// Norms of their own.
+    pub norms: Option<MoeNormsRow>,
     /// Which layers have none of this.
     pub dense: DenseLayers,
+}
+
+/// The norms of experts that read the residual stream itself. Their router has a norm whose factor is a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct MoeNormsRow {
+    /// The factor of the router's norm, and one more for each expert's weight; whole names.
+    pub router: [&'static str; 2],
+    /// Of what experts read, of what they give, of what the MLP beside them gives.
+    pub parts: [&'static str; 3],
 }
 
 /// The head of an encoder that scores sequences. Its names stand without prefix.
@@ -487,6 +563,8 @@ pub struct ClassifierRow {
     pub norm: Option<&'static str>,
     /// The second matrix, with a bias: where the checkpoint has it, the model scores sequences.
     pub linear: &'static str,
+    /// The field that says whether the first token or the mean of all is read; without one, it is the first.
+    pub pooling: Option<&'static str>,
 }
 
 /// The head of a family. Its name stands without prefix.

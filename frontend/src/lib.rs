@@ -19,6 +19,7 @@
 //! - [`source`]: a path or a hub id becomes a [`ModelDir`](source::ModelDir), which guards every file access.
 //! - [`config`]: [`RawConfig`](config::RawConfig) has typed getters with ranges and remembers what was read, so
 //!   that a field nobody understands is an error and not a wrong model. [`rope`] resolves the rotary fields.
+//! - [`wrapper`]: of a model of several kinds of input, the configuration of its text model.
 //! - [`family`]: what a row of the table of families says. [`resolve`] joins a row with the fields of a
 //!   configuration into a [`ModelSpec`](spec::ModelSpec), in which nothing is left open.
 //! - [`build`]: one builder writes the graph of every spec, in primitives only.
@@ -63,6 +64,7 @@ pub mod spec;
 mod families;
 pub mod family;
 pub mod resolve;
+pub mod wrapper;
 
 pub mod build;
 pub mod quant;

@@ -15,7 +15,7 @@ use crate::quant::{QuantError, Quantisation};
 use crate::resolve::resolve;
 use crate::rope::RopeSpec;
 use crate::source::{FileKind, ModelDir};
-use crate::spec::{ModelKind, ModelSpec};
+use crate::spec::{ModelKind, ModelSpec, PartSpec};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::{Weights, WeightsError};
 
@@ -97,7 +97,7 @@ impl Model {
         }
         let constants: BTreeMap<_, _> = spec.constants().into_iter().collect();
         let graph = build(&spec, BuildOptions::new(DType::F32))?;
-        notes.extend(check_weights(&graph, &weights, &constants)?);
+        notes.extend(check_weights(&graph, &weights, (&constants, &spec.parts))?);
         let tokenizer = match dir.has(FileKind::Tokenizer.name()) {
             true => Some(Tokenizer::load(&dir, spec.vocab)?),
             false => None,
@@ -124,8 +124,20 @@ impl Model {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             return Some((DType::F32, vec![values.len()], Cow::Owned(bytes)));
         }
-        let view = self.weights.get(name).ok()?;
-        Some((view.dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)))
+        let Some(part) = self.spec.parts.get(name) else {
+            let view = self.weights.get(name).ok()?;
+            return Some((view.dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)));
+        };
+        let view = self.weights.get(&part.tensor).ok()?;
+        let (start, len, columns) = (part.start, part.len, part.shape[1]);
+        let size = view.dtype.bytes();
+        if part.axis == 0 {
+            let bytes = view.bytes.get(start * columns * size..(start + len) * columns * size)?;
+            return Some((view.dtype, vec![len, columns], Cow::Borrowed(bytes)));
+        }
+        let rows = view.bytes.chunks_exact(columns * size);
+        let bytes = rows.flat_map(|row| &row[start * size..(start + len) * size]).copied().collect();
+        Some((view.dtype, vec![part.shape[0], len], Cow::Owned(bytes)))
     }
 }
 
@@ -133,12 +145,14 @@ impl Model {
 fn check_weights(
     graph: &Graph,
     weights: &Weights,
-    constants: &BTreeMap<String, Vec<f32>>,
+    (constants, parts): (&BTreeMap<String, Vec<f32>>, &BTreeMap<String, PartSpec>),
 ) -> Result<Option<String>, WeightsError> {
     let mut wanted = BTreeMap::new();
     for node in graph.nodes.values() {
         let Op::Param { name, shape, dtype } = &node.op else { continue };
-        if !constants.contains_key(name) {
+        if let Some(part) = parts.get(name) {
+            wanted.insert(part.tensor.as_str(), (*dtype, part.shape.to_vec()));
+        } else if !constants.contains_key(name) {
             let extents = shape.iter().map(|dim| dim.coeff as usize).collect::<Vec<_>>();
             wanted.insert(name.as_str(), (*dtype, extents));
         }

@@ -3,6 +3,7 @@
 mod experts;
 mod latent;
 mod layers;
+mod per_layer;
 
 use crate::config::{ConfigError, RawConfig, Section, limits};
 use crate::families::FAMILIES;
@@ -10,6 +11,7 @@ use crate::family::*;
 use crate::rope::RopeSpec;
 use crate::source::shorten;
 use crate::spec::*;
+use layers::HeadDims;
 
 /// Resolves a configuration. `contains` says whether the checkpoint has a tensor: the same family is stored with
 /// and without a prefix before its names. Every field must be understood.
@@ -112,6 +114,19 @@ struct Dims {
     eps: f64,
 }
 
+/// What differs from layer to layer.
+#[derive(Clone, Copy)]
+struct Place {
+    window: Option<usize>,
+    /// The rotary table.
+    rope: Option<usize>,
+    /// The layer whose keys and values are read.
+    shared: Option<usize>,
+}
+
+/// What stands before the names of a text model that is a part of a larger one.
+const WRAPPED: &[&str] = &["model.language_model.", "language_model.model.", "language_model."];
+
 struct Resolver<'a> {
     family: &'static Family,
     root: Section<'a>,
@@ -180,7 +195,8 @@ impl<'a> Resolver<'a> {
         contains: &dyn Fn(&str) -> bool,
     ) -> Result<Self, ConfigError> {
         let has = |prefix: &&&str| contains(&format!("{prefix}{}.weight", family.embedding.tokens));
-        let prefix = family.prefixes.iter().find(has).or(family.prefixes.first()).copied().unwrap_or("");
+        let mut known = family.prefixes.iter().chain(WRAPPED);
+        let prefix = known.find(has).or(family.prefixes.first()).copied().unwrap_or("");
         let places = [family.norms.attention, family.norms.mlp];
         let norm = places.iter().find_map(|place| place.before.or(place.after).or(place.after_sum));
         let norm = format!("{prefix}{}", norm.unwrap_or_default().replace("{i}", "0"));
@@ -202,8 +218,10 @@ impl<'a> Resolver<'a> {
         let windows = self.windows()?;
         let ropes = self.ropes()?;
         let turned = self.turned(&windows)?;
-        let layers =
-            windows.iter().zip(turned).enumerate().map(|(i, places)| self.layer(i, (*places.0, places.1)));
+        let shared = self.shared_layers(&windows)?;
+        let places = windows.iter().zip(turned).zip(shared);
+        let places = places.map(|((window, rope), shared)| Place { window: *window, rope, shared });
+        let layers = places.enumerate().map(|(i, place)| self.layer(i, place));
         Ok(ModelSpec {
             family: family.model_type,
             kind: family.kind,
@@ -217,6 +235,7 @@ impl<'a> Resolver<'a> {
             head: self.head()?,
             classifier: self.classifier()?,
             stored: Default::default(),
+            parts: self.parts()?,
         })
     }
 
@@ -232,6 +251,7 @@ impl<'a> Resolver<'a> {
         Ok(match factor {
             Factor::Fixed(value) => value,
             Factor::SqrtHidden => (self.dims.hidden as f64).sqrt(),
+            Factor::InverseSqrtHidden => 1.0 / (self.dims.hidden as f64).sqrt(),
             Factor::InverseSqrtHead => 1.0 / (self.dims.head_dim as f64).sqrt(),
             Factor::InverseSqrtField(key) => 1.0 / self.root.f64(key, RANGE)?.sqrt(),
             Factor::InverseSqrtSum(a, b) => {
@@ -325,35 +345,39 @@ impl<'a> Resolver<'a> {
         Ok((width, Some(self.linear(name, false, (widths[0], widths[1])))))
     }
 
-    fn layer(&self, i: usize, places: (Option<usize>, Option<usize>)) -> Result<LayerSpec, ConfigError> {
+    fn layer(&self, i: usize, place: Place) -> Result<LayerSpec, ConfigError> {
         let (norms, residual) = (self.family.norms, self.family.residual);
         Ok(LayerSpec {
             residual: if self.switch(residual.parallel)? { residual.form } else { Residual::Sequential },
             residual_scale: self.factor(residual.scale)?,
             attention_norms: self.branch_norms(norms.attention, i, norms.first_is_bare && i == 0),
-            attention: self.attention(i, places)?,
+            attention: self.attention(i, place)?,
             mlp_norms: self.branch_norms(norms.mlp, i, false),
-            mlp: self.feed_forward(i)?,
+            mlp: self.feed_forward(i, place)?,
+            per_layer: self.per_layer(i)?.map(Box::new),
+            scalar: self.family.per_layer.map(|row| self.name(row.scalar, i)),
         })
     }
 
     /// The attention of a layer with its window and its rotary table.
-    fn attention(
-        &self,
-        i: usize,
-        (window, rope): (Option<usize>, Option<usize>),
-    ) -> Result<AttentionSpec, ConfigError> {
+    fn attention(&self, i: usize, place: Place) -> Result<AttentionSpec, ConfigError> {
         let (row, dims) = (&self.family.attention, &self.dims);
         if let QkvRow::Latent(latent) = &row.qkv {
-            return self.latent(latent, i, rope);
+            return self.latent(latent, i, place.rope);
         }
-        let (q_width, kv_width) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
+        let HeadDims { kv_heads, head_dim, keys_are_values } = self.head_dims(place.window)?;
+        let (q_width, kv_width) = (dims.heads * head_dim, kv_heads * head_dim);
         let bias = self.switch(row.qkv_bias)?;
         let project = |template: &str, n_out| self.linear(self.name(template, i), bias, (dims.hidden, n_out));
         let qkv = match row.qkv {
-            QkvRow::Separate(q, k, v) => {
-                QkvSpec::Separate { q: project(q, q_width), k: project(k, kv_width), v: project(v, kv_width) }
-            }
+            QkvRow::Separate(q, k, v) => match place.shared {
+                Some(layer) => QkvSpec::Shared { q: project(q, q_width), layer },
+                None => {
+                    let v = if keys_are_values { k } else { v };
+                    let (k, v) = (project(k, kv_width), project(v, kv_width));
+                    QkvSpec::Separate { q: project(q, q_width), k, v }
+                }
+            },
             QkvRow::Stacked(name) => QkvSpec::Stacked(project(name, q_width + 2 * kv_width)),
             QkvRow::Grouped(name) | QkvRow::Latent(LatentRow { query: (name, _), .. }) => {
                 QkvSpec::Grouped(project(name, q_width + 2 * kv_width))
@@ -362,17 +386,17 @@ impl<'a> Resolver<'a> {
         let out_bias = self.switch(row.out_bias)?;
         Ok(AttentionSpec {
             heads: dims.heads,
-            kv_heads: dims.kv_heads,
-            head_dim: dims.head_dim,
+            kv_heads,
+            head_dim,
             qkv,
-            head_norms: self.head_norms(i)?,
-            rope,
+            head_norms: self.head_norms(i, (kv_heads, head_dim))?,
+            rope: place.rope,
             clip: self.clip(row.clip)?,
             alibi: self.alibi(row)?,
             sinks: row.sinks.map(|name| self.name(name, i)),
             scale: self.factor(row.scale)?,
             softcap: self.cap(row.softcap)?,
-            window,
+            window: place.window,
             out: self.linear(self.name(row.out, i), out_bias, (q_width, dims.hidden)),
         })
     }
@@ -394,14 +418,15 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn head_norms(&self, i: usize) -> Result<Option<HeadNormSpec>, ConfigError> {
-        let (row, dims) = (self.family.attention.head_norms, &self.dims);
-        let Some(row) = row else { return Ok(None) };
+    fn head_norms(
+        &self,
+        i: usize,
+        (kv_heads, head_dim): (usize, usize),
+    ) -> Result<Option<HeadNormSpec>, ConfigError> {
+        let Some(row) = self.family.attention.head_norms else { return Ok(None) };
         let widths = match row.scope {
-            HeadNormScope::Head | HeadNormScope::EachHead | HeadNormScope::OwnTensors => {
-                (dims.head_dim, dims.head_dim)
-            }
-            HeadNormScope::All => (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim),
+            HeadNormScope::Head | HeadNormScope::EachHead | HeadNormScope::OwnTensors => (head_dim, head_dim),
+            HeadNormScope::All => (self.dims.heads * head_dim, kv_heads * head_dim),
         };
         let norm = |name, width| {
             let norm = self.norm(Some(name), i, width)?;
@@ -411,7 +436,13 @@ impl<'a> Resolver<'a> {
         let norms = norm(row.q, widths.0).zip(norm(row.k, widths.1));
         let (scope, after_rope) = (row.scope, row.after_rope);
         let present = self.switch(row.present)?;
-        Ok(norms.filter(|_| present).map(|(q, k)| HeadNormSpec { q, k, scope, after_rope }))
+        let norm_of_values =
+            |q: &NormSpec| NormSpec { weight: None, bias: None, width: head_dim, ..q.clone() };
+        let spec = |(q, k)| {
+            let v = row.values.then(|| norm_of_values(&q));
+            HeadNormSpec { q, k, v, scope, after_rope }
+        };
+        Ok(norms.filter(|_| present).map(spec))
     }
 
     /// The MLP of a layer, `inner` wide.
@@ -449,12 +480,15 @@ impl<'a> Resolver<'a> {
         let Some(row) = self.family.head else { return Ok(None) };
         let tied = self.root.bool_or("tie_word_embeddings", row.tied)?;
         let embedding = format!("{}{}", self.prefix, self.family.embedding.tokens);
-        let name = if tied { embedding } else { row.name.to_owned() };
+        // The head of a part stands under its name in old files, and beside it in newer ones.
+        let part = if self.prefix.starts_with("language_model.") { "language_model." } else { "" };
+        let own = format!("{part}{}", row.name);
+        let name = if tied { embedding } else { own.clone() };
         let bias = self.switch(row.bias)?;
         let (n_in, project) = self.projection([1, 0])?;
         let linear = LinearSpec {
             weight: format!("{name}.weight"),
-            bias: bias.then(|| format!("{}.bias", row.name)),
+            bias: bias.then(|| format!("{own}.bias")),
             layout: MatrixLayout::OutIn,
             n_in,
             n_out: self.dims.vocab,
@@ -466,10 +500,8 @@ impl<'a> Resolver<'a> {
     /// The head that scores sequences, if the checkpoint has it.
     fn classifier(&self) -> Result<Option<ClassifierSpec>, ConfigError> {
         let Some(row) = self.family.classifier.filter(|_| self.scores) else { return Ok(None) };
-        let pooling = self.root.opt_str("classifier_pooling")?;
-        if let Some(found) = pooling.filter(|found| *found != "cls") {
-            return Err(self.root.config().unsupported("classifier_pooling", found));
-        }
+        let words = [("cls", false), ("mean", true)];
+        let mean = row.pooling.map_or(Ok(None), |key| self.root.opt_word(key, &words))?.unwrap_or(false);
         let labels = match self.root.value("id2label").and_then(serde_json::Value::as_object) {
             Some(labels) => labels.len().max(1),
             None => self.root.opt_usize("num_labels", limits::WIDTH)?.unwrap_or(2),
@@ -478,6 +510,7 @@ impl<'a> Resolver<'a> {
         let name = if prefixed { format!("{}{name}", self.prefix) } else { name.into() };
         let out_in = |linear| LinearSpec { layout: MatrixLayout::OutIn, ..linear };
         Ok(Some(ClassifierSpec {
+            mean,
             dense: out_in(self.linear(name, self.switch(row.dense_bias)?, (hidden, hidden))),
             activation: self.activation_of(row.activation)?,
             norm: row.norm.and_then(|name| {

@@ -43,6 +43,13 @@ pub enum RopeScaling {
         /// The context of the original training.
         original_max_position: usize,
     },
+    /// Gemma 4: the first of the pairs are turned as if all of them were, and the rest is left alone.
+    First {
+        /// How many are turned.
+        pairs: usize,
+        /// The divisor of all frequencies.
+        factor: f64,
+    },
     /// Hunyuan: the base multiplied by alpha^(d / (d − 2)), d dimensions rotated.
     Alpha {
         /// What the base is stretched by.
@@ -81,8 +88,10 @@ pub enum RopeScaling {
 /// What the architecture knows about its rotary embedding before the fields are read.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeContext {
-    /// The width of a head.
+    /// The width of a head; of one in a layer without a window where they differ.
     pub head_dim: usize,
+    /// The width of a head in a layer with a window.
+    pub local_head_dim: usize,
     /// The longest context, which stands in for a missing original length.
     pub max_position: usize,
     /// The base where no field gives one.
@@ -126,7 +135,8 @@ impl RopeSpec {
             let spec = Self::from_object(root, Some(config.root()), context)?;
             config.finish().map(|_| spec)
         };
-        let context_local = RopeContext { default_theta: local.1, ..context };
+        let context_local =
+            RopeContext { default_theta: local.1, head_dim: context.local_head_dim, ..context };
         let global = of(&global, context)?;
         let local = nested("sliding_attention").map(|config| of(&config, context_local)).transpose()?;
         let local = local.unwrap_or_else(|| RopeSpec { scaling: RopeScaling::None, ..global.clone() });
@@ -140,6 +150,12 @@ impl RopeSpec {
     ) -> Result<Self, ConfigError> {
         let theta = in_either(inner, root, &["rope_theta", "global_rope_theta", "rotary_emb_base"], THETA)?;
         let partial = in_either(inner, root, &["partial_rotary_factor", "rotary_pct"], 0.0..=1.0)?;
+        let first = inner.filter(|inner| {
+            ["rope_type", "type"].iter().any(|key| inner.peek(key).is_some_and(|kind| kind == PROPORTIONAL))
+        });
+        if let Some(inner) = first {
+            return proportional(inner, context, (theta, partial));
+        }
         let rotary_dim = rotary_dim(root, context, partial)?;
         let scaling = match inner {
             None => {
@@ -176,6 +192,10 @@ impl RopeSpec {
                 let divided =
                     factors.iter().zip(&powers).map(|(factor, power)| 1.0 / (*factor as f32 * power));
                 (divided.collect(), *attention_factor as f32)
+            }
+            RopeScaling::First { pairs, factor } => {
+                let turned = |(pair, f): (usize, f32)| if pair < *pairs { f / *factor as f32 } else { 0.0 };
+                (plain.enumerate().map(turned).collect(), 1.0)
             }
             RopeScaling::Linear { factor } => (plain.map(|f| f / *factor as f32).collect(), 1.0),
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
@@ -275,6 +295,30 @@ fn rope_object(root: Section<'_>) -> Result<Option<Section<'_>>, ConfigError> {
     }
 }
 
+/// The type of [`RopeScaling::First`].
+const PROPORTIONAL: &str = "proportional";
+
+/// A whole head of pairs, of which a share is turned.
+fn proportional(
+    inner: Section<'_>,
+    context: RopeContext,
+    (theta, partial): (Option<f64>, Option<f64>),
+) -> Result<RopeSpec, ConfigError> {
+    ["rope_type", "type"].iter().for_each(|key| inner.skip(key));
+    if !context.head_dim.is_multiple_of(2) {
+        return Err(inner.wrong("rope_type", format!("another: heads of {} are no pairs", context.head_dim)));
+    }
+    // Rounded down, as the reference does.
+    let pairs = (partial.unwrap_or(1.0) * context.head_dim as f64 / 2.0) as usize;
+    let factor = inner.opt_f64("factor", FACTOR)?.unwrap_or(1.0);
+    Ok(RopeSpec {
+        theta: theta.unwrap_or(context.default_theta),
+        rotary_dim: context.head_dim,
+        interleaved: context.interleaved,
+        scaling: RopeScaling::First { pairs, factor },
+    })
+}
+
 /// A number that stands in the rotary object or, in older files, beside it; the object wins.
 fn in_either(
     inner: Option<Section<'_>>,
@@ -293,10 +337,12 @@ fn in_either(
 }
 
 fn rotary_dim(root: Section<'_>, context: RopeContext, partial: Option<f64>) -> Result<usize, ConfigError> {
-    if let Some(key) = context.dim {
-        let dim = root.opt_usize(key, 2..=context.head_dim)?.unwrap_or(context.head_dim);
+    // A share has the last word where there are both.
+    if let Some(key) = context.dim.filter(|key| partial.is_none() && root.has(key)) {
+        let dim = root.usize(key, 2..=context.head_dim)?;
         return if dim.is_multiple_of(2) { Ok(dim) } else { Err(root.wrong(key, "an even number")) };
     }
+    context.dim.into_iter().for_each(|key| root.skip(key));
     let key = ["partial_rotary_factor", "rotary_pct"].into_iter().find(|key| root.has(key));
     let key = key.unwrap_or("partial_rotary_factor");
     let share = match (context.default_partial, partial) {
@@ -331,9 +377,10 @@ fn scaling(
         inner.opt_usize("original_max_position_embeddings", crate::config::limits::POSITIONS)?;
     let original_max_position = outer_original.or(inner_original).unwrap_or(context.max_position);
     match kind {
-        "default" => {
-            // Files written by tools keep a factor beside the plain type; it means nothing there.
-            inner.skip("factor");
+        "default" | "mrope" => {
+            // Files written by tools keep a factor beside the plain type; it means nothing there. Sections are for tokens that
+            // have three positions; those of a text are alike.
+            ["factor", "mrope_section", "mrope_interleaved"].iter().for_each(|key| inner.skip(key));
             Ok(RopeScaling::None)
         }
         "dynamic" => match inner.opt_f64("alpha", FACTOR)? {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::build::SHIFTS;
-use crate::quant::StoredMatrix;
+use crate::quant::{self, StoredMatrix};
 use crate::rope::RopeSpec;
 
 /// Whether a model writes text or reads it.
@@ -41,10 +41,27 @@ pub struct ModelSpec {
     pub final_norm: Option<NormSpec>,
     /// From hidden states to logits; decoders only. Without it the hidden states themselves are the result.
     pub head: Option<HeadSpec>,
-    /// From the first token's hidden state to scores of a whole sequence; encoders only.
+    /// From hidden states to scores of a whole sequence; encoders only.
     pub classifier: Option<ClassifierSpec>,
     /// The matrices that the checkpoint holds quantised, by the name that they would have as they are.
     pub stored: BTreeMap<String, StoredMatrix>,
+    /// The matrices that are parts of larger ones in the checkpoint, by the names that they have in the graph.
+    pub parts: BTreeMap<String, PartSpec>,
+}
+
+/// Some rows or some columns of a matrix of the checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartSpec {
+    /// The tensor.
+    pub tensor: String,
+    /// Its shape.
+    pub shape: [usize; 2],
+    /// The axis along which it is cut: 0 for rows, 1 for columns.
+    pub axis: usize,
+    /// The first that is taken.
+    pub start: usize,
+    /// How many are taken.
+    pub len: usize,
 }
 
 /// Tokens to rows: a sum of embeddings, scaled, perhaps normalised.
@@ -164,6 +181,38 @@ pub struct LayerSpec {
     pub mlp_norms: BranchNorms,
     /// The MLP, or the experts in its place.
     pub mlp: FeedForward,
+    /// A third branch, which mixes in an embedding of the token that this layer alone has.
+    pub per_layer: Option<Box<PerLayerSpec>>,
+    /// One number, `[1]`, that the sum of all is multiplied by.
+    pub scalar: Option<String>,
+}
+
+/// A branch norm(up(act(gate(x)) · e)) behind the MLP, where e is the layer's own embedding of the token (Gemma 3n): the
+/// token's row of a table plus a product of the token's row of the residual stream's first state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerLayerSpec {
+    /// The layer's part of a table of all layers, `[V, W]`.
+    pub tokens: String,
+    /// Rows of the table.
+    pub rows: usize,
+    /// What its rows are multiplied by.
+    pub tokens_scale: f64,
+    /// From the model's embedding to e.
+    pub project: LinearSpec,
+    /// What the product is multiplied by.
+    pub project_scale: f64,
+    /// The norm of that.
+    pub norm: NormSpec,
+    /// What the sum of both is multiplied by.
+    pub scale: f64,
+    /// From hidden states to W numbers.
+    pub gate: LinearSpec,
+    /// What they go through.
+    pub activation: Activation,
+    /// Back to hidden states.
+    pub up: LinearSpec,
+    /// The norm of the branch's output.
+    pub after: NormSpec,
 }
 
 /// Where queries, keys and values come from.
@@ -182,6 +231,13 @@ pub enum QkvSpec {
     Stacked(LinearSpec),
     /// One matrix: for each key head its queries, its key and its value.
     Grouped(LinearSpec),
+    /// Queries alone: keys and values are those that an earlier layer keeps.
+    Shared {
+        /// Queries.
+        q: LinearSpec,
+        /// The layer whose cache is read.
+        layer: usize,
+    },
     /// Keys and values of all heads from one short row a token, which alone is cached (DeepSeek-V2, 2.1). The cache has
     /// one head, as wide as the row and the rotated part of the key that all heads share.
     Latent(Box<LatentSpec>),
@@ -244,6 +300,8 @@ pub struct HeadNormSpec {
     pub q: NormSpec,
     /// Of keys.
     pub k: NormSpec,
+    /// Of values, which are each head's by itself.
+    pub v: Option<NormSpec>,
     /// Over what.
     pub scope: HeadNormScope,
     /// Whether they stand behind the rotary embedding instead of before it.
@@ -395,6 +453,8 @@ pub struct RouterSpec {
     pub normalise: bool,
     /// What the weights are multiplied by; 1 means not at all.
     pub scale: f64,
+    /// The vector `[E]` with one more factor for each expert's weight.
+    pub each: Option<String>,
 }
 
 /// How the matrices of a stack are stored.
@@ -402,12 +462,17 @@ pub struct RouterSpec {
 pub enum StackForm {
     /// A tensor for each expert, `{e}` in its name.
     Each,
-    /// One tensor `[E, K, parts · N]`, inputs first, in which so many stacks take turns along the outputs.
+    /// One tensor of several stacks side by side along the outputs: `[E, parts · N, K]`, or `[E, K, parts · N]` with inputs
+    /// first. Where it is quantised, outputs come first.
     Joined {
         /// How many stacks there are.
         parts: usize,
         /// Which this is.
         part: usize,
+        /// Whether outputs or inputs come first.
+        layout: MatrixLayout,
+        /// Whether the stacks take turns, output by output, instead of following one another.
+        turns: bool,
     },
 }
 
@@ -418,7 +483,7 @@ pub struct StackSpec {
     pub weight: String,
     /// How they are stored.
     pub form: StackForm,
-    /// What is added to the outputs: one tensor `[E, parts · N]`, in which stacks take turns as in the weights.
+    /// What is added to the outputs: one tensor `[E, parts · N]`, in which stacks stand as in the weights.
     pub bias: Option<String>,
     /// Experts, E.
     pub count: usize,
@@ -445,6 +510,23 @@ pub struct MoeSpec {
     pub clamp: Option<ClampSpec>,
     /// What every token goes through besides.
     pub shared: Option<SharedSpec>,
+    /// Norms around the parts, where experts do not read what the MLP beside them reads.
+    pub norms: Option<Box<MoeNormsSpec>>,
+}
+
+/// The norms of experts that read the residual stream itself and stand beside an MLP that does not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoeNormsSpec {
+    /// Of what the router reads; its factor is the router's own.
+    pub router: NormSpec,
+    /// What that is multiplied by.
+    pub router_scale: f64,
+    /// Of what the experts read.
+    pub before: NormSpec,
+    /// Of what they give.
+    pub after: NormSpec,
+    /// Of what the MLP beside them gives.
+    pub shared: NormSpec,
 }
 
 /// min(gate, limit) · σ(alpha · min(gate, limit)) · (clamp(up, ±limit) + 1) in place of act(gate) · up (gpt-oss).
@@ -465,9 +547,11 @@ pub struct SharedSpec {
     pub gate: Option<LinearSpec>,
 }
 
-/// From a sequence's first hidden state to a score for each label: linear · norm · act(dense).
+/// From one hidden state of a sequence to a score for each label: linear · norm · act(dense).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassifierSpec {
+    /// Whether that is the mean of all its tokens instead of the first.
+    pub mean: bool,
     /// The first matrix.
     pub dense: LinearSpec,
     /// What it goes through.
@@ -494,22 +578,27 @@ pub struct HeadSpec {
 impl AttentionSpec {
     /// Numbers that a token leaves in the cache.
     pub fn cached(&self) -> usize {
-        let rows = if let QkvSpec::Latent(_) = self.qkv { 1 } else { 2 };
+        let rows = match self.qkv {
+            QkvSpec::Shared { .. } => 0,
+            QkvSpec::Latent(_) => 1,
+            _ => 2,
+        };
         rows * self.kv_heads * self.head_dim
     }
 }
 
 impl ModelSpec {
     /// The weights that no checkpoint holds, by name: the rotary frequencies of each table, the slopes of ALiBi, and the
-    /// shifts that unpack quantised weights.
+    /// shifts and tables that unpack quantised weights.
     pub fn constants(&self) -> Vec<(String, Vec<f32>)> {
         let tables = self.ropes.iter().enumerate();
         let tables = tables.map(|(table, rope)| (inv_freq_name(table), rope.inverse_frequencies().0));
         let biased =
             self.layers.iter().map(|layer| &layer.attention).find(|attention| attention.alibi.is_some());
         let slopes = biased.map(|attention| (ALIBI_SLOPES.into(), alibi_slopes(attention.heads)));
-        let shifts = SHIFTS.iter().filter(|_| !self.stored.is_empty());
-        tables.chain(slopes).chain(shifts.map(|(name, amounts)| ((*name).into(), amounts.to_vec()))).collect()
+        let shifts = SHIFTS.iter().map(|(name, amounts)| ((*name).into(), amounts.to_vec()));
+        let unpack = shifts.chain(quant::tables()).filter(|_| !self.stored.is_empty());
+        tables.chain(slopes).chain(unpack).collect()
     }
 }
 

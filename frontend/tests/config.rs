@@ -57,6 +57,7 @@ fn malformed_files_are_errors() {
 
 const CONTEXT: RopeContext = RopeContext {
     head_dim: 10,
+    local_head_dim: 10,
     max_position: 64,
     default_theta: 10000.0,
     default_partial: None,
@@ -174,7 +175,7 @@ fn yarn_frequencies() {
 #[test]
 fn other_rotary_embeddings_are_named() {
     for (text, word) in [
-        (r#"{"rope_scaling":{"type":"proportional","factor":2}}"#, "proportional"),
+        (r#"{"rope_scaling":{"type":"magic","factor":2}}"#, "magic"),
         (r#"{"rope_scaling":{"type":"dynamic"}}"#, "factor"),
         (r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e4}}"#, "long_factor"),
         (
@@ -190,9 +191,13 @@ fn other_rotary_embeddings_are_named() {
         let config = raw(text);
         says(RopeSpec::from_config(config.root(), CONTEXT).unwrap_err(), &[word]);
     }
-    let config = raw(r#"{"rope_scaling":{"type":"default","mrope_section":[1,2]}}"#);
+    let config = raw(r#"{"rope_scaling":{"type":"default","grout":[1,2]}}"#);
     assert!(RopeSpec::from_config(config.root(), CONTEXT).is_ok());
-    says(config.finish().unwrap_err(), &["rope_scaling.mrope_section"]);
+    says(config.finish().unwrap_err(), &["rope_scaling.grout"]);
+    // Sections are for tokens with several positions; a text's are alike.
+    let config = raw(r#"{"rope_scaling":{"type":"mrope","mrope_section":[1,2]}}"#);
+    assert_eq!(RopeSpec::from_config(config.root(), CONTEXT).unwrap().scaling, RopeScaling::None);
+    config.finish().unwrap();
 }
 
 #[test]
@@ -247,4 +252,21 @@ fn pooling_of_sentence_encoders() {
         Pooling::load(&Model::new().file("modules.json", escape).open()).unwrap_err(),
         &["refused file name"],
     );
+}
+
+#[test]
+fn a_share_of_the_pairs_may_be_turned_as_if_it_were_all() {
+    let text = br#"{"rope_parameters": {"rope_type": "proportional", "rope_theta": 100.0, "partial_rotary_factor": 0.45}}"#;
+    let config = RawConfig::parse(text).unwrap();
+    let context = RopeContext { head_dim: 14, ..CONTEXT };
+    let spec = RopeSpec::from_config(config.root(), context).unwrap();
+    config.finish().unwrap();
+    let (frequencies, magnitude) = spec.inverse_frequencies();
+    // ⌊0.45 · 14 / 2⌋ of 7 pairs, each with the frequency that it has among 7.
+    let wanted: Vec<f32> =
+        (0..7).map(|i| if i < 3 { 100f32.powf(-2.0 * i as f32 / 14.0) } else { 0.0 }).collect();
+    assert_eq!((frequencies.len(), magnitude), (7, 1.0));
+    assert!(frequencies.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{frequencies:?}");
+    let odd = RopeContext { head_dim: 13, ..CONTEXT };
+    says(RopeSpec::from_config(config.root(), odd).err().unwrap(), &["rope_type", "no pairs"]);
 }

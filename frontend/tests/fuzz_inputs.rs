@@ -85,6 +85,7 @@ fn configs() {
                 dim: None,
                 interleaved: false,
                 head_dim: 8,
+                local_head_dim: 8,
                 max_position: 64,
                 default_theta: 1e4,
                 default_partial: Some(1.0),

@@ -42,7 +42,7 @@ fn windows(changes: &[(&str, &str)]) -> Vec<Option<usize>> {
 #[test]
 fn an_unknown_family_is_named_beside_the_known_ones() {
     let error = spec(&llama(&[("model_type", "\"mamba\"")])).unwrap_err();
-    says(error, &["unknown model_type `mamba`", "llama, mistral, qwen2", "bert"]);
+    says(error, &["unknown model_type `mamba`", "llama, mistral, ministral", "bert"]);
     says(spec("{}").unwrap_err(), &["`model_type` is missing"]);
     assert!(known_families().contains(&"gpt_neox"));
 }

@@ -5,6 +5,9 @@
 //! tables, masks, slots) is cheap or shared, and each block takes its own copy. Blocks that differ only in the names
 //! of their weights and states are one distinct block: work grows with the distinct blocks, not with the layers. A
 //! segment is copied only if it is no block yet; a repeated one is recognised in place.
+//!
+//! A state that one block updates and a later one reads crosses the cut without being the residual stream: it lies in memory
+//! anyway, and the later block reads it as a state of its own.
 
 use crate::merge::weights_only;
 use sinter_ir::{Graph, GraphError, IdVec, Node, Op, ValueId};
@@ -110,7 +113,10 @@ fn segments(graph: &Graph, hidden: &IdVec<ValueId, bool>) -> Vec<Segment> {
         if let Some(names) = finals.get(&value) {
             outputs.extend(names.iter().map(|name| (name.to_string(), value)));
         }
-        let is_cut = live.len() == 1 && live.contains(&value) && is_residual_add(graph, value);
+        // What an earlier block left in a state crosses the cut in that state.
+        let in_memory = |value: &ValueId| is_update(graph, *value) && finals.contains_key(value);
+        let others = live.iter().filter(|other| **other != value).all(in_memory);
+        let is_cut = live.contains(&value) && others && is_residual_add(graph, value);
         if is_cut {
             found.push(Segment { exit: Some(value), outputs: std::mem::take(&mut outputs) });
         }
@@ -129,6 +135,20 @@ fn is_residual_add(graph: &Graph, value: ValueId) -> bool {
     matches!(node.op, Op::Map(sinter_ir::ScalarOp::Add))
         && node.ty.rank() == 2
         && node.args.iter().all(|arg| graph.ty(*arg).shape == node.ty.shape)
+}
+
+fn is_update(graph: &Graph, value: ValueId) -> bool {
+    matches!(graph.node(value).op, Op::Scatter {})
+}
+
+/// The name of the state that an earlier block updated, if `value` is that update seen from behind the cut at `entry`.
+fn updated_before(graph: &Graph, entry: Option<ValueId>, value: ValueId) -> Option<&str> {
+    let before = entry.is_some_and(|entry| value < entry) && is_update(graph, value);
+    let mut state = value;
+    while before && is_update(graph, state) {
+        state = graph.node(state).args[0];
+    }
+    graph.node(state).op.leaf_name().filter(|_| before)
 }
 
 /// For each value of a graph its counterpart in a block. One table serves all blocks: an entry counts only if it is of
@@ -199,7 +219,8 @@ impl<'a> Matcher<'a> {
                 self.pair(*twin, *value)?;
             }
             if let Op::Param { name, .. } | Op::State { name, .. } = &node.op {
-                names.insert(name.clone(), original.op.leaf_name()?.to_string());
+                let real = updated_before(self.source, self.entry, value).or(original.op.leaf_name())?;
+                names.insert(name.clone(), real.to_string());
             }
         }
         self.output_names(segment, &mut names).then_some(names)
@@ -222,6 +243,9 @@ impl<'a> Matcher<'a> {
         let node = self.source.node(value);
         if self.entry == Some(value) {
             return matches!(&twin.op, Op::Input { name, .. } if name == RESIDUAL) && twin.ty == node.ty;
+        }
+        if updated_before(self.source, self.entry, value).is_some() {
+            return matches!(twin.op, Op::State { .. }) && twin.ty == node.ty;
         }
         let op = match (&twin.op, &node.op) {
             (Op::Param { .. }, Op::Param { .. }) | (Op::State { .. }, Op::State { .. }) => true,
@@ -307,7 +331,8 @@ impl<'a> BlockBuilder<'a> {
         let mut stack = vec![root];
         while let Some(value) = stack.last().copied() {
             let is_entry = self.entry == Some(value);
-            let done = is_entry || self.marks.get(value).is_some();
+            let is_leaf = is_entry || updated_before(self.source, self.entry, value).is_some();
+            let done = is_leaf || self.marks.get(value).is_some();
             let waiting = self.source.node(value).args.iter().find(|arg| self.marks.get(**arg).is_none());
             if let (false, Some(arg)) = (done, waiting) {
                 stack.push(*arg);
@@ -331,6 +356,10 @@ impl<'a> BlockBuilder<'a> {
         let node = self.source.node(value);
         if is_entry {
             return self.block.input(RESIDUAL, node.ty.dtype, &node.ty.shape);
+        }
+        if let Some(name) = updated_before(self.source, self.entry, value) {
+            let name = self.rename("s", name);
+            return self.block.state(&name, node.ty.dtype, &node.ty.shape);
         }
         let op = match &node.op {
             Op::Param { name, shape, dtype } => {
@@ -391,5 +420,31 @@ mod tests {
         };
         assert_eq!(blocks(&[("a", "b"), ("c", "d"), ("e", "e"), ("f", "f")]), [0, 1, 2, 2, 3]);
         assert_eq!(blocks(&[("a", "b"), ("e", "e"), ("c", "d"), ("f", "f")]), [0, 1, 2, 1, 3]);
+    }
+
+    #[test]
+    fn a_state_that_later_layers_read_crosses_the_cut() {
+        let mut graph = Graph::new("shared");
+        let ids = graph.input("ids", DType::U32, &[Sym::T.into()]).unwrap();
+        let slots = graph.input("slots", DType::U32, &[Sym::T.into()]).unwrap();
+        let table = graph.param("table", DType::F32, &[Dim::of(8), Dim::of(4)]).unwrap();
+        let cache = graph.state("cache.3", DType::F32, &[Sym::N.into(), Dim::of(4)]).unwrap();
+        let mut hidden = graph.gather(table, ids).unwrap();
+        let written = graph.scatter(cache, slots, hidden).unwrap();
+        for _ in 0..3 {
+            let read = graph.gather(written, slots).unwrap();
+            hidden = graph.map(ScalarOp::Add, &[hidden, read]).unwrap();
+        }
+        let last = graph.map(ScalarOp::Exp, &[hidden]).unwrap();
+        graph.output("cache.3", written);
+        graph.output("last", last);
+        let cut = cut(&graph).unwrap();
+        let blocks: Vec<usize> = cut.instances.iter().map(|instance| instance.block).collect();
+        assert_eq!(blocks, [0, 1, 1, 2]);
+        for reader in &cut.instances[1..3] {
+            assert_eq!(reader.names.get("s0").map(String::as_str), Some("cache.3"));
+            let outputs: Vec<&str> = cut.blocks[1].graph.outputs.iter().map(|(name, _)| &name[..]).collect();
+            assert_eq!(outputs, [RESIDUAL]);
+        }
     }
 }

@@ -11,6 +11,11 @@ use std::collections::BTreeSet;
 const PATTERNS: &[(&str, &[&str])] = &[
     ("SwiGLU", &["(mul (div ?x (add (exp (neg ?x)) (const 1.0 f32))) ?y)"]),
     ("SiLU", &["(div ?x (add (exp (neg ?x)) (const 1.0 f32)))"]),
+    (
+        "clamped SwiGLU",
+        &["(mul (add (max (min ?y (const ?c f32)) (const ?d f32)) (const 1.0 f32))
+            (mul (min ?x (const ?c f32)) (recip (add (exp (neg ?z)) (const 1.0 f32)))))"],
+    ),
     ("GeGLU", &["(mul (mul (mul ?x (const 0.5 f32)) (add (tanh ?t) (const 1.0 f32))) ?y)"]),
     ("GELU (tanh)", &["(mul (mul ?x (const 0.5 f32)) (add (tanh ?t) (const 1.0 f32)))"]),
     ("GELU (erf)", &["(mul (mul ?x (const 0.5 f32)) (add (erf ?t) (const 1.0 f32)))"]),

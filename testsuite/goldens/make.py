@@ -54,6 +54,8 @@ class Case:
     seeds: int = 1000
     # Which of transformers' ways to compute attention is the reference.
     attention: str = "eager"
+    # Models that make vectors of texts: the name that sentence-transformers has for the row that is taken.
+    pooling: str | None = None
 
 
 LLAMA = {
@@ -209,6 +211,28 @@ GPT_OSS = {
     "rope_parameters": {**YARN_ROPE, "truncate": False},
 }
 del GPT_OSS["num_experts"]
+GEMMA4 = {
+    **{name: value for name, value in GEMMA2.items() if name not in ("query_pre_attn_scalar", "attn_logit_softcapping")},
+    "num_hidden_layers": 6, "head_dim": 10, "global_head_dim": 14, "num_kv_shared_layers": 2, "use_double_wide_mlp": True,
+    "hidden_size_per_layer_input": 9, "vocab_size_per_layer_input": VOCABULARY,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"] + EVERY_SECOND[:2],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "rope_theta": 900.0, "partial_rotary_factor": 0.45},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+    },
+}
+GEMMA4_EXPERTS = {
+    **GEMMA4, "num_hidden_layers": 2, "layer_types": EVERY_SECOND[:2], "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True,
+    "num_global_key_value_heads": 3, "enable_moe_block": True, "num_experts": 7, "top_k_experts": 3, "moe_intermediate_size": 13,
+}
+GRANITE = {
+    "hidden_size": 36, "embedding_multiplier": 3.0, "residual_multiplier": 0.7, "attention_multiplier": 0.4,
+    "logits_scaling": 2.5,
+}
+# A text model with another for images beside it. Its own part has rotations in sections, which are alike where there is text alone.
+WHOLE = "ForConditionalGeneration"
+SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 # The scores of three labels.
 SCORES = "ForSequenceClassification"
 LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
@@ -243,8 +267,7 @@ CASES = {
     "smollm3": Case("SmolLM3", {**LLAMA, "no_rope_layers": [1, 0, 1], "pad_token_id": 0}),
     "granite": Case(
         "Granite",
-        {**QWEN2, "hidden_size": 36, "embedding_multiplier": 3.0, "residual_multiplier": 0.7,
-         "attention_multiplier": 0.4, "logits_scaling": 2.5},
+        {**QWEN2, **GRANITE},
     ),
     "ernie4_5": Case("Ernie4_5", {**LLAMA, "use_bias": True, "tie_word_embeddings": False}),
     "seed_oss": Case("SeedOss", {**LLAMA, "attention_out_bias": True, "mlp_bias": True}),
@@ -322,6 +345,39 @@ CASES = {
     "distilbert_scores": Case("DistilBert", {**DISTILBERT, **LABELS}, head=SCORES),
     "modernbert_scores": Case("ModernBert", {**MODERNBERT, **LABELS, "classifier_bias": True}, head=SCORES),
     "glm4_moe_groups": Case("Glm4Moe", {**GLM4_MOE, "n_group": 4, "topk_group": 2}),
+    "modernbert_scores_mean": Case("ModernBert", {**MODERNBERT, **LABELS, "classifier_pooling": "mean"}, head=SCORES),
+    "qwen3_embedding": Case("Qwen3", LLAMA, head="Model", pooling="lasttoken"),
+    "gemma4": Case("Gemma4", GEMMA4, embedding_spread=0.15, config_class="Gemma4Text"),
+    "arcee": Case("Arcee", {**LLAMA, "hidden_size": 42, "mlp_bias": True}),
+    "helium": Case("Helium", {**SQUARE, "head_dim": 10}),
+    "ministral": Case("Ministral", {**LLAMA, **WINDOWED}),
+    "glm": Case("Glm", {**LLAMA, "pad_token_id": 0, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6}}),
+    "camembert": Case("Camembert", {**BERT, "type_vocab_size": 1, "pad_token_id": 1}, head="Model"),
+    "granitemoe": Case("GraniteMoe", {
+        **QWEN2, **GRANITE, "intermediate_size": 13, "num_local_experts": 7, "num_experts_per_tok": 3, "num_hidden_layers": 2},
+        n_tokens=13),
+    "granitemoeshared": Case("GraniteMoeShared", {
+        **QWEN2, **GRANITE, "intermediate_size": 13, "num_local_experts": 7, "num_experts_per_tok": 3,
+        "shared_intermediate_size": 19, "num_hidden_layers": 2}),
+    "minimax_m2": Case("MiniMaxM2", {
+        **LLAMA, "intermediate_size": 13, "num_local_experts": 7, "num_experts_per_tok": 3, "num_hidden_layers": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.6}}, n_tokens=13),
+    "flex_olmo": Case("FlexOlmo", {**SQUARE, **EXPERTS, "pad_token_id": 0, "intermediate_size": 13, "num_hidden_layers": 2}, n_tokens=13),
+    "hunyuan_moe": Case("HunYuanMoEV1", {
+        **LLAMA, "intermediate_size": 13, "num_experts": 7, "moe_topk": 3, "num_hidden_layers": 2}, n_tokens=13),
+    "dots1": Case("Dots1", {
+        **LLAMA, **WINDOWED, "moe_intermediate_size": 13, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2,
+        "routed_scaling_factor": 1.7, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2, "norm_topk_prob": True,
+        "num_hidden_layers": 2, "layer_types": EVERY_SECOND[:2]}, n_tokens=13),
+    "qwen2_vl": Case("Qwen2VL", {"text_config": {**QWEN2, "hidden_size": 48, "rope_parameters": SECTIONS}, "vision_config": {
+        "depth": 1, "embed_dim": 8, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 2, "patch_size": 2}}, head=WHOLE),
+    "qwen2_5_vl": Case("Qwen2_5_VL", {"text_config": {**QWEN2, "hidden_size": 48, "rope_parameters": SECTIONS}, "vision_config": {
+        "depth": 1, "hidden_size": 8, "out_hidden_size": 48, "intermediate_size": 8, "num_heads": 2, "patch_size": 2}}, head=WHOLE),
+    "qwen3_vl": Case("Qwen3VL", {"text_config": {**LLAMA, "rope_parameters": SECTIONS}, "vision_config": {
+        "depth": 1, "hidden_size": 8, "out_hidden_size": 24, "intermediate_size": 8, "num_heads": 2, "patch_size": 2,
+        "num_position_embeddings": 4, "deepstack_visual_indexes": [0]}}, head=WHOLE),
+    "gemma4_experts": Case("Gemma4", GEMMA4_EXPERTS, embedding_spread=0.15, config_class="Gemma4Text"),
 }
 
 
@@ -342,6 +398,8 @@ def build(case, seed):
         for name, buffer in sorted(model.named_buffers()):
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
+            if name.endswith("layer_scalar"):
+                buffer.copy_(0.8 + 0.1 * torch.randn(buffer.shape, generator=generator))
     return model
 
 
@@ -392,6 +450,8 @@ def choice_lead(model, tokens):
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, output[2], True)
         if hasattr(router, "e_score_correction_bias"):
             scores = scores.sigmoid() + router.e_score_correction_bias
+        elif len(inputs) > 1:
+            scores = scores.sigmoid() + inputs[1]
         if (getattr(router, "num_group", 1) or 1) > 1:
             by_group = scores.unflatten(1, (router.num_group, -1))
             corrected = hasattr(router, "e_score_correction_bias")
@@ -401,7 +461,8 @@ def choice_lead(model, tokens):
             scores = by_group.masked_fill(~open_groups[..., None], float("-inf")).flatten(1)
         lead(scores, chosen)
 
-    routers = [module for module in model.modules() if type(module).__name__.lower().endswith("topkrouter")]
+    names = ("topkrouter", "textrouter", "v1gate")
+    routers = [module for module in model.modules() if type(module).__name__.lower().endswith(names)]
     hooks = [router.register_forward_hook(watch) for router in routers]
     model(tokens[None], use_cache=False)
     for hook in hooks:
@@ -442,11 +503,38 @@ def expect_scores(case):
     return model, {"tokens": tokens, "scores": model(tokens[None]).logits[0].contiguous()}
 
 
+@torch.no_grad()
+def expect_vector(case):
+    """Hidden states of all tokens, and the last one at length one."""
+    model, tokens = build(case, 0), draw_tokens(case.n_tokens, 0)
+    hidden = model(tokens[None]).last_hidden_state[0]
+    vector = torch.nn.functional.normalize(hidden[-1], dim=0)
+    return model, {"tokens": tokens, "hidden": hidden.contiguous(), "vector": vector}
+
+
+def save_modules(folder, case, width):
+    """The files of sentence-transformers, as its models carry them."""
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, paths))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+    (folder / "1_Pooling").mkdir()
+    modes = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
+    pooling = {f"pooling_mode_{mode}": mode == case.pooling for mode in modes}
+    pooling |= {"word_embedding_dimension": width, "include_prompt": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=2) + "\n")
+
+
 def save_case(name, case):
     """One folder: the checkpoint as transformers writes it, and `expected.safetensors`."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     expect = {"Model": expect_encoder, SCORES: expect_scores}.get(case.head, expect_decoder)
+    if case.pooling:
+        expect = expect_vector
     model, expected = expect(case)
     if case.sharded:
         model.bfloat16().save_pretrained(folder, max_shard_size=SHARD_SIZE)
@@ -454,6 +542,8 @@ def save_case(name, case):
         model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     save_file(expected, folder / "expected.safetensors")
+    if case.pooling:
+        save_modules(folder, case, model.config.hidden_size)
     check_reload(folder, case, expected)
     if case.old_type_key:
         save_old_spelling(name, case, expected)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSequenceClassification
 
 HERE = Path(__file__).parent
 KINDS = {"logits": AutoModelForCausalLM, "scores": AutoModelForSequenceClassification, "hidden": AutoModel}
@@ -21,6 +21,8 @@ def distance(case: Path) -> float:
     expected = load_file(case / "expected.safetensors")
     result_name = next(name for name in KINDS if name in expected)
     kind = KINDS[result_name]
+    if "text_config" in json.loads((case / "config.json").read_text()):
+        kind = AutoModelForImageTextToText
     model = kind.from_pretrained(case, dtype=torch.bfloat16, experts_implementation="eager").eval()
     tokens = torch.tensor(expected["tokens"]).reshape(1, -1)
     with torch.no_grad():

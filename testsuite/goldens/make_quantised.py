@@ -1,8 +1,8 @@
-"""Writes `quantised/`: one tiny random Llama for each way of storing quantised weights, and its logits.
+"""Writes `quantised/`: one tiny random model for each way of storing quantised weights, and its logits.
 
 Every case is one row of `CASES`: a function from the shape of a matrix to the tensors that a checkpoint stores and the
 numbers that they stand for, by the format's published definition. The expected logits are those of transformers on the
-dequantised weights in float32.
+dequantised weights in float32. `mxfp4` is a gpt-oss in place of a Llama, and transformers itself dequantises it.
 
     pip install compressed-tensors
     python make_quantised.py              # remake every case
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 FOLDER = Path(__file__).resolve().parent / "quantised"
 CONFIG = {
-    "vocab_size": 101,
+    "vocab_size": 37,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 1,
@@ -34,6 +34,15 @@ CONFIG = {
     "max_position_embeddings": 64,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+# Where the scheme permits it: sizes that no tile, word or block divides.
+AWKWARD = {**CONFIG, "hidden_size": 45, "intermediate_size": 61, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 14}
+# Experts: one tensor for all of them, in runs of 32 inputs.
+EXPERTS = {
+    **CONFIG, "hidden_size": 96, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 14,
+    "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 7, "layer_types": ["full_attention"],
+}
+# Its matrices lie inputs first, but for quantised ones.
+GPT2 = {"vocab_size": 37, "n_embd": 96, "n_inner": 64, "n_layer": 1, "n_head": 3, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
 GROUP = 32
 # The entries of NF4 (Dettmers et al. 2023, appendix E).
 NF4 = [
@@ -205,59 +214,115 @@ def fp8_blocks(rows, columns):
     return config | {"weight_block_size": [rows, columns]}, make
 
 
+def mxfp4(model):
+    """The tensors of each layer's experts as gpt-oss has them: half bytes in runs of 32 inputs with an exponent each."""
+    tensors = {}
+    for number, layer in enumerate(model.model.layers):
+        for name in ["gate_up_proj", "down_proj"]:
+            experts, n_in, n_out = getattr(layer.mlp.experts, name).shape
+            q = codes(experts, n_out, n_in // 32, 32)
+            stem = f"model.layers.{number}.mlp.experts.{name}"
+            tensors[f"{stem}_blocks"] = (q[..., 0::2] + 16 * q[..., 1::2]).to(torch.uint8)
+            tensors[f"{stem}_scales"] = codes(experts, n_out, n_in // 32, low=120, high=123).to(torch.uint8)
+    return tensors
+
+
+def save_experts(name, number):
+    """A gpt-oss whose experts are stored as MXFP4; the expected logits are those of transformers' own dequantised run."""
+    folder = FOLDER / name
+    torch.manual_seed(number)
+    config = transformers.GptOssConfig(**EXPERTS)
+    model = drawn(transformers.GptOssForCausalLM(config))
+    tensors = {key: value for key, value in model.state_dict().items() if not key.endswith(("experts.gate_up_proj", "experts.down_proj"))}
+    tensors |= mxfp4(model)
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    write(folder, (config, "GptOssForCausalLM"), {"quant_method": "mxfp4", "modules_to_not_convert": kept}, tensors)
+    options = transformers.Mxfp4Config(dequantize=True)
+    load = transformers.GptOssForCausalLM.from_pretrained
+    model = load(folder, quantization_config=options, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
+    tokens = torch.randint(0, CONFIG["vocab_size"], (13,))
+    save_file({"tokens": tokens, "logits": model.eval()(tokens[None]).logits[0].contiguous()}, folder / "expected.safetensors")
+
+
 CASES = {
     "ct_w4_group": packed(4, True, GROUP, dtype=torch.bfloat16),
     "ct_w4_group_asymmetric": packed(4, False, GROUP),
     "ct_w4_ordered": packed(4, True, GROUP, ordered=True),
     "ct_w4_ordered_asymmetric": packed(4, False, GROUP, ordered=True),
-    "ct_w8_channel": packed(8, True, None),
+    "ct_w8_channel": (*packed(8, True, None), AWKWARD),
     "ct_w8_group_asymmetric": packed(8, False, GROUP),
-    "ct_int8": bytes_of_rows("int-quantized", torch.int8, "channel"),
-    "ct_int8_static_asymmetric": bytes_of_rows("int-quantized", torch.int8, "channel", symmetric=False, dynamic=False),
-    "ct_fp8": bytes_of_rows("float-quantized", torch.float8_e4m3fn, "channel"),
-    "ct_fp8_tensor": bytes_of_rows("float-quantized", torch.float8_e4m3fn, "tensor"),
+    "ct_int8": (*bytes_of_rows("int-quantized", torch.int8, "channel"), AWKWARD),
+    "ct_int8_static_asymmetric": (*bytes_of_rows("int-quantized", torch.int8, "channel", symmetric=False, dynamic=False), AWKWARD),
+    "ct_fp8": (*bytes_of_rows("float-quantized", torch.float8_e4m3fn, "channel"), AWKWARD),
+    "ct_fp8_tensor": (*bytes_of_rows("float-quantized", torch.float8_e4m3fn, "tensor"), AWKWARD),
     "gptq_4": gptq(4),
     "gptq_4_ordered": gptq(4, ordered=True),
     "gptq_8_v2": gptq(8, version="gptq_v2"),
     "gptq_2": gptq(2),
+    "gptq_conv1d": (*gptq(4), GPT2),
     "awq": awq(),
-    "bnb_int8": bnb_int8(),
+    "bnb_int8": (*bnb_int8(), AWKWARD),
     "bnb_nf4": bnb_4bit("nf4", False),
     "bnb_nf4_nested": bnb_4bit("nf4", True),
     "bnb_fp4": bnb_4bit("fp4", False),
     "fp8_blocks": fp8_blocks(32, 16),
-    "fp8_uneven_blocks": fp8_blocks(40, 48),
+    "fp8_uneven_blocks": (*fp8_blocks(40, 48), AWKWARD),
 }
 
 
-@torch.no_grad()
-def save_case(name, number):
-    (quantisation, make), folder = CASES[name], FOLDER / name
-    torch.manual_seed(number)
-    config = transformers.LlamaConfig(**CONFIG)
-    config._attn_implementation = "eager"
-    model = transformers.LlamaForCausalLM(config).float().eval()
-    for parameter in model.parameters():
+def drawn(model):
+    """Every parameter drawn anew, so that no norm is the identity and no bias is zero."""
+    for parameter in model.float().eval().parameters():
         parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    tensors = dict(model.state_dict())
-    for module_name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module_name != "lm_head":
-            stored, numbers = make(*module.weight.shape)
-            del tensors[f"{module_name}.weight"]
-            tensors |= {f"{module_name}.{end}": tensor.contiguous() for end, tensor in stored.items()}
-            module.weight.copy_(numbers)
-    tokens = torch.randint(0, CONFIG["vocab_size"], (13,))
-    logits = model(tokens[None]).logits[0]
+    return model
+
+
+def write(folder, named, quantisation, tensors):
+    config, architecture = named
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     described = {key: value for key, value in json.loads(config.to_json_string()).items() if not key.startswith("_")}
-    described |= {"architectures": ["LlamaForCausalLM"], "quantization_config": quantisation}
+    described |= {"architectures": [architecture], "quantization_config": quantisation}
     (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_case(name, number):
+    (quantisation, make, *dimensions), folder = CASES[name], FOLDER / name
+    torch.manual_seed(number)
+    if dimensions == [GPT2]:
+        config = transformers.GPT2Config(**GPT2)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(**(dimensions or [CONFIG])[0])
+        model = transformers.LlamaForCausalLM(config)
+    model.set_attn_implementation("eager")
+    drawn(model)
+    tensors = dict(model.state_dict())
+    for module_name, module in model.named_modules():
+        is_turned = isinstance(module, transformers.pytorch_utils.Conv1D)
+        if (isinstance(module, torch.nn.Linear) or is_turned) and module_name != "lm_head":
+            n, k = reversed(module.weight.shape) if is_turned else module.weight.shape
+            stored, numbers = make(n, k)
+            del tensors[f"{module_name}.weight"]
+            tensors |= {f"{module_name}.{end}": tensor for end, tensor in stored.items()}
+            module.weight.copy_(numbers.T if is_turned else numbers)
+    tensors.pop("lm_head.weight") if config.tie_word_embeddings else None
+    tokens = torch.randint(0, CONFIG["vocab_size"], (13,))
+    logits = model(tokens[None]).logits[0]
+    write(folder, (config, type(model).__name__), quantisation, tensors)
     save_file({"tokens": tokens, "logits": logits.contiguous()}, folder / "expected.safetensors")
 
 
+@torch.no_grad()
+def main():
+    names = [*CASES, "mxfp4"]
+    for name in sys.argv[1:] or names:
+        save = save_experts if name == "mxfp4" else save_case
+        save(name, names.index(name))
+        print(name)
+
+
 if __name__ == "__main__":
-    for case_name in sys.argv[1:] or CASES:
-        save_case(case_name, list(CASES).index(case_name))
-        print(case_name)
+    main()

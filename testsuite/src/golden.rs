@@ -2,6 +2,7 @@
 
 use sinter_frontend::model::Model;
 use sinter_frontend::source::ModelDir;
+use sinter_frontend::spec::ModelKind;
 use std::path::{Path, PathBuf};
 
 /// One golden model.
@@ -14,8 +15,17 @@ pub struct Golden {
     pub tokens: Vec<u32>,
     /// `logits` or `hidden` of each token, row-major, or the `scores` of the whole text.
     pub expected: Vec<f32>,
-    /// The greedy continuation; none for encoders.
+    /// The greedy continuation; none for models that write no text.
     pub greedy: Option<Vec<u32>>,
+    /// The vector of the text, if the model makes vectors of texts.
+    pub vector: Option<Vec<f32>>,
+}
+
+impl Golden {
+    /// Whether the model has a cache, and so is fed in steps.
+    pub fn is_decoder(&self) -> bool {
+        self.model.spec.kind == ModelKind::Decoder
+    }
 }
 
 /// The folder with the golden models.
@@ -72,19 +82,22 @@ pub fn open(name: &str) -> Golden {
                 .collect(),
         )
     };
-    let expected = ["logits", "hidden", "scores"].iter().find_map(|name| tensors.tensor(name).ok());
-    let expected = expected
-        .expect("logits, hidden or scores")
-        .data()
-        .chunks_exact(4)
-        .map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes")))
-        .collect();
+    let floats = |tensor: &str| -> Option<Vec<f32>> {
+        let data = tensors.tensor(tensor).ok()?.data().to_vec();
+        Some(
+            data.chunks_exact(4)
+                .map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes")))
+                .collect(),
+        )
+    };
+    let expected = ["logits", "hidden", "scores"].into_iter().find_map(floats);
     Golden {
         name: name.into(),
         model,
         tokens: ids("tokens").expect("tokens"),
-        expected,
+        expected: expected.expect("logits, hidden or scores"),
         greedy: ids("greedy"),
+        vector: floats("vector"),
     }
 }
 

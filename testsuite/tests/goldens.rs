@@ -2,14 +2,15 @@
 //! same bits under every chunking, on every instruction set that this machine has.
 
 use sinter_codegen_host::micro::Isa;
+use sinter_frontend::pooling::{Pooling, PoolingMode};
 use sinter_ir::DType;
-use sinter_runtime::encode;
+use sinter_runtime::{Rows, Session, encode};
 use sinter_testsuite::golden::{Golden, distance_in_deviations, error_in_deviations, folder, names, open};
 use sinter_testsuite::host::{instruction_sets, load, logits};
 use std::collections::BTreeMap;
 
 fn decoders() -> Vec<Golden> {
-    names().iter().map(|name| open(name)).filter(|golden| golden.greedy.is_some()).collect()
+    names().iter().map(|name| open(name)).filter(Golden::is_decoder).collect()
 }
 
 /// Chunkings of `count` tokens: one by one, odd pieces, and a prompt with decodes after it.
@@ -51,7 +52,8 @@ fn every_chunking_gives_the_same_bits() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for golden in decoders() {
-        let wanted = golden.greedy.as_ref().expect("a decoder");
+        // What makes vectors of texts writes none.
+        let Some(wanted) = &golden.greedy else { continue };
         let mut tokens = golden.tokens.clone();
         let mut model = load(&golden.model, DType::F32, Isa::detect(), tokens.len() + wanted.len());
         for next in wanted {
@@ -72,9 +74,9 @@ fn bf16_is_as_near_to_float32_as_transformers_is() {
     for (name, theirs) in table {
         let golden = open(&name);
         let mut model = load(&golden.model, DType::Bf16, Isa::detect(), golden.tokens.len());
-        let found = match golden.greedy {
-            Some(_) => logits(&mut model, &golden.tokens, [golden.tokens.len()]),
-            None => encode(&mut model, &golden.tokens).expect("the step runs").to_vec(),
+        let found = match golden.is_decoder() {
+            true => logits(&mut model, &golden.tokens, [golden.tokens.len()]),
+            false => encode(&mut model, &golden.tokens).expect("the step runs").to_vec(),
         };
         let ours = distance_in_deviations(&found, &golden.expected);
         println!("{name}: {ours:.4} deviations, transformers {theirs:.4}");
@@ -85,7 +87,7 @@ fn bf16_is_as_near_to_float32_as_transformers_is() {
 #[test]
 fn hidden_values_of_encoders_agree_with_transformers() {
     let encoders: Vec<Golden> =
-        names().iter().map(|name| open(name)).filter(|golden| golden.greedy.is_none()).collect();
+        names().iter().map(|name| open(name)).filter(|golden| !golden.is_decoder()).collect();
     assert!(!encoders.is_empty());
     for golden in encoders {
         for isa in instruction_sets() {
@@ -95,4 +97,27 @@ fn hidden_values_of_encoders_agree_with_transformers() {
             assert!(error <= 1e-3, "{} on {isa}: {error} deviations", golden.name);
         }
     }
+}
+
+/// Decoders with sentence-transformers files: the hidden state of the last token, of length one.
+#[test]
+fn vectors_of_texts_are_those_of_the_last_token() {
+    let mut count = 0;
+    for golden in decoders() {
+        let Some(wanted) = &golden.vector else { continue };
+        let wanted_pooling = Pooling { mode: PoolingMode::LastToken, normalize: true, max_len: None };
+        assert_eq!(golden.model.pooling, Some(wanted_pooling), "{}", golden.name);
+        let mut model = load(&golden.model, DType::F32, Isa::detect(), golden.tokens.len());
+        // In two steps, of which the last token alone is wanted.
+        let (first, rest) = golden.tokens.split_at(golden.tokens.len() / 2);
+        let mut session = Session::new(&mut model);
+        session.feed(first, Rows::Last).expect("the step runs");
+        let row = session.feed(rest, Rows::Last).expect("the step runs");
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let found: Vec<f32> = row.iter().map(|x| x / length).collect();
+        let error = error_in_deviations(&found, wanted);
+        assert!(error <= 1e-3, "{}: {error} deviations", golden.name);
+        count += 1;
+    }
+    assert!(count > 0, "no golden makes vectors of texts");
 }

@@ -2,7 +2,8 @@
 //! covers from the lists that the tests themselves go by. `BLESS=1` writes the document anew.
 
 use sinter_frontend::resolve::{held_fields, known_families};
-use sinter_frontend::spec::ModelKind;
+use sinter_frontend::spec::{MatrixLayout, ModelKind};
+use sinter_frontend::wrapper::WRAPPERS;
 use sinter_testsuite::files;
 use sinter_testsuite::golden::{folder, names, open, quantised_names};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,12 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "logits_are_those_of_the_dequantised_weights",
         "quantised checkpoints, dequantised while they are packed: logits of transformers on the dequantised weights",
     ),
+    (
+        "h",
+        "testsuite/tests/quantised.rs",
+        "every_family_is_read_quantised",
+        "a golden with its products in 8-bit floats: the results of the numbers that these stand for",
+    ),
 ];
 
 /// What is known of a family.
@@ -63,6 +70,8 @@ struct Row {
     half: bool,
     /// Whether a quantised checkpoint of the family is among the goldens.
     quantised: bool,
+    /// Whether its products are stored outputs first, as quantised ones are.
+    copied: bool,
 }
 
 /// The families of the quantised goldens.
@@ -80,8 +89,9 @@ fn table() -> BTreeMap<&'static str, Row> {
         // What makes vectors or scores of texts goes by the encoders' tests.
         let decoder = spec.kind == ModelKind::Decoder;
         let quantised = quantised.contains(spec.family);
-        let row =
-            table.entry(spec.family).or_insert(Row { goldens: Vec::new(), decoder, half: true, quantised });
+        let copied = spec.layers.iter().all(|layer| layer.attention.out.layout == MatrixLayout::OutIn);
+        let fresh = Row { goldens: Vec::new(), decoder, half: true, quantised, copied };
+        let row = table.entry(spec.family).or_insert(fresh);
         row.half &= half.contains_key(&name) || folder().join(&name).join("same_weights_as").exists();
         row.goldens.push(name);
     }
@@ -101,9 +111,11 @@ fn cells(family: &str, row: &Row) -> [String; 7] {
         true => (tested(&["f"]), tested(&["f"])),
         false => ("not supported: it writes no text".into(), "not supported: it keeps no cache".into()),
     };
-    let quantised = match row.quantised {
-        true => tested(&["g"]),
-        false => "not tested: no quantised golden; read by the same rows of schemes".into(),
+    let quantised = match (row.quantised, row.copied) {
+        (true, true) => tested(&["g", "h"]),
+        (true, false) => tested(&["g"]),
+        (false, true) => tested(&["h"]),
+        (false, false) => panic!("{family}: no quantised golden; add one to make_quantised.py"),
     };
     [row.goldens.len().to_string(), host, half, tested(&["e"]), guesses, cached, quantised]
 }
@@ -124,6 +136,8 @@ fn document() -> String {
     for (mark, file, function, shows) in TESTS {
         let _ = writeln!(text, "| {mark} | `{function}` in `{file}` | {shows} |");
     }
+    let wrappers: Vec<String> = WRAPPERS.iter().map(|(whole, part)| format!("{whole} ({part})")).collect();
+    let _ = writeln!(text, "\nOf these the text model alone is read: {}.", wrappers.join(", "));
     text.push_str("\nFields of `config.json` that a family reads at one value only; another value is refused with the field's name:\n\n");
     for (family, fields) in held_fields() {
         let _ = writeln!(text, "- {family}: {}", fields.join(", "));

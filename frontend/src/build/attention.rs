@@ -4,11 +4,12 @@ use sinter_ir::{DType, Dim, GraphError, Op, PAGE, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
-    ALIBI_SLOPES, AlibiSpec, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, QkvSpec,
-    inv_freq_name,
+    ALIBI_SLOPES, AlibiSpec, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, NormSpec,
+    QkvSpec, inv_freq_name,
 };
 
 /// The updated caches of a layer.
+#[derive(Clone, Copy)]
 pub(super) struct Caches {
     pub(super) k: ValueId,
     /// None where values come from what keys come from.
@@ -17,7 +18,10 @@ pub(super) struct Caches {
 
 /// What all layers share: built once, before the first.
 pub(super) struct Context {
+    pub(super) tokens: ValueId,
     pub(super) positions: ValueId,
+    /// The sequence of each token.
+    pub(super) seq: ValueId,
     /// Cosine and sine of each rotary table, `[T, 1, r/2]`.
     pub(super) turns: Vec<Turn>,
     paging: Option<Paging>,
@@ -53,11 +57,10 @@ pub(super) struct Score {
     mask: Option<ValueId>,
 }
 
-/// Queries, keys and values: `[T, H, D]` and twice `[T, Hkv, D]`.
+/// Queries, `[T, H, D]`, and keys and values of the layer's own, twice `[T, Hkv, D]`.
 struct Heads {
     q: ValueId,
-    k: ValueId,
-    v: ValueId,
+    own: Option<[ValueId; 2]>,
 }
 
 /// The extent of the context: whole pages.
@@ -66,7 +69,7 @@ pub(super) fn context_len() -> Dim {
 }
 
 impl Context {
-    pub(super) fn new(emit: &mut Emit, spec: &ModelSpec) -> Result<Self, GraphError> {
+    pub(super) fn new(emit: &mut Emit, spec: &ModelSpec, tokens: ValueId) -> Result<Self, GraphError> {
         let t = Dim::from(Sym::T);
         let positions = emit.input("positions", &[t])?;
         let seq = emit.input("seq", &[t])?;
@@ -80,7 +83,7 @@ impl Context {
             ModelKind::Decoder => causal_masks(emit, spec, positions)?,
             ModelKind::Encoder => sequence_masks(emit, spec, (seq, positions))?,
         };
-        Ok(Context { positions, turns, paging, masks, alibi: alibi(emit, spec)? })
+        Ok(Context { tokens, positions, seq, turns, paging, masks, alibi: alibi(emit, spec)? })
     }
 
     /// What a layer adds to its scores, and its mask.
@@ -202,20 +205,23 @@ fn alibi(emit: &mut Emit, spec: &ModelSpec) -> Result<Option<ValueId>, GraphErro
 
 impl Emit {
     /// The attention of layer `i` on its normalised input: the projected output `f32[T, H]`, and the caches of decoders.
+    /// `kept` is what the layers before it keep.
     pub(super) fn attention(
         &mut self,
         spec: &AttentionSpec,
-        context: &Context,
+        (context, kept): (&Context, &[Caches]),
         (i, x): (usize, ValueId),
     ) -> Result<(ValueId, Option<Caches>), GraphError> {
         if let (QkvSpec::Latent(latent), Some(paging)) = (&spec.qkv, context.paging) {
             return self.latent((spec, latent), (context, paging), (i, x));
         }
-        let Heads { q, k, v } = self.heads(spec, context, x)?;
-        let q = self.query(spec, q)?;
+        let heads = self.heads(spec, context, x)?;
+        let q = self.query(spec, heads.q)?;
         let score = context.score(spec);
-        let (attended, caches) = match context.paging {
-            None => {
+        let (attended, caches) = match (context.paging, heads.own) {
+            (None, own) => {
+                // Queries alone have nothing to look at: the product below is then one of queries with themselves.
+                let [k, v] = own.unwrap_or([q, q]);
                 let dtype = self.options.kv_dtype;
                 let (k, v) = (self.graph.cast(k, dtype)?, self.graph.cast(v, dtype)?);
                 let (k, v) = (self.repeat_heads(k, spec)?, self.repeat_heads(v, spec)?);
@@ -223,21 +229,36 @@ impl Emit {
                 let p = self.weights(scores, spec, score)?;
                 (self.graph.contract("thc,chd->thd", p, v)?, None)
             }
-            Some(paging) => {
-                let k_cache = self.stored(&format!("k_cache.{i}"), k, (spec, paging))?;
-                let v_cache = self.stored(&format!("v_cache.{i}"), v, (spec, paging))?;
-                let k = self.graph.gather(k_cache, paging.context)?;
-                let k = self.repeat_heads(k, spec)?;
-                let scores = self.graph.contract("thd,tchd->thc", q, k)?;
-                let p = self.weights(scores, spec, score)?;
-                let v = self.graph.gather(v_cache, paging.context)?;
-                let v = self.repeat_heads(v, spec)?;
-                let attended = self.graph.contract("thc,tchd->thd", p, v)?;
-                (attended, Some(Caches { k: k_cache, v: Some(v_cache) }))
+            (Some(paging), Some([k, v])) => {
+                let k = self.stored(&format!("k_cache.{i}"), k, (spec, paging))?;
+                let v = self.stored(&format!("v_cache.{i}"), v, (spec, paging))?;
+                let caches = Caches { k, v: Some(v) };
+                (self.attend((spec, score), (q, paging), caches)?, Some(caches))
+            }
+            (Some(paging), None) => {
+                let layer = if let QkvSpec::Shared { layer, .. } = spec.qkv { layer } else { i };
+                let caches = kept.get(layer).copied().unwrap_or(Caches { k: q, v: None });
+                (self.attend((spec, score), (q, paging), caches)?, None)
             }
         };
         let joined = self.by_token(attended, &[spec.heads * spec.head_dim])?;
         Ok((self.linear(joined, &spec.out)?, caches))
+    }
+
+    /// The weighted sum of the values of each token's context, `f32[T, H, D]`.
+    fn attend(
+        &mut self,
+        (spec, score): (&AttentionSpec, Score),
+        (q, paging): (ValueId, Paging),
+        caches: Caches,
+    ) -> Emitted {
+        let k = self.graph.gather(caches.k, paging.context)?;
+        let k = self.repeat_heads(k, spec)?;
+        let scores = self.graph.contract("thd,tchd->thc", q, k)?;
+        let p = self.weights(scores, spec, score)?;
+        let v = self.graph.gather(caches.v.unwrap_or(caches.k), paging.context)?;
+        let v = self.repeat_heads(v, spec)?;
+        self.graph.contract("thc,tchd->thd", p, v)
     }
 
     /// Scaled queries in the type of the keys, for products whose operands have one type. The scale comes first: it then
@@ -268,13 +289,14 @@ impl Emit {
             self.head_norms(spec, norms, &mut heads)?;
         }
         if let Some(clip) = spec.clip.filter(|clip| clip.normed) {
-            for x in [&mut heads.q, &mut heads.k, &mut heads.v] {
+            for x in std::iter::once(&mut heads.q).chain(heads.own.iter_mut().flatten()) {
                 *x = self.clip(*x, clip.limit)?;
             }
         }
         if let Some(turn) = spec.rope.and_then(|table| context.turns.get(table)) {
-            heads.q = self.rotate(heads.q, *turn, spec.head_dim)?;
-            heads.k = self.rotate(heads.k, *turn, spec.head_dim)?;
+            for x in std::iter::once(&mut heads.q).chain(heads.own.iter_mut().flatten().take(1)) {
+                *x = self.rotate(*x, *turn, spec.head_dim)?;
+            }
         }
         if let Some(norms) = spec.head_norms.as_ref().filter(|norms| norms.after_rope) {
             self.head_norms(spec, norms, &mut heads)?;
@@ -288,37 +310,48 @@ impl Emit {
         norms: &HeadNormSpec,
         heads: &mut Heads,
     ) -> Result<(), GraphError> {
-        for (x, norm, count) in
-            [(&mut heads.q, &norms.q, spec.heads), (&mut heads.k, &norms.k, spec.kv_heads)]
-        {
-            *x = match norms.scope {
-                HeadNormScope::Head => self.norm(*x, norm)?,
-                HeadNormScope::EachHead | HeadNormScope::OwnTensors => self.norm_by_head(*x, norm, count)?,
-                HeadNormScope::All => {
-                    let wide = self.by_token(*x, &[norm.width])?;
-                    let wide = self.norm(wide, norm)?;
-                    self.by_token(wide, &[count, spec.head_dim])?
-                }
-            };
-        }
+        heads.q = self.head_norm(heads.q, (&norms.q, norms.scope), (spec.heads, spec.head_dim))?;
+        let Some([k, v]) = &mut heads.own else { return Ok(()) };
+        *k = self.head_norm(*k, (&norms.k, norms.scope), (spec.kv_heads, spec.head_dim))?;
+        *v = self.norm_opt(*v, norms.v.as_ref())?;
         Ok(())
+    }
+
+    fn head_norm(
+        &mut self,
+        x: ValueId,
+        (norm, scope): (&NormSpec, HeadNormScope),
+        (count, head_dim): (usize, usize),
+    ) -> Emitted {
+        match scope {
+            HeadNormScope::Head => self.norm(x, norm),
+            HeadNormScope::EachHead | HeadNormScope::OwnTensors => self.norm_by_head(x, norm, count),
+            HeadNormScope::All => {
+                let wide = self.by_token(x, &[norm.width])?;
+                let wide = self.norm(wide, norm)?;
+                self.by_token(wide, &[count, head_dim])
+            }
+        }
     }
 
     fn project(&mut self, spec: &AttentionSpec, x: ValueId) -> Result<Heads, GraphError> {
         let (heads, kv_heads, head_dim) = (spec.heads, spec.kv_heads, spec.head_dim);
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-        let (q, k, v) = match &spec.qkv {
-            QkvSpec::Separate { q, k, v } => (self.linear(x, q)?, self.linear(x, k)?, self.linear(x, v)?),
+        let (q, own) = match &spec.qkv {
+            QkvSpec::Separate { q, k, v } => {
+                (self.linear(x, q)?, Some([self.linear(x, k)?, self.linear(x, v)?]))
+            }
+            QkvSpec::Shared { q, .. } => (self.linear(x, q)?, None),
             QkvSpec::Stacked(all) => {
                 let all = self.linear(x, all)?;
                 let q = self.graph.slice(all, 1, 0, q_width)?;
                 let k = self.graph.slice(all, 1, q_width, kv_width)?;
-                (q, k, self.graph.slice(all, 1, q_width + kv_width, kv_width)?)
+                (q, Some([k, self.graph.slice(all, 1, q_width + kv_width, kv_width)?]))
             }
             QkvSpec::Latent(latent) => {
                 // Without a cache the spec contradicts itself: a row has not the elements of queries and keys.
                 let row = self.linear(x, &latent.down)?;
-                (row, row, row)
+                (row, Some([row, row]))
             }
             QkvSpec::Grouped(all) => {
                 let all = self.linear(x, all)?;
@@ -326,7 +359,7 @@ impl Emit {
                 let all = self.by_token(all, &[kv_heads, group + 2 * head_dim])?;
                 let q = self.graph.slice(all, 2, 0, group)?;
                 let k = self.graph.slice(all, 2, group, head_dim)?;
-                (q, k, self.graph.slice(all, 2, group + head_dim, head_dim)?)
+                (q, Some([k, self.graph.slice(all, 2, group + head_dim, head_dim)?]))
             }
         };
         let mut by_head = |x, count| -> Emitted {
@@ -336,7 +369,9 @@ impl Emit {
             };
             self.by_token(x, &[count, head_dim])
         };
-        Ok(Heads { q: by_head(q, heads)?, k: by_head(k, kv_heads)?, v: by_head(v, kv_heads)? })
+        let q = by_head(q, heads)?;
+        let own = own.map(|[k, v]| Ok([by_head(k, kv_heads)?, by_head(v, kv_heads)?])).transpose()?;
+        Ok(Heads { q, own })
     }
 
     /// What exceeds the limit in magnitude is cut.

@@ -1,20 +1,50 @@
 //! Embeddings, projections, norms and MLPs.
 
-use sinter_ir::{DType, ScalarOp, Sym, ValueId};
+use sinter_ir::{DType, Dim, Monoid, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
     Activation, ClassifierSpec, EmbeddingSpec, LinearSpec, MatrixLayout, MlpInput, MlpSpec, ModelSpec,
-    NormKind, NormSpec,
+    NormKind, NormSpec, PerLayerSpec,
 };
 
 impl Emit {
+    /// The rows of tokens in the table, scaled.
+    fn token_rows(&mut self, spec: &ModelSpec, tokens: ValueId) -> Emitted {
+        let table = self.matrix(&spec.embedding.tokens, spec.vocab, spec.embedding.width)?;
+        let rows = self.rows(table, tokens)?;
+        self.scaled(rows, spec.embedding.scale)
+    }
+
+    /// The branch behind the MLP with a layer's own embedding of each token. The model's embedding is looked up again in each
+    /// layer: a row that lives through all of them would be a second residual stream.
+    pub(super) fn per_layer(
+        &mut self,
+        own: &PerLayerSpec,
+        (spec, tokens): (&ModelSpec, ValueId),
+        x: ValueId,
+    ) -> Emitted {
+        let width = own.gate.n_out;
+        let embedded = self.token_rows(spec, tokens)?;
+        let projected = self.linear(embedded, &own.project)?;
+        let projected = self.scaled(projected, own.project_scale)?;
+        let projected = self.norm(projected, &own.norm)?;
+        let table = self.matrix(&own.tokens, own.rows, width)?;
+        let rows = self.rows(table, tokens)?;
+        let rows = self.scaled(rows, own.tokens_scale)?;
+        let mixed = self.map2(ScalarOp::Add, projected, rows)?;
+        let mixed = self.scaled(mixed, own.scale)?;
+        let gate = self.linear(x, &own.gate)?;
+        let gate = self.activation(own.activation, gate)?;
+        let inner = self.map2(ScalarOp::Mul, gate, mixed)?;
+        let out = self.linear(inner, &own.up)?;
+        self.norm(out, &own.after)
+    }
+
     /// Rows of the residual stream, `f32[T, H]`.
     pub(super) fn embedding(&mut self, spec: &ModelSpec, tokens: ValueId, positions: ValueId) -> Emitted {
-        let EmbeddingSpec { scale, token_types, positions: learned, norm, .. } = &spec.embedding;
-        let table = self.matrix(&spec.embedding.tokens, spec.vocab, spec.embedding.width)?;
-        let mut x = self.rows(table, tokens)?;
-        x = self.scaled(x, *scale)?;
+        let EmbeddingSpec { token_types, positions: learned, norm, .. } = &spec.embedding;
+        let mut x = self.token_rows(spec, tokens)?;
         if let Some(project) = &spec.embedding.project {
             x = self.linear(x, project)?;
         }
@@ -56,6 +86,11 @@ impl Emit {
         let x = self.narrow(x)?;
         let product = match spec.layout {
             MatrixLayout::OutIn => {
+                let weight = self.matrix(&spec.weight, spec.n_out, spec.n_in)?;
+                self.graph.contract("tk,nk->tn", x, weight)?
+            }
+            // Quantised matrices lie outputs first whatever the original does.
+            MatrixLayout::InOut if self.is_stored(&spec.weight) => {
                 let weight = self.matrix(&spec.weight, spec.n_out, spec.n_in)?;
                 self.graph.contract("tk,nk->tn", x, weight)?
             }
@@ -125,6 +160,24 @@ impl Emit {
             y = self.map2(ScalarOp::Add, y, beta)?;
         }
         Ok(y)
+    }
+
+    /// The mean of all hidden states of the sequence that each wanted row is in, `f32[R, H]`.
+    pub(super) fn means(&mut self, x: ValueId, (seq, rows): (ValueId, ValueId), width: usize) -> Emitted {
+        let (tokens, rows_of) = (Dim::from(Sym::T), Dim::from(Sym::R));
+        let own = self.graph.gather(seq, rows)?;
+        let own = self.graph.reshape(own, &[rows_of, Dim::ONE, Dim::ONE])?;
+        let other = self.graph.reshape(seq, &[Dim::ONE, Dim::ONE, tokens])?;
+        let same = self.map2(ScalarOp::Eq, own, other)?;
+        let columns = self.graph.transpose(x, &[1, 0])?;
+        let columns = self.graph.reshape(columns, &[Dim::ONE, Dim::of(width), tokens])?;
+        let nothing = self.number(0.0)?;
+        let kept = self.graph.map(ScalarOp::Select, &[same, columns, nothing])?;
+        let sum = self.graph.reduce(Monoid::Sum, 2, kept)?;
+        let ones = self.graph.cast(same, DType::F32)?;
+        let count = self.graph.reduce(Monoid::Sum, 2, ones)?;
+        let mean = self.map2(ScalarOp::Div, sum, count)?;
+        self.graph.reshape(mean, &[rows_of, Dim::of(width)])
     }
 
     /// The scores of sequences from one hidden state of each, `f32[R, labels]`.

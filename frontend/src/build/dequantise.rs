@@ -4,7 +4,7 @@
 use sinter_ir::{DType, Dim, GraphError, ScalarOp, ValueId};
 
 use super::emit::{Emit, Emitted};
-use crate::quant::{Codes, Nested, Scales, StoredMatrix, Zeros};
+use crate::quant::{Codes, Nested, POWERS, Scales, StoredMatrix, Zeros};
 
 /// The amounts by which a byte is shifted to bring each code it holds to its lowest bits: those of 4 bits, of 2 bits, and
 /// of 4 bits with the high code first.
@@ -39,6 +39,15 @@ impl Emit {
                 let count = n * k / run;
                 let scales = self.runs(name, count, nested.as_ref())?;
                 let scales = self.shaped(scales, &[count, 1])?;
+                let codes = self.shaped(codes, &[count, *run])?;
+                let product = self.map2(ScalarOp::Mul, codes, scales)?;
+                self.shaped(product, &[n, k])
+            }
+            Scales::Exponents { name, shape, run } => {
+                let count = n * k / run;
+                let bytes = self.param(name, DType::U8, shape)?;
+                let bytes = self.shaped(bytes, &[count, 1])?;
+                let scales = self.entries(bytes, (POWERS, 256))?;
                 let codes = self.shaped(codes, &[count, *run])?;
                 let product = self.map2(ScalarOp::Mul, codes, scales)?;
                 self.shaped(product, &[n, k])
@@ -127,14 +136,20 @@ impl Emit {
                 let codes = self.interleaved(name, k, n)?;
                 self.graph.transpose(codes, &[1, 0])
             }
-            Codes::Table { name, table } => {
-                let codes = self.param(name, DType::U8, &[n * k / 2, 1])?;
-                let codes = self.bits_of(codes, SHIFTS[2], 4)?;
-                let codes = self.graph.cast(codes, DType::U32)?;
-                let table = self.param(table, DType::F32, &[16])?;
-                self.graph.gather(table, codes)
+            Codes::Table { name, shape, table, high_first } => {
+                let codes = self.param(name, DType::U8, shape)?;
+                let codes = self.shaped(codes, &[n * k / 2, 1])?;
+                let codes = self.bits_of(codes, SHIFTS[if *high_first { 2 } else { 0 }], 4)?;
+                self.entries(codes, (table, 16))
             }
         }
+    }
+
+    /// The entries of a table that bytes are the numbers of.
+    fn entries(&mut self, numbers: ValueId, (table, len): (&str, usize)) -> Emitted {
+        let numbers = self.graph.cast(numbers, DType::U32)?;
+        let table = self.param(table, DType::F32, &[len])?;
+        self.graph.gather(table, numbers)
     }
 
     /// The codes that bytes hold, the lowest bits first, along one more axis: `u8[…]` to `u8[…, 8 / bits]`.
@@ -231,9 +246,7 @@ impl Emit {
             return self.param(name, DType::F32, &[count]);
         };
         let codes = self.param(name, DType::U8, &[count])?;
-        let codes = self.graph.cast(codes, DType::U32)?;
-        let table = self.param(table, DType::F32, &[256])?;
-        let entries = self.graph.gather(table, codes)?;
+        let entries = self.entries(codes, (table, 256))?;
         let runs = count.div_ceil(*run);
         let factors = self.param(factors, DType::F32, &[runs])?;
         let factors = self.shaped(factors, &[runs, 1])?;

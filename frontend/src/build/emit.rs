@@ -6,7 +6,7 @@ use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
 use super::BuildOptions;
 use crate::quant::StoredMatrix;
-use crate::spec::{StackForm, StackSpec};
+use crate::spec::{MatrixLayout, StackForm, StackSpec};
 
 /// A value, or the rule that it breaks.
 pub(super) type Emitted = Result<ValueId, GraphError>;
@@ -50,6 +50,11 @@ impl Emit {
         Ok(value)
     }
 
+    /// Whether the checkpoint holds a matrix quantised.
+    pub(super) fn is_stored(&self, name: &str) -> bool {
+        self.stored.contains_key(name)
+    }
+
     /// A matrix or a table, in the type of the build.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Emitted {
         if let Some(value) = self.dequantised.get(name) {
@@ -66,10 +71,20 @@ impl Emit {
 
     /// The matrices of all experts as one `[E, N, K]`.
     pub(super) fn stack(&mut self, spec: &StackSpec) -> Emitted {
-        if let StackForm::Joined { parts, part } = spec.form {
-            let shape = [spec.count, spec.n_in, parts * spec.n_out];
-            let all = self.param(&spec.weight, self.options.weight_dtype, &shape)?;
-            let own = self.turn_of(all, &[spec.count, spec.n_in, spec.n_out], (parts, part))?;
+        if let StackForm::Joined { parts, layout, .. } = spec.form {
+            let (count, n_in, outputs) = (spec.count, spec.n_in, parts * spec.n_out);
+            if self.is_stored(&spec.weight) {
+                let all = self.matrix(&spec.weight, count * outputs, n_in)?;
+                let all = self.graph.reshape(all, &[count, outputs, n_in].map(Dim::of))?;
+                return self.part_of(all, 1, spec);
+            }
+            let dtype = self.options.weight_dtype;
+            if layout == MatrixLayout::OutIn {
+                let all = self.param(&spec.weight, dtype, &[count, outputs, n_in])?;
+                return self.part_of(all, 1, spec);
+            }
+            let all = self.param(&spec.weight, dtype, &[count, n_in, outputs])?;
+            let own = self.part_of(all, 2, spec)?;
             return self.graph.transpose(own, &[0, 2, 1]);
         }
         let each = [Dim::ONE, Dim::of(spec.n_out), Dim::of(spec.n_in)];
@@ -84,23 +99,24 @@ impl Emit {
 
     /// What is added to the outputs of all experts, `[E, N]`.
     pub(super) fn stack_bias(&mut self, spec: &StackSpec, name: &str) -> Emitted {
-        let (parts, part) = match spec.form {
-            StackForm::Each => (1, 0),
-            StackForm::Joined { parts, part } => (parts, part),
-        };
+        let parts = if let StackForm::Joined { parts, .. } = spec.form { parts } else { 1 };
         let all = self.param(name, DType::F32, &[spec.count, parts * spec.n_out])?;
-        self.turn_of(all, &[spec.count, spec.n_out], (parts, part))
+        self.part_of(all, 1, spec)
     }
 
-    /// Of stacks that take turns along the last axis, number `part`.
-    fn turn_of(&mut self, all: ValueId, shape: &[usize], (parts, part): (usize, usize)) -> Emitted {
-        if parts == 1 {
-            return Ok(all);
+    /// Of stacks that stand side by side along an axis, the one that is meant.
+    fn part_of(&mut self, all: ValueId, axis: usize, spec: &StackSpec) -> Emitted {
+        let StackForm::Joined { parts, part, turns, .. } = spec.form else { return Ok(all) };
+        if parts == 1 || !turns {
+            let first = part * spec.n_out;
+            return if parts == 1 { Ok(all) } else { self.graph.slice(all, axis, first, spec.n_out) };
         }
-        let shape: Vec<Dim> = shape.iter().copied().map(Dim::of).collect();
-        let by_turn = [&shape[..], &[Dim::of(parts)]].concat();
+        let mut shape = self.graph.ty(all).shape.clone();
+        let mut by_turn = shape.clone();
+        by_turn.splice(axis..=axis, [spec.n_out, parts].map(Dim::of));
+        shape[axis] = Dim::of(spec.n_out);
         let all = self.graph.reshape(all, &by_turn)?;
-        let own = self.graph.slice(all, shape.len(), part, 1)?;
+        let own = self.graph.slice(all, axis + 1, part, 1)?;
         self.graph.reshape(own, &shape)
     }
 

@@ -10,9 +10,29 @@ use crate::spec::{ClampSpec, GroupSpec, MoeSpec, RouterSpec, Scoring, SharedSpec
 const TINY: f64 = 1e-20;
 
 impl Emit {
-    /// The weighted sum of what a token's experts give, `f32[T, H]`.
-    pub(super) fn experts(&mut self, spec: &MoeSpec, x: ValueId) -> Emitted {
-        let (indices, weights) = self.route(&spec.router, x)?;
+    /// The weighted sum of what a token's experts give, and of what the MLP beside them gives, `f32[T, H]`. `x` is normalised,
+    /// `stream` is not: where there are norms for it, router and experts read that.
+    pub(super) fn experts(&mut self, spec: &MoeSpec, (x, stream): (ValueId, ValueId)) -> Emitted {
+        let Some(norms) = &spec.norms else {
+            let sum = self.chosen_experts(spec, x, x)?;
+            let Some(shared) = &spec.shared else { return Ok(sum) };
+            let shared = self.shared(shared, x)?;
+            return self.map2(ScalarOp::Add, sum, shared);
+        };
+        let routed = self.norm(stream, &norms.router)?;
+        let routed = self.scaled(routed, norms.router_scale)?;
+        let before = self.norm(stream, &norms.before)?;
+        let sum = self.chosen_experts(spec, before, routed)?;
+        let sum = self.norm(sum, &norms.after)?;
+        let Some(shared) = &spec.shared else { return Ok(sum) };
+        let shared = self.shared(shared, x)?;
+        let shared = self.norm(shared, &norms.shared)?;
+        self.map2(ScalarOp::Add, sum, shared)
+    }
+
+    /// The weighted sum of what the experts that `routed` chooses make of `x`.
+    fn chosen_experts(&mut self, spec: &MoeSpec, x: ValueId, routed: ValueId) -> Emitted {
+        let (indices, weights) = self.route(&spec.router, routed)?;
         let narrow = self.narrow(x)?;
         let gate = self.grouped("tk,tjnk->tjn", narrow, (&spec.gate, indices))?;
         let up = self.grouped("tk,tjnk->tjn", narrow, (&spec.up, indices))?;
@@ -25,14 +45,7 @@ impl Emit {
         };
         let inner = self.narrow(inner)?;
         let each = self.grouped("tjk,tjnk->tjn", inner, (&spec.down, indices))?;
-        let sum = self.graph.contract("tj,tjn->tn", weights, each)?;
-        match &spec.shared {
-            None => Ok(sum),
-            Some(shared) => {
-                let shared = self.shared(shared, x)?;
-                self.map2(ScalarOp::Add, sum, shared)
-            }
-        }
+        self.graph.contract("tj,tjn->tn", weights, each)
     }
 
     /// The product with the chosen matrices of a stack.
@@ -94,7 +107,13 @@ impl Emit {
             }
             weights = self.map2(ScalarOp::Div, weights, sum)?;
         }
-        Ok((indices, self.scaled(weights, spec.scale)?))
+        weights = self.scaled(weights, spec.scale)?;
+        if let Some(each) = &spec.each {
+            let each = self.vector(each, experts, 1)?;
+            let each = self.graph.gather(each, indices)?;
+            weights = self.map2(ScalarOp::Mul, weights, each)?;
+        }
+        Ok((indices, weights))
     }
 
     /// The elements of each row of `x`, `[T, …, N]`, at the row's own indices.

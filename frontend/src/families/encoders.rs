@@ -6,6 +6,15 @@ use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, SEQUENTIAL, YES};
 use crate::family::*;
 use crate::spec::{Activation, ModelKind, NormKind};
 
+const BERT_SCORES: ClassifierRow = ClassifierRow {
+    dense: ("pooler.dense", true),
+    dense_bias: YES,
+    activation: ActivationRow::Fixed(Activation::Tanh),
+    norm: None,
+    linear: "classifier",
+    pooling: None,
+};
+
 pub(super) const BERT: Family = Family {
     model_type: "bert",
     when: &[],
@@ -65,14 +74,9 @@ pub(super) const BERT: Family = Family {
         bias: YES,
     },
     moe: None,
+    per_layer: None,
     head: None,
-    classifier: Some(ClassifierRow {
-        dense: ("pooler.dense", true),
-        dense_bias: YES,
-        activation: ActivationRow::Fixed(Activation::Tanh),
-        norm: None,
-        linear: "classifier",
-    }),
+    classifier: Some(BERT_SCORES),
 };
 
 pub(super) const ROBERTA: Family = Family {
@@ -89,11 +93,14 @@ pub(super) const ROBERTA: Family = Family {
         activation: ActivationRow::Fixed(Activation::Tanh),
         norm: None,
         linear: "classifier.out_proj",
+        pooling: None,
     }),
     ..BERT
 };
 
 pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", ..ROBERTA };
+
+pub(super) const CAMEMBERT: Family = Family { model_type: "camembert", ..ROBERTA };
 
 const DISTILBERT_SCORES: ClassifierRow = ClassifierRow {
     dense: ("pre_classifier", false),
@@ -101,6 +108,7 @@ const DISTILBERT_SCORES: ClassifierRow = ClassifierRow {
     activation: ActivationRow::Fixed(Activation::Relu),
     norm: None,
     linear: "classifier",
+    pooling: None,
 };
 
 pub(super) const DISTILBERT: Family = Family {
@@ -150,6 +158,7 @@ const MODERNBERT_SCORES: ClassifierRow = ClassifierRow {
     activation: ActivationRow::Field("classifier_activation"),
     norm: Some("head.norm"),
     linear: "classifier",
+    pooling: Some("classifier_pooling"),
 };
 
 pub(super) const MODERNBERT: Family = Family {

@@ -3,7 +3,7 @@
 use super::llama::*;
 use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, YES};
 use crate::family::*;
-use crate::spec::Scoring;
+use crate::spec::{MatrixLayout, Scoring};
 
 /// What training alone asks for.
 const UNTRAINED: &[&str] = &["output_router_logits", "router_aux_loss_coef"];
@@ -34,9 +34,93 @@ pub(super) const MIXTRAL: Family = Family {
         ]),
         clamp: None,
         shared: None,
+        norms: None,
         dense: DenseLayers::Never,
     }),
     ..MISTRAL
+};
+
+pub(super) const MINIMAX_M2: Family = Family {
+    model_type: "minimax_m2",
+    ignored: &[
+        // Training, the heads that guess several tokens, and what the first files say besides; transformers reads none of it.
+        "output_router_logits",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
+        "attn_type_list",
+        "layernorm_full_attention_beta",
+        "layernorm_linear_attention_beta",
+        "layernorm_mlp_beta",
+        "mlp_intermediate_size",
+        "mtp_transformer_layers",
+        "num_mtp_modules",
+        "qk_norm_type",
+        "shared_moe_mode",
+        "use_mtp",
+    ],
+    only: &[
+        ("scoring_func", "\"sigmoid\""),
+        ("shared_intermediate_size", "0"),
+        ("sliding_window", "null"),
+        ("use_qk_norm", "true"),
+        ("use_routing_bias", "true"),
+    ],
+    attention: AttentionRow {
+        head_norms: OLMO2.attention.head_norms,
+        rope: Some(RopeRow { theta: 5e6, dim: Some("rotary_dim"), partial: Some(1.0), ..PLAIN_ROPE }),
+        window: WindowRow::Never,
+        ..MISTRAL.attention
+    },
+    moe: match MIXTRAL.moe {
+        Some(moe) => Some(MoeRow {
+            scoring: Scoring::Sigmoid,
+            correction: Some("layers.{i}.block_sparse_moe.e_score_correction_bias"),
+            ..moe
+        }),
+        None => None,
+    },
+    ..MIXTRAL
+};
+
+pub(super) const GRANITE_MOE: Family = Family {
+    model_type: "granitemoe",
+    ignored: UNTRAINED,
+    moe: match MIXTRAL.moe {
+        Some(moe) => Some(MoeRow {
+            router: "layers.{i}.block_sparse_moe.router.layer",
+            scoring: Scoring::SoftmaxOfChosen,
+            normalise: NO,
+            experts: ExpertsRow::Joined(JoinedRow {
+                names: [
+                    "layers.{i}.block_sparse_moe.input_linear.weight",
+                    "layers.{i}.block_sparse_moe.output_linear.weight",
+                ],
+                layout: MatrixLayout::OutIn,
+                turns: false,
+                bias: false,
+            }),
+            ..moe
+        }),
+        None => None,
+    },
+    ..GRANITE
+};
+
+pub(super) const GRANITE_MOE_SHARED: Family = Family {
+    model_type: "granitemoeshared",
+    moe: match GRANITE_MOE.moe {
+        Some(moe) => Some(MoeRow {
+            shared: Some(SharedRow {
+                input: MlpInputRow::GatedStacked("layers.{i}.shared_mlp.input_linear"),
+                down: "layers.{i}.shared_mlp.output_linear",
+                width: SharedWidth::Field("shared_intermediate_size"),
+                gate: None,
+            }),
+            ..moe
+        }),
+        None => None,
+    },
+    ..GRANITE_MOE
 };
 
 const QWEN_EXPERTS: MoeRow = MoeRow {
@@ -57,6 +141,7 @@ const QWEN_EXPERTS: MoeRow = MoeRow {
     ]),
     clamp: None,
     shared: None,
+    norms: None,
     dense: DenseLayers::ListAndStep("mlp_only_layers", "decoder_sparse_step"),
 };
 
@@ -108,6 +193,37 @@ pub(super) const OLMOE: Family = Family {
     ..LLAMA
 };
 
+pub(super) const FLEX_OLMO: Family = Family {
+    model_type: "flex_olmo",
+    ignored: UNTRAINED,
+    attention: AttentionRow { rope: Some(RopeRow { theta: 5e5, ..PLAIN_ROPE }), ..OLMO2.attention },
+    moe: OLMOE.moe,
+    ..OLMO2
+};
+
+pub(super) const HUNYUAN_MOE: Family = Family {
+    model_type: "hunyuan_v1_moe",
+    ignored: &["eod_token_id", "output_router_logits"],
+    moe: Some(MoeRow {
+        chosen: "moe_topk",
+        inner: "intermediate_size",
+        router: "layers.{i}.mlp.gate.wg",
+        normalise: YES,
+        shared: Some(SharedRow {
+            input: MlpInputRow::Gated(
+                "layers.{i}.mlp.shared_mlp.gate_proj",
+                "layers.{i}.mlp.shared_mlp.up_proj",
+            ),
+            down: "layers.{i}.mlp.shared_mlp.down_proj",
+            width: SharedWidth::Field("intermediate_size"),
+            gate: None,
+        }),
+        dense: DenseLayers::Never,
+        ..QWEN_EXPERTS
+    }),
+    ..HUNYUAN
+};
+
 pub(super) const GPT_OSS: Family = Family {
     model_type: "gpt_oss",
     ignored: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"],
@@ -127,10 +243,12 @@ pub(super) const GPT_OSS: Family = Family {
         router_bias: true,
         scoring: Scoring::SoftmaxOfChosen,
         normalise: NO,
-        experts: ExpertsRow::Joined([
-            "layers.{i}.mlp.experts.gate_up_proj",
-            "layers.{i}.mlp.experts.down_proj",
-        ]),
+        experts: ExpertsRow::Joined(JoinedRow {
+            names: ["layers.{i}.mlp.experts.gate_up_proj", "layers.{i}.mlp.experts.down_proj"],
+            layout: MatrixLayout::InOut,
+            turns: true,
+            bias: true,
+        }),
         clamp: Some(ClampRow {
             alpha: Factor::FieldOr("swiglu_alpha", 1.702),
             limit: Factor::FieldOr("swiglu_limit", 7.0),
@@ -175,6 +293,22 @@ pub(super) const GLM4_MOE: Family = Family {
         ..QWEN_EXPERTS
     }),
     ..LLAMA
+};
+
+pub(super) const DOTS1: Family = Family {
+    model_type: "dots1",
+    ignored: UNTRAINED,
+    only: &[],
+    attention: AttentionRow { window: WindowRow::FromLayer("max_window_layers"), ..QWEN3.attention },
+    moe: match GLM4_MOE.moe {
+        Some(moe) => Some(MoeRow {
+            normalise: Switch::Field("norm_topk_prob", false),
+            dense: DenseLayers::First("first_k_dense_replace", 0),
+            ..moe
+        }),
+        None => None,
+    },
+    ..QWEN3
 };
 
 pub(super) const DEEPSEEK_V3: Family = Family {

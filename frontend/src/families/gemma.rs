@@ -1,9 +1,10 @@
 //! Gemma: norms by 1 + γ, scaled embeddings, a gate with GELU.
 
+use super::experts::MIXTRAL;
 use super::llama::{LLAMA, QWEN3};
 use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE};
 use crate::family::*;
-use crate::spec::Activation;
+use crate::spec::{Activation, MatrixLayout};
 
 /// The first files say `gelu` and mean the approximation by tanh.
 const ACTIVATION_NAMES: &[(&str, Activation)] =
@@ -68,4 +69,79 @@ pub(super) const GEMMA3: Family = Family {
         ..GEMMA2.attention
     },
     ..GEMMA2
+};
+
+/// Without experts: E2B, E4B and 31B.
+pub(super) const GEMMA4: Family = Family {
+    model_type: "gemma4_text",
+    when: &[("enable_moe_block", "false")],
+    ignored: &["num_experts", "top_k_experts", "moe_intermediate_size"],
+    only: &[("use_bidirectional_attention", "\"vision\"")],
+    norm: LLAMA.norm,
+    attention: AttentionRow {
+        head_norms: match QWEN3.attention.head_norms {
+            Some(norms) => Some(HeadNormRow { values: true, ..norms }),
+            None => None,
+        },
+        rope: Some(RopeRow { theta: 1e6, local: Some(("rope_local_base_freq", 1e4)), ..PLAIN_ROPE }),
+        scale: ONE,
+        softcap: None,
+        global: Some(GlobalRow {
+            head_dim: ("global_head_dim", 512),
+            keys_are_values: "attention_k_eq_v",
+            kv_heads: "num_global_key_value_heads",
+        }),
+        window: WindowRow::Listed { absent: 512 },
+        shared: Some(SharedLayersRow { count: "num_kv_shared_layers", wide: "use_double_wide_mlp" }),
+        ..GEMMA3.attention
+    },
+    per_layer: Some(PerLayerRow {
+        scalar: "layers.{i}.layer_scalar",
+        width: "hidden_size_per_layer_input",
+        vocab: "vocab_size_per_layer_input",
+        tables: ["embed_tokens_per_layer", "per_layer_model_projection", "per_layer_projection_norm"],
+        branch: [
+            "layers.{i}.per_layer_input_gate",
+            "layers.{i}.per_layer_projection",
+            "layers.{i}.post_per_layer_input_norm",
+        ],
+    }),
+    ..GEMMA3
+};
+
+/// With experts beside the MLP: 26B-A4B.
+pub(super) const GEMMA4_EXPERTS: Family = Family {
+    when: &[("enable_moe_block", "true")],
+    ignored: &[],
+    moe: match MIXTRAL.moe {
+        Some(moe) => Some(MoeRow {
+            count: &["num_experts"],
+            chosen: "top_k_experts",
+            inner: "moe_intermediate_size",
+            router: "layers.{i}.router.proj",
+            experts: ExpertsRow::Joined(JoinedRow {
+                names: ["layers.{i}.experts.gate_up_proj", "layers.{i}.experts.down_proj"],
+                layout: MatrixLayout::OutIn,
+                turns: false,
+                bias: false,
+            }),
+            shared: Some(SharedRow {
+                input: LLAMA.mlp.input,
+                down: LLAMA.mlp.down,
+                width: SharedWidth::Field("intermediate_size"),
+                gate: None,
+            }),
+            norms: Some(MoeNormsRow {
+                router: ["layers.{i}.router.scale", "layers.{i}.router.per_expert_scale"],
+                parts: [
+                    "layers.{i}.pre_feedforward_layernorm_2",
+                    "layers.{i}.post_feedforward_layernorm_2",
+                    "layers.{i}.post_feedforward_layernorm_1",
+                ],
+            }),
+            ..moe
+        }),
+        None => None,
+    },
+    ..GEMMA4
 };

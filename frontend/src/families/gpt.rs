@@ -53,6 +53,7 @@ pub(super) const GPT2: Family = Family {
     },
     mlp: MlpRow { input: MlpInputRow::Plain("h.{i}.mlp.c_fc"), down: "h.{i}.mlp.c_proj", bias: YES },
     moe: None,
+    per_layer: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: true, scale: ONE, softcap: None }),
     classifier: None,
 };

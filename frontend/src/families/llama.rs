@@ -46,6 +46,8 @@ pub(super) const LLAMA: Family = Family {
         scale: Factor::InverseSqrtHead,
         softcap: None,
         window: WindowRow::Never,
+        global: None,
+        shared: None,
         layout: MatrixLayout::OutIn,
     },
     mlp: MlpRow {
@@ -54,6 +56,7 @@ pub(super) const LLAMA: Family = Family {
         bias: Switch::Field("mlp_bias", false),
     },
     moe: None,
+    per_layer: None,
     head: Some(HeadRow { name: "lm_head", bias: NO, tied: false, scale: ONE, softcap: None }),
     classifier: None,
 };
@@ -69,6 +72,29 @@ pub(super) const MISTRAL: Family = Family {
         ..LLAMA.attention
     },
     mlp: MlpRow { bias: NO, ..LLAMA.mlp },
+    ..LLAMA
+};
+
+/// The first Ministral: the layers with a window are listed.
+pub(super) const MINISTRAL: Family = Family { model_type: "ministral", ..MISTRAL };
+
+pub(super) const ARCEE: Family = Family {
+    model_type: "arcee",
+    ignored: &[],
+    only: &[],
+    mlp: MlpRow { input: MlpInputRow::Plain("layers.{i}.mlp.up_proj"), ..LLAMA.mlp },
+    ..LLAMA
+};
+
+pub(super) const HELIUM: Family = Family {
+    model_type: "helium",
+    ignored: &[],
+    only: &[],
+    attention: AttentionRow {
+        out_bias: NO,
+        rope: Some(RopeRow { theta: 1e5, interleaved: true, ..PLAIN_ROPE }),
+        ..LLAMA.attention
+    },
     ..LLAMA
 };
 
@@ -97,12 +123,28 @@ pub(super) const QWEN3: Family = Family {
             q: "layers.{i}.self_attn.q_norm",
             k: "layers.{i}.self_attn.k_norm",
             scope: HeadNormScope::Head,
+            values: false,
             after_rope: false,
             present: YES,
         }),
         ..QWEN2.attention
     },
     ..QWEN2
+};
+
+/// The text models of Qwen2-VL. Where there is text alone, the three positions of a token are one.
+pub(super) const QWEN2_VL: Family = Family {
+    model_type: "qwen2_vl_text",
+    attention: AttentionRow { rope: Some(RopeRow { theta: 1e6, ..PLAIN_ROPE }), ..QWEN2.attention },
+    ..QWEN2
+};
+
+pub(super) const QWEN2_5_VL: Family = Family { model_type: "qwen2_5_vl_text", ..QWEN2_VL };
+
+pub(super) const QWEN3_VL: Family = Family {
+    model_type: "qwen3_vl_text",
+    attention: AttentionRow { rope: Some(RopeRow { theta: 5e5, ..PLAIN_ROPE }), ..QWEN3.attention },
+    ..QWEN3
 };
 
 pub(super) const PHI3: Family = Family {
@@ -198,6 +240,7 @@ pub(super) const HUNYUAN: Family = Family {
             q: "layers.{i}.self_attn.query_layernorm",
             k: "layers.{i}.self_attn.key_layernorm",
             scope: HeadNormScope::Head,
+            values: false,
             after_rope: true,
             present: YES,
         }),
@@ -232,6 +275,7 @@ pub(super) const OLMO2: Family = Family {
             q: "layers.{i}.self_attn.q_norm",
             k: "layers.{i}.self_attn.k_norm",
             scope: HeadNormScope::All,
+            values: false,
             after_rope: false,
             present: YES,
         }),
@@ -285,6 +329,8 @@ pub(super) const GLM4: Family = Family {
     mlp: MlpRow { input: MlpInputRow::GatedStacked("layers.{i}.mlp.gate_up_proj"), bias: NO, ..LLAMA.mlp },
     ..LLAMA
 };
+
+pub(super) const GLM: Family = Family { model_type: "glm", norms: LLAMA.norms, ..GLM4 };
 
 pub(super) const NEMOTRON: Family = Family {
     model_type: "nemotron",

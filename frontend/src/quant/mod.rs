@@ -7,9 +7,9 @@
 mod schemes;
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sinter_ir::{Graph, Op};
+use sinter_ir::{Dim, Graph, Op, ValueId};
 use thiserror::Error;
 
 use crate::config::{ConfigError, RawConfig};
@@ -17,7 +17,8 @@ use crate::source::shorten;
 use crate::weights::{Weights, WeightsError};
 use schemes::Scheme;
 
-pub use stored::{Codes, Nested, Scales, StoredMatrix, Zeros};
+pub(crate) use stored::tables;
+pub use stored::{Codes, FP4, Nested, POWERS, Scales, StoredMatrix, Zeros};
 
 /// Why quantised weights cannot be read.
 #[derive(Debug, Error)]
@@ -91,16 +92,34 @@ impl Quantisation {
         weights: &Weights,
     ) -> Result<BTreeMap<String, StoredMatrix>, QuantError> {
         let mut found = BTreeMap::new();
-        for node in graph.nodes.values() {
+        let turned = inputs_first(graph);
+        for (value, node) in graph.nodes.iter() {
             let Op::Param { name, shape, .. } = &node.op else { continue };
-            let [rows, columns] = &shape[..] else { continue };
+            let Some((rows, columns)) = rows_and_columns(shape, &self.scheme) else { continue };
+            let (rows, columns) = if turned.contains(&value) { (columns, rows) } else { (rows, columns) };
             let plain = weights.stored(name).is_some_and(|(dtype, _)| crate::weights::is_plain(dtype));
             if plain || !weights.contains(&self.scheme.primary(name)) {
                 continue;
             }
-            let shape = (rows.coeff as usize, columns.coeff as usize);
-            found.insert(name.clone(), self.scheme.matrix(name, shape, weights)?);
+            found.insert(name.clone(), self.scheme.matrix(name, (rows, columns), weights)?);
         }
         Ok(found)
     }
+}
+
+/// The rows and columns of a parameter that may be stored quantised: outputs and inputs of a matrix, or of all matrices of
+/// a stack `[E, K, N]`, of which some schemes store one tensor, outputs first.
+fn rows_and_columns(shape: &[Dim], scheme: &Scheme) -> Option<(usize, usize)> {
+    let extents: Vec<usize> = shape.iter().map(|dim| dim.coeff as usize).collect();
+    match extents[..] {
+        [rows, columns] => Some((rows, columns)),
+        [count, n_in, n_out] if scheme.has_stacks() => Some((count * n_out, n_in)),
+        _ => None,
+    }
+}
+
+/// The matrices that products read inputs first; a quantised one lies outputs first all the same.
+fn inputs_first(graph: &Graph) -> BTreeSet<ValueId> {
+    let is_turned = |op: &Op| matches!(op, Op::Contract { spec } if spec.to_string() == "tk,kn->tn");
+    graph.nodes.values().filter(|node| is_turned(&node.op)).map(|node| node.args[1]).collect()
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sinter_ir::DType;
 
 use super::QuantError;
-use super::stored::{Codes, Nested, Scales, StoredMatrix, Zeros};
+use super::stored::{Codes, FP4, Nested, Scales, StoredMatrix, Zeros};
 use crate::config::{ConfigError, RawConfig, Section};
 use crate::source::shorten;
 use crate::weights::Weights;
@@ -92,6 +92,7 @@ pub(super) const ROWS: &[Row] = &[
         read: bitsandbytes,
     },
     Row { name: "fp8", bookkeeping: &["modules_to_not_convert", "ignored_layers"], read: fp8 },
+    Row { name: "mxfp4", bookkeeping: &["dequantize", "modules_to_not_convert"], read: mxfp4 },
 ];
 
 /// How the weights of modules are stored.
@@ -125,7 +126,12 @@ pub(super) enum Scheme {
     Fp8 {
         block: Option<[usize; 2]>,
     },
+    /// 4-bit floats with a power of two for each [`MX_RUN`] of a row; stacks of experts alone.
+    Mxfp4,
 }
+
+/// The elements that share a scale (OCP Microscaling Formats 1.0, 5.2).
+const MX_RUN: usize = 32;
 
 /// Which elements share a scale.
 #[derive(Clone, Copy, Debug)]
@@ -288,6 +294,11 @@ fn fp8(config: &RawConfig) -> Read {
     Ok((Scheme::Fp8 { block }, notes.into_iter().collect()))
 }
 
+/// What stands in a file of MXFP4 says nothing but which modules are not quantised; those are seen from their tensors.
+fn mxfp4(_: &RawConfig) -> Read {
+    Ok((Scheme::Mxfp4, Vec::new()))
+}
+
 /// A matrix that is being put together.
 struct Place<'a> {
     /// The name of the module: that of the weight without its ending.
@@ -303,8 +314,14 @@ impl Scheme {
         match self {
             Scheme::Packed { .. } => format!("{base}.weight_packed"),
             Scheme::Gptq { .. } | Scheme::Awq { .. } => format!("{base}.qweight"),
+            Scheme::Mxfp4 => format!("{base}_blocks"),
             Scheme::Bytes { .. } | Scheme::Rows127 | Scheme::Table | Scheme::Fp8 { .. } => name.to_owned(),
         }
+    }
+
+    /// Whether the scheme has one tensor for all matrices of a stack.
+    pub(super) fn has_stacks(&self) -> bool {
+        matches!(self, Scheme::Mxfp4)
     }
 
     /// The tensors of a weight, which is there.
@@ -340,6 +357,7 @@ impl Scheme {
                 (Codes::Plain { name: place.tensor("weight"), dtype: DType::I8 }, Zeros::None, scales)
             }
             Scheme::Table => place.table()?,
+            Scheme::Mxfp4 => place.microscaled()?,
             Scheme::Fp8 { block } => {
                 let codes = Codes::Plain { name: place.tensor("weight"), dtype: DType::F8e4m3 };
                 let scales = match block {
@@ -475,7 +493,35 @@ impl Place<'_> {
             offset: offset.unwrap_or(0.0),
         });
         let scales = Scales::Runs { name: self.tensor("weight.absmax"), run, nested };
-        let codes = Codes::Table { name: self.tensor("weight"), table: self.tensor("weight.quant_map") };
+        let codes = Codes::Table {
+            name: self.tensor("weight"),
+            shape: vec![self.shape.0 * self.shape.1 / 2, 1],
+            table: self.tensor("weight.quant_map"),
+            high_first: true,
+        };
         Ok((codes, Zeros::None, scales))
+    }
+
+    /// Half bytes in runs with a power of two for each: `[E, N, K/32, 16]` and `[E, N, K/32]`.
+    fn microscaled(&self) -> Result<Parts, QuantError> {
+        let runs = self.divides(self.shape.1, MX_RUN)?;
+        let [blocks, scales] = ["blocks", "scales"].map(|ending| format!("{}_{ending}", self.base));
+        let found = self.weights.get(&blocks)?.shape;
+        let [count, rows, ..] = found[..] else {
+            let reason = format!("wanted experts, rows, runs, bytes, found shape {found:?}");
+            return Err(QuantError::Tensor { tensor: shorten(&blocks), reason });
+        };
+        if count.checked_mul(rows) != Some(self.shape.0) {
+            let reason = format!("wanted {} rows of all experts, found shape {found:?}", self.shape.0);
+            return Err(QuantError::Tensor { tensor: shorten(&blocks), reason });
+        }
+        let shape = vec![count, rows, runs];
+        let codes = Codes::Table {
+            name: blocks,
+            shape: [&shape[..], &[MX_RUN / 2]].concat(),
+            table: FP4.into(),
+            high_first: false,
+        };
+        Ok((codes, Zeros::None, Scales::Exponents { name: scales, shape, run: MX_RUN }))
     }
 }

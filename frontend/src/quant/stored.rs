@@ -44,13 +44,17 @@ pub enum Codes {
         /// The tensor.
         name: String,
     },
-    /// Halves of bytes, the high one first, over all elements in row-major order; each is the number of an entry of
-    /// `table`, `[16]` (bitsandbytes).
+    /// Halves of bytes over all elements in row-major order; each is the number of an entry of `table`, `[16]`
+    /// (bitsandbytes, MXFP4).
     Table {
         /// The tensor.
         name: String,
-        /// The entries.
+        /// The tensor's own shape, which has half as many elements.
+        shape: Vec<usize>,
+        /// The entries: a tensor, or [`FP4`].
         table: String,
+        /// Whether the high half comes first.
+        high_first: bool,
     },
 }
 
@@ -132,6 +136,15 @@ pub enum Scales {
         /// Scales that are quantised themselves.
         nested: Option<Nested>,
     },
+    /// One power of two for each run of elements in row-major order: bytes, of which 127 stands for 1 (E8M0).
+    Exponents {
+        /// The tensor.
+        name: String,
+        /// The tensor's own shape.
+        shape: Vec<usize>,
+        /// Elements of a run.
+        run: usize,
+    },
 }
 
 /// Scales that are entries of a table, times a factor for each run of them, plus an offset.
@@ -145,4 +158,18 @@ pub struct Nested {
     pub run: usize,
     /// What is added.
     pub offset: f64,
+}
+
+/// The name of the numbers that four bits stand for in E2M1, `[16]`.
+pub const FP4: &str = "const.fp4";
+
+/// The name of the powers of two that bytes stand for in E8M0, `[256]`.
+pub const POWERS: &str = "const.powers";
+
+/// The constants that quantised weights are made of besides shifts (OCP Microscaling Formats 1.0, 5.3.3 and 5.4.1).
+pub(crate) fn tables() -> [(String, Vec<f32>); 2] {
+    let halves = [0.0f32, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let fp4 = halves.into_iter().chain(halves.map(|x| -x)).collect();
+    let powers = (0..256).map(|byte| 2f64.powi(byte - 127) as f32).collect();
+    [(FP4.into(), fp4), (POWERS.into(), powers)]
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Resolver;
+use super::{Place, Resolver};
 use crate::config::{ConfigError, limits};
 use crate::family::*;
 use crate::spec::*;
@@ -12,12 +12,15 @@ const ALL_EXPERTS: usize = 1 << 16;
 
 impl Resolver<'_> {
     /// The second branch of a layer.
-    pub(super) fn feed_forward(&self, i: usize) -> Result<FeedForward, ConfigError> {
+    pub(super) fn feed_forward(&self, i: usize, place: Place) -> Result<FeedForward, ConfigError> {
         match &self.family.moe {
             Some(row) if !self.is_dense(row.dense, i)? => {
-                Ok(FeedForward::Experts(Box::new(self.experts(row, i)?)))
+                Ok(FeedForward::Experts(Box::new(self.experts(row, i, place)?)))
             }
-            _ => Ok(FeedForward::Dense(Box::new(self.mlp(&self.family.mlp, i, self.dims.inner)?))),
+            _ => {
+                let width = self.dims.inner * self.widening(place)?;
+                Ok(FeedForward::Dense(Box::new(self.mlp(&self.family.mlp, i, width)?)))
+            }
         }
     }
 
@@ -42,7 +45,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn experts(&self, row: &MoeRow, i: usize) -> Result<MoeSpec, ConfigError> {
+    fn experts(&self, row: &MoeRow, i: usize, place: Place) -> Result<MoeSpec, ConfigError> {
         let (root, hidden) = (self.root, self.dims.hidden);
         let given = row.count.iter().find(|key| root.value(key).is_some()).or(row.count.first());
         let key = given.copied().unwrap_or_default();
@@ -51,26 +54,24 @@ impl Resolver<'_> {
             return Err(root.wrong(key, format!("at most {ALL_EXPERTS} in all layers together")));
         }
         let inner = root.usize(row.inner, limits::WIDTH)?;
-        let stack = |template: &str, form, (n_in, n_out)| {
-            let name = self.name(template, i);
-            let (weight, bias) = match form {
-                StackForm::Each => (format!("{name}.weight"), None),
-                StackForm::Joined { .. } => (name.clone(), Some(format!("{name}_bias"))),
-            };
-            StackSpec { weight, form, bias, count, n_in, n_out }
-        };
         let (into, out) = ((hidden, inner), (inner, hidden));
-        let joined = |parts, part| StackForm::Joined { parts, part };
         let [gate, up, down] = match row.experts {
-            ExpertsRow::Each([gate, up, down]) => {
-                let each = |name, widths| stack(name, StackForm::Each, widths);
-                [each(gate, into), each(up, into), each(down, out)]
+            ExpertsRow::Each(names) => {
+                let each = |name, (n_in, n_out)| {
+                    let weight = format!("{}.weight", self.name(name, i));
+                    StackSpec { weight, form: StackForm::Each, bias: None, count, n_in, n_out }
+                };
+                [each(names[0], into), each(names[1], into), each(names[2], out)]
             }
-            ExpertsRow::Joined([both, down]) => [
-                stack(both, joined(2, 0), into),
-                stack(both, joined(2, 1), into),
-                stack(down, joined(1, 0), out),
-            ],
+            ExpertsRow::Joined(JoinedRow { names: [both, down], layout, turns, bias }) => {
+                let part = |name, (parts, part), (n_in, n_out)| {
+                    let weight = self.name(name, i);
+                    let bias = bias.then(|| format!("{weight}_bias"));
+                    let form = StackForm::Joined { parts, part, layout, turns };
+                    StackSpec { weight, form, bias, count, n_in, n_out }
+                };
+                [part(both, (2, 0), into), part(both, (2, 1), into), part(down, (1, 0), out)]
+            }
         };
         let clamp = |row: &ClampRow| -> Result<ClampSpec, ConfigError> {
             Ok(ClampSpec { alpha: self.factor(row.alpha)?, limit: self.factor(row.limit)? })
@@ -82,8 +83,28 @@ impl Resolver<'_> {
             down,
             activation: self.activation()?,
             clamp: row.clamp.as_ref().map(clamp).transpose()?,
-            shared: row.shared.as_ref().map(|shared| self.shared(shared, i, inner)).transpose()?,
+            shared: match &row.shared {
+                Some(shared) => Some(self.shared(shared, i, (inner, self.widening(place)?))?),
+                None => None,
+            },
+            norms: row.norms.as_ref().map(|norms| Box::new(self.moe_norms(norms, i))),
         })
+    }
+
+    fn moe_norms(&self, row: &MoeNormsRow, i: usize) -> MoeNormsSpec {
+        let plain = |name: &str| {
+            let weight = Some(format!("{}.weight", self.name(name, i)));
+            let (kind, one_plus) = (self.family.norm.kind, self.family.norm.one_plus);
+            NormSpec { kind, weight, one_plus, bias: None, width: self.dims.hidden, eps: self.dims.eps }
+        };
+        let [before, after, shared] = row.parts.map(plain);
+        MoeNormsSpec {
+            router: NormSpec { weight: Some(self.name(row.router[0], i)), ..before.clone() },
+            router_scale: 1.0 / (self.dims.hidden as f64).sqrt(),
+            before,
+            after,
+            shared,
+        }
     }
 
     fn router(&self, row: &MoeRow, i: usize, count: usize) -> Result<RouterSpec, ConfigError> {
@@ -113,17 +134,23 @@ impl Resolver<'_> {
             chosen: self.root.usize(row.chosen, 1..=open)?,
             normalise: self.switch(row.normalise)?,
             scale: self.factor(row.scale)?,
+            each: row.norms.map(|norms| self.name(norms.router[1], i)),
         })
     }
 
-    fn shared(&self, row: &SharedRow, i: usize, inner: usize) -> Result<SharedSpec, ConfigError> {
+    fn shared(
+        &self,
+        row: &SharedRow,
+        i: usize,
+        (inner, times): (usize, usize),
+    ) -> Result<SharedSpec, ConfigError> {
         let width = match row.width {
             SharedWidth::Field(key) => self.root.usize(key, limits::WIDTH)?,
             SharedWidth::Experts(key) => inner * self.root.usize(key, limits::EXPERTS)?,
         };
         let mlp = MlpRow { input: row.input, down: row.down, bias: Switch::Fixed(false) };
         Ok(SharedSpec {
-            mlp: self.mlp(&mlp, i, width)?,
+            mlp: self.mlp(&mlp, i, width * times)?,
             gate: row.gate.map(|gate| self.linear(self.name(gate, i), false, (self.dims.hidden, 1))),
         })
     }

@@ -57,8 +57,12 @@ fn load(golden: &Golden, dtype: DType, target: Target) -> Result<GpuModel, Strin
 }
 
 /// The logits of all tokens in chunks of so many, or an encoder's hidden values.
-fn rows(model: &mut GpuModel, tokens: &[u32], chunk: usize) -> Result<Vec<f32>, RuntimeError> {
-    if model.result_name() != "logits" {
+fn rows(
+    (model, decoder): (&mut GpuModel, bool),
+    tokens: &[u32],
+    chunk: usize,
+) -> Result<Vec<f32>, RuntimeError> {
+    if !decoder {
         return Ok(encode(model, tokens)?.to_vec());
     }
     let mut session = Session::new(model);
@@ -76,14 +80,19 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 /// How far a model in f32 is off, fed at once, or what is wrong with it so, in chunks or token by token.
 fn float(golden: &Golden, target: Target) -> Result<String, String> {
     let mut model = load(golden, DType::F32, target)?;
-    let mut feed = |tokens: &[u32], chunk| rows(&mut model, tokens, chunk).map_err(|error| error.to_string());
+    let mut feed = |tokens: &[u32], chunk| {
+        rows((&mut model, golden.is_decoder()), tokens, chunk).map_err(|error| error.to_string())
+    };
     let found = feed(&golden.tokens, golden.tokens.len())?;
     let error = error_in_deviations(&found, &golden.expected);
     let said = format!("off by {error:.1e} deviations in f32");
     if error.is_nan() || error > 1e-3 {
         return Err(said);
     }
-    let Some(greedy) = &golden.greedy else { return Ok(said) };
+    if !golden.is_decoder() {
+        return Ok(said);
+    }
+    let greedy = golden.greedy.clone().unwrap_or_default();
     // Prompt and continuation one by one are the prompt by chunks of 1, and a decode after it.
     let all = [&golden.tokens[..], &greedy[..]].concat();
     let one_by_one = feed(&all, 1)?;
@@ -124,14 +133,16 @@ fn half(golden: &Golden, target: Target) -> Result<String, String> {
     let name = sibling.as_deref().map_or(golden.name.as_str(), str::trim);
     let theirs = table.get(name).ok_or("bf16.json does not have it")?;
     let mut model = load(golden, DType::Bf16, target)?;
-    let mut feed = |chunk| rows(&mut model, &golden.tokens, chunk).map_err(|error| error.to_string());
+    let mut feed = |chunk| {
+        rows((&mut model, golden.is_decoder()), &golden.tokens, chunk).map_err(|error| error.to_string())
+    };
     let found = feed(golden.tokens.len())?;
     let ours = distance_in_deviations(&found, &golden.expected);
     let said = format!("{ours:.4} deviations in bf16, transformers {theirs:.4}");
     if ours.is_nan() || ours > 1.1 * theirs {
         return Err(said);
     }
-    match golden.greedy.is_none() || same_bits(&feed(1)?, &found) {
+    match !golden.is_decoder() || same_bits(&feed(1)?, &found) {
         true => Ok(said),
         false => Err("one by one and at once give other bits".into()),
     }
