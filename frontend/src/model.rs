@@ -125,7 +125,7 @@ impl Model {
             return Some((DType::F32, vec![values.len()], Cow::Owned(bytes)));
         }
         let view = self.weights.get(name).ok()?;
-        Some((view.dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)))
+        Some((view.dtype, view.shape.to_vec(), view.bytes))
     }
 }
 
@@ -144,7 +144,7 @@ fn check_weights(
         }
     }
     for (name, (dtype, shape)) in &wanted {
-        weights.require_as(name, *dtype, shape)?;
+        weights.check_as(name, *dtype, shape)?;
     }
     let unread: Vec<&str> =
         weights.names().filter(|name| !wanted.contains_key(name) && !is_leftover(name)).collect();

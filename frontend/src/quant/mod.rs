@@ -17,7 +17,7 @@ use crate::source::shorten;
 use crate::weights::{Weights, WeightsError};
 use schemes::Scheme;
 
-pub use stored::{Codes, Nested, Scales, StoredMatrix, Zeros};
+pub use stored::{Codes, InBlocks, Minima, Nested, Scales, StoredMatrix, Zeros};
 
 /// Why quantised weights cannot be read.
 #[derive(Debug, Error)]
