@@ -300,7 +300,7 @@ impl Corpus {
                 0 => bytes[at] ^= 1 << random.below(8),
                 1 => bytes[at..at + 8].copy_from_slice(&number.to_le_bytes()),
                 2 => bytes[at..at + 4].copy_from_slice(&(number as u32).to_le_bytes()),
-                3 => bytes.copy_within(at..at + random.below(40), random.below(*head)),
+                3 => bytes.copy_within(at..at + random.below(8), random.below(*head)),
                 4 if random.one_in(4) => bytes.truncate((*head + 8).max(random.below(bytes.len()))),
                 _ => bytes[at] = random.next() as u8,
             }
