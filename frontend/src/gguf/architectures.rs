@@ -140,7 +140,12 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "nemotron", model_type: "nemotron", activation: "relu2", ..PLAIN },
     Row { name: "glm4", model_type: "glm4", ..PLAIN },
     Row { name: "ernie4_5", model_type: "ernie4_5", ..PLAIN },
-    Row { name: "seed_oss", model_type: "seed_oss", ..PLAIN },
+    Row {
+        name: "seed_oss",
+        model_type: "seed_oss",
+        names: &[("blk.{i}.post_attention_norm", "layers.{i}.post_attention_layernorm")],
+        ..PLAIN
+    },
     Row { name: "hunyuan-dense", model_type: "hunyuan_v1_dense", ..PLAIN },
     Row { name: "exaone4", model_type: "exaone4", ..PLAIN },
 ];
