@@ -193,10 +193,10 @@ fn info(spec: &ModelSpec, model: &Model) -> Result<ModelInfo> {
 /// The type that most bytes of these tensors have.
 fn stored<'n>(weights: &Weights, names: impl Iterator<Item = &'n str>) -> DType {
     let mut bytes = [(DType::F32, 0usize), (DType::Bf16, 0), (DType::F16, 0)];
-    for view in names.filter_map(|name| weights.get(name).ok()) {
+    for (found, shape) in names.filter_map(|name| weights.described(name).ok()) {
         // Of a quantised weight the scales count: their type is the one that it was made from.
-        let like = bytes.iter_mut().find(|(dtype, _)| *dtype == view.dtype);
-        like.into_iter().for_each(|(_, count)| *count += view.bytes.len());
+        let like = bytes.iter_mut().find(|(dtype, _)| *dtype == found);
+        like.into_iter().for_each(|(_, count)| *count += shape.iter().product::<usize>() * found.bytes());
     }
     bytes.iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| *dtype)
 }

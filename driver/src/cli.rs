@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Compiles transformer models and runs them.
 ///
-/// MODEL is a directory with config.json and safetensors, or a hub id that the local hub cache holds; BUNDLE is what
-/// `sinter compile` wrote. Results go to stdout, everything else to stderr. The exit code is 0 when the command did what
+/// MODEL is a directory with config.json and safetensors, a GGUF file, or a hub id that the local hub cache holds; BUNDLE
+/// is what `sinter compile` wrote. Results go to stdout, everything else to stderr. The exit code is 0 when the command did what
 /// was asked, 2 for bad usage, and 1 with a reason otherwise.
 #[derive(Debug, Parser)]
 #[command(name = "sinter", version, max_term_width = 110)]
@@ -48,6 +48,8 @@ pub enum Command {
     Tokenize(TokenizeArgs),
     /// Write a model's logits, or an encoder's hidden values, to a safetensors file.
     Logits(LogitsArgs),
+    /// Measure how well a model predicts a text.
+    Perplexity(PerplexityArgs),
     /// Measure speed, with a check of the results beside it.
     Bench(BenchArgs),
     /// Show what was fused, by which rules, and what was not and why.
@@ -435,6 +437,28 @@ pub struct LogitsArgs {
     /// Feed the other tokens in chunks of N; all at once if left out.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub chunk: Option<usize>,
+    /// How to compile.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `sinter perplexity`
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    /// The model or bundle.
+    pub model: String,
+    /// The file with the text.
+    pub file: PathBuf,
+    /// Tokens that are computed together, which are the context of each other; the model's context or 2048 if left out,
+    /// whichever is less.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub window: Option<usize>,
+    /// Tokens by which the window moves on; half a window if left out.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub stride: Option<usize>,
+    /// Leave out the tokens that mark the text's begin and end.
+    #[arg(long)]
+    pub no_special: bool,
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,

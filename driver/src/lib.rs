@@ -37,6 +37,7 @@ pub mod device;
 pub mod gpu;
 pub mod grammar;
 pub mod info;
+pub mod perplexity;
 pub mod pipeline;
 pub mod ptx;
 pub mod quantize;

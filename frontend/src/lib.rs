@@ -26,6 +26,7 @@
 //! - [`weights`]: [`Weights`](weights::Weights) is every tensor by name; [`header`] is the pure parser beneath.
 //! - [`tokenizer`], [`chat`]: text to ids and back, messages to prompts, both with limits on hostile files.
 //! - [`generation`], [`pooling`], [`scoring`]: the model's wishes for sampling, for sentence vectors, and for scores.
+//! - [`gguf`]: a single file seen as the model directory that it was converted from.
 //! - [`model`]: [`Model::open`](model::Model::open) does all of this for a directory.
 //!
 //! # Example
@@ -69,6 +70,7 @@ pub mod wrapper;
 pub mod build;
 pub mod quant;
 
+pub mod gguf;
 pub mod header;
 mod map;
 mod shards;

@@ -126,14 +126,18 @@ impl Model {
         }
         let Some(part) = self.spec.parts.get(name) else {
             let view = self.weights.get(name).ok()?;
-            return Some((view.dtype, view.shape.to_vec(), Cow::Borrowed(view.bytes)));
+            return Some((view.dtype, view.shape.to_vec(), view.bytes));
         };
         let view = self.weights.get(&part.tensor).ok()?;
         let (start, len, columns) = (part.start, part.len, part.shape[1]);
         let size = view.dtype.bytes();
         if part.axis == 0 {
-            let bytes = view.bytes.get(start * columns * size..(start + len) * columns * size)?;
-            return Some((view.dtype, vec![len, columns], Cow::Borrowed(bytes)));
+            let range = start * columns * size..(start + len) * columns * size;
+            let bytes = match view.bytes {
+                Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(range)?),
+                Cow::Owned(bytes) => Cow::Owned(bytes.get(range)?.to_vec()),
+            };
+            return Some((view.dtype, vec![len, columns], bytes));
         }
         let rows = view.bytes.chunks_exact(columns * size);
         let bytes = rows.flat_map(|row| &row[start * size..(start + len) * size]).copied().collect();
@@ -158,7 +162,7 @@ fn check_weights(
         }
     }
     for (name, (dtype, shape)) in &wanted {
-        weights.require_as(name, *dtype, shape)?;
+        weights.check_as(name, *dtype, shape)?;
     }
     let unread: Vec<&str> =
         weights.names().filter(|name| !wanted.contains_key(name) && !is_leftover(name)).collect();

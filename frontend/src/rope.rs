@@ -63,8 +63,8 @@ pub enum RopeScaling {
         factors: Vec<f64>,
         /// What cosine and sine are multiplied by.
         attention_factor: f64,
-        /// The context that they are for.
-        original_max_position: usize,
+        /// The longest text that they are for, where there are others for longer ones.
+        limit: Option<usize>,
     },
     /// YaRN: a linear ramp over the dimensions between kept and divided, and a scale on cosine and sine.
     Yarn {
@@ -222,7 +222,7 @@ impl RopeSpec {
     /// The longest sequence that the frequencies are for, where it is shorter than the model's.
     pub fn limit(&self) -> Option<usize> {
         match self.scaling {
-            RopeScaling::Each { original_max_position, .. } => Some(original_max_position),
+            RopeScaling::Each { limit, .. } => limit,
             _ => None,
         }
     }
@@ -433,14 +433,14 @@ fn long(
         let wanted = || format!("{} numbers, one for each rotated pair", rotary_dim / 2);
         numbers.filter(good).ok_or_else(|| inner.wrong(key, wanted()))
     };
-    factors("long_factor")?;
+    let (short, long) = (factors("short_factor")?, factors("long_factor")?);
     let given = inner.opt_f64("factor", FACTOR)?;
     let factor = given.unwrap_or(context.max_position as f64 / original as f64);
     let inferred = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
     Ok(RopeScaling::Each {
-        factors: factors("short_factor")?,
+        limit: (short != long).then_some(original),
+        factors: short,
         attention_factor: inner.opt_f64("attention_factor", 1e-6..=1e6)?.unwrap_or(inferred),
-        original_max_position: original,
     })
 }
 

@@ -1,14 +1,17 @@
 //! The files that hold the weights: one `model.safetensors`, or the shards that an index names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::header::{Header, TENSORS_MAX, parse_header};
+use crate::gguf::{Bytes, Gguf};
+use crate::header::{Header, TENSORS_MAX, TensorEntry, parse_header};
 use crate::map;
+use crate::quant::StoredMatrix;
 use crate::source::{FileKind, ModelDir, shorten};
 use crate::weights::WeightsError;
 
@@ -21,15 +24,51 @@ const SHARDS_MAX: usize = 4096;
 pub(crate) struct Shard {
     /// The name inside the model directory.
     pub(crate) name: String,
-    /// The file's bytes.
-    pub(crate) bytes: Mmap,
+    bytes: FileBytes,
     /// Nanoseconds since 1970 of the last change, zero where the system does not say.
     pub(crate) modified: u128,
     /// The tensors.
     pub(crate) header: Header,
 }
 
+enum FileBytes {
+    Safetensors(Bytes),
+    Gguf(Arc<Gguf>),
+}
+
 impl Shard {
+    /// The tensors of a GGUF file.
+    pub(crate) fn of_gguf(gguf: &Arc<Gguf>) -> Self {
+        let header = Header { data_start: gguf.data_start() as u64, tensors: gguf.sources.entries.clone() };
+        let (name, modified) = (gguf.place().to_owned(), gguf.modified);
+        Shard { name, bytes: FileBytes::Gguf(Arc::clone(gguf)), modified, header }
+    }
+
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            FileBytes::Safetensors(bytes) => bytes,
+            FileBytes::Gguf(gguf) => &gguf.bytes,
+        }
+    }
+
+    /// The bytes of a tensor; none if it lies outside the file.
+    pub(crate) fn tensor(&self, name: &str, entry: &TensorEntry) -> Option<Cow<'_, [u8]>> {
+        if let FileBytes::Gguf(gguf) = &self.bytes {
+            return Some(gguf.tensor(name)?.2);
+        }
+        let range = usize::try_from(entry.begin).ok().zip(usize::try_from(entry.end).ok());
+        range.and_then(|(begin, end)| self.bytes().get(begin..end)).map(Cow::Borrowed)
+    }
+
+    /// A matrix that the file stores in blocks.
+    pub(crate) fn in_blocks(&self, name: &str) -> Option<&StoredMatrix> {
+        match &self.bytes {
+            FileBytes::Safetensors(_) => None,
+            FileBytes::Gguf(gguf) => gguf.sources.matrices.get(name),
+        }
+    }
+
     /// Opens a shard; `None` if it is not there.
     pub(crate) fn open(dir: &ModelDir, name: &str) -> Result<Option<Shard>, WeightsError> {
         let Some((file, size)) = dir.open_file(name)? else { return Ok(None) };
@@ -46,18 +85,22 @@ impl Shard {
         let bytes = map::map(&file, len).map_err(io)?;
         let header = parse_header(&bytes, size).map_err(bad)?;
         let modified = modified.map_or(0, |elapsed| elapsed.as_nanos());
+        let bytes = FileBytes::Safetensors(Bytes::Map(bytes));
         Ok(Some(Shard { name: name.to_owned(), bytes, modified, header }))
     }
 
     /// The header as it stands in the file, length field included.
     pub(crate) fn header_bytes(&self) -> &[u8] {
         let end = usize::try_from(self.header.data_start).unwrap_or(usize::MAX);
-        self.bytes.get(..end).unwrap_or_default()
+        self.bytes().get(..end).unwrap_or_default()
     }
 }
 
 /// Opens every file of weights of a directory, sorted by name.
 pub(crate) fn open_all(dir: &ModelDir) -> Result<Vec<Shard>, WeightsError> {
+    if let Some(gguf) = dir.gguf() {
+        return Ok(vec![Shard::of_gguf(gguf)]);
+    }
     if let Some(shard) = Shard::open(dir, SINGLE)? {
         return Ok(vec![shard]);
     }
@@ -113,7 +156,7 @@ fn no_weights(dir: &ModelDir) -> WeightsError {
         (".bin", "PyTorch weights; convert them with `save_pretrained(safe_serialization=True)`"),
         (".pt", "PyTorch weights; convert them with `save_pretrained(safe_serialization=True)`"),
         (".pth", "PyTorch weights; convert them with `save_pretrained(safe_serialization=True)`"),
-        (".gguf", "a GGUF file; use the original checkpoint"),
+        (".gguf", "a GGUF file beside a config.json; name the file itself"),
         (".onnx", "an ONNX file; use the original checkpoint"),
     ];
     let names = dir.list();

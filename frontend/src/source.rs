@@ -8,8 +8,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
+
+use crate::gguf::{Gguf, GgufError};
 
 /// The local hub cache, given by the caller: this crate never reads the environment.
 #[derive(Clone, Debug)]
@@ -103,6 +106,17 @@ pub enum SourceError {
         /// The cap in bytes.
         cap: u64,
     },
+    /// A GGUF file that cannot be used.
+    #[error(transparent)]
+    Gguf(#[from] Box<GgufError>),
+    /// Several GGUF files where one is wanted.
+    #[error("{place}: wanted one GGUF file, found {}; name the file itself", found.join(", "))]
+    ManyGguf {
+        /// The directory.
+        place: String,
+        /// The files.
+        found: Vec<String>,
+    },
     /// The system refused.
     #[error("{place}: {source}")]
     Io {
@@ -171,13 +185,18 @@ impl FileKind {
     }
 }
 
-/// A model directory: every file of the model is read through it.
+/// A model directory: every file of the model is read through it. A GGUF file is one too.
 #[derive(Clone, Debug)]
 pub struct ModelDir {
     root: PathBuf,
     /// Links may lead anywhere below this one.
     boundary: PathBuf,
+    /// The file that stands for all files of the directory.
+    gguf: Option<Arc<Gguf>>,
 }
+
+/// How the names of GGUF files end.
+const GGUF: &str = ".gguf";
 
 /// Turns what the user typed into a directory: a path first, then a hub id in the cache.
 pub fn resolve(model: &str, cache: Option<&HubCache>) -> Result<ModelDir, SourceError> {
@@ -186,8 +205,11 @@ pub fn resolve(model: &str, cache: Option<&HubCache>) -> Result<ModelDir, Source
     if path.is_dir() {
         return ModelDir::open(path);
     }
+    if path.exists() && model.ends_with(GGUF) {
+        return ModelDir::of_gguf(path);
+    }
     if path.exists() {
-        return Err(not_a_model("a file; name the directory it lies in"));
+        return Err(not_a_model("a file; name the directory it lies in, or a file of the ending .gguf"));
     }
     if !is_hub_id(model) {
         return Err(not_a_model("no such directory, and the text is not a hub id"));
@@ -273,7 +295,37 @@ impl ModelDir {
                 && p.join("blobs").is_dir()
         });
         let boundary = cached.map_or_else(|| root.clone(), Path::to_path_buf);
-        Ok(ModelDir { root, boundary })
+        let dir = ModelDir { root, boundary, gguf: None };
+        if dir.has(FileKind::Config.name()) {
+            return Ok(dir);
+        }
+        let mut names = dir.list();
+        names.retain(|name| name.ends_with(GGUF));
+        match &names[..] {
+            [] => Ok(dir),
+            [name] => dir.with_gguf(name),
+            _ => Err(SourceError::ManyGguf { place: dir.root.display().to_string(), found: names }),
+        }
+    }
+
+    /// Opens a GGUF file, which may be a link.
+    fn of_gguf(path: &Path) -> Result<Self, SourceError> {
+        let target = canonical(path)?;
+        let root = target.parent().map(Path::to_path_buf).unwrap_or_default();
+        let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        ModelDir { boundary: root.clone(), root, gguf: None }.with_gguf(&name)
+    }
+
+    fn with_gguf(self, name: &str) -> Result<Self, SourceError> {
+        let missing = || SourceError::Missing { place: self.place(name), hint: "is the name right?".into() };
+        let (file, size) = self.open_file(name)?.ok_or_else(missing)?;
+        let gguf = Gguf::open(&self.root.join(name), &file, size).map_err(Box::new)?;
+        Ok(ModelDir { gguf: Some(Arc::new(gguf)), ..self })
+    }
+
+    /// The file that stands for the directory, if it is one.
+    pub(crate) fn gguf(&self) -> Option<&Arc<Gguf>> {
+        self.gguf.as_ref()
     }
 
     /// The directory's absolute path.
@@ -283,11 +335,17 @@ impl ModelDir {
 
     /// The path of a file for messages.
     pub fn place(&self, name: &str) -> String {
+        if let Some(gguf) = &self.gguf {
+            return format!("{}, as {}", gguf.place(), shorten(name));
+        }
         self.root.join(shorten(name)).display().to_string()
     }
 
     /// Whether something with this name is there.
     pub fn has(&self, name: &str) -> bool {
+        if let Some(gguf) = &self.gguf {
+            return gguf.has(name);
+        }
         check_name(name).is_ok() && self.root.join(name).exists()
     }
 
@@ -301,11 +359,17 @@ impl ModelDir {
 
     /// Reads a file that may be missing.
     pub fn read_optional(&self, kind: FileKind) -> Result<Option<Vec<u8>>, SourceError> {
-        self.read_named(kind.name(), kind.cap())
+        match &self.gguf {
+            Some(gguf) => Ok(gguf.file(kind).map_err(Box::new)?),
+            None => self.read_named(kind.name(), kind.cap()),
+        }
     }
 
-    /// Reads a file whose name stands in another file, at most `cap` bytes of it.
+    /// Reads a file whose name stands in another file, at most `cap` bytes of it; a GGUF file names none.
     pub fn read_named(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        if self.gguf.is_some() {
+            return Ok(None);
+        }
         let Some((file, size)) = self.open_file(name)? else { return Ok(None) };
         let place = self.place(name);
         if size > cap {

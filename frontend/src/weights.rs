@@ -3,6 +3,7 @@
 //! [`Weights::open`] checks every file whole before it gives out a byte: a truncated shard is refused here and
 //! not found as zeros in the middle of a run. Opening costs no reading of the tensors themselves.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use sinter_ir::DType;
 use thiserror::Error;
 
 use crate::header::{HeaderError, TensorEntry};
+use crate::quant::StoredMatrix;
 use crate::shards::{self, Shard};
 use crate::source::{ModelDir, SourceError, shorten};
 
@@ -154,14 +156,14 @@ fn element_type(dtype: Dtype) -> Option<DType> {
 }
 
 /// A tensor of the checkpoint, dense and row-major, little endian, at any alignment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     /// The element type.
     pub dtype: DType,
     /// The extent of each dimension.
     pub shape: &'a [usize],
-    /// The elements: the product of `shape` times the size of the type.
-    pub bytes: &'a [u8],
+    /// The elements: the product of `shape` times the size of the type. They are the file's own where they lie in it so.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl TensorView<'_> {
@@ -231,40 +233,53 @@ impl Weights {
 
     /// A tensor by name.
     pub fn get(&self, name: &str) -> Result<TensorView<'_>, WeightsError> {
-        let missing = || WeightsError::Missing {
+        let (dtype, shape) = self.described(name)?;
+        let bytes = self.find(name).and_then(|(shard, entry)| shard.tensor(name, entry));
+        Ok(TensorView { dtype, shape, bytes: bytes.ok_or_else(|| self.missing(name))? })
+    }
+
+    /// The type and the shape of a tensor that can be computed with; its bytes are not touched.
+    pub fn described(&self, name: &str) -> Result<(DType, &[usize]), WeightsError> {
+        let (shard, entry) = self.find(name).ok_or_else(|| self.missing(name))?;
+        let dtype = element_type(entry.dtype).ok_or_else(|| type_error(name, PLAIN, (shard, entry)))?;
+        Ok((dtype, &entry.shape))
+    }
+
+    /// A matrix that is stored in blocks of codes and scales.
+    pub(crate) fn in_blocks(&self, name: &str) -> Option<&StoredMatrix> {
+        self.inner.shards.iter().find_map(|shard| shard.in_blocks(name))
+    }
+
+    fn missing(&self, name: &str) -> WeightsError {
+        WeightsError::Missing {
             tensor: shorten(name),
             place: self.inner.place.clone(),
             nearest: self.nearest(name),
-        };
-        let (shard, entry) = self.find(name).ok_or_else(missing)?;
-        let dtype = element_type(entry.dtype).ok_or_else(|| type_error(name, PLAIN, (shard, entry)))?;
-        let range = usize::try_from(entry.begin).ok().zip(usize::try_from(entry.end).ok());
-        let bytes = range.and_then(|(begin, end)| shard.bytes.get(begin..end)).ok_or_else(missing)?;
-        Ok(TensorView { dtype, shape: &entry.shape, bytes })
+        }
     }
 
     /// A tensor by name that must have this shape.
     pub fn require(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightsError> {
-        let view = self.get(name)?;
-        if view.shape == shape {
-            return Ok(view);
+        self.check_shape(name, shape)?;
+        self.get(name)
+    }
+
+    fn check_shape(&self, name: &str, wanted: &[usize]) -> Result<(), WeightsError> {
+        let (_, found) = self.described(name)?;
+        if found == wanted {
+            return Ok(());
         }
         Err(WeightsError::Shape {
             tensor: shorten(name),
             place: self.find(name).map(|(shard, _)| shard.name.clone()).unwrap_or_default(),
-            wanted: shape.to_vec(),
-            found: view.shape.to_vec(),
+            wanted: wanted.to_vec(),
+            found: found.to_vec(),
         })
     }
 
-    /// A tensor as a parameter of this type and shape is made of: a float of the floats that are used as they are, bytes of
-    /// anything, others of their like.
-    pub fn require_as(
-        &self,
-        name: &str,
-        dtype: DType,
-        shape: &[usize],
-    ) -> Result<TensorView<'_>, WeightsError> {
+    /// Whether a parameter of this type and shape can be made of a tensor: a float of the floats that are used as they are,
+    /// bytes of anything, others of their like.
+    pub fn check_as(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<(), WeightsError> {
         let wanted: &[DType] = match dtype {
             DType::F32 | DType::Bf16 | DType::F16 => &[DType::Bf16, DType::F16, DType::F32],
             DType::U8 => &DType::ALL,
@@ -275,8 +290,8 @@ impl Weights {
             DType::F8e8m0 => &[DType::F8e8m0, DType::U8],
             DType::I32 | DType::Bool => &[DType::I32],
         };
-        let view = self.get(name)?;
-        if !wanted.contains(&view.dtype)
+        let (stored_as, _) = self.described(name)?;
+        if !wanted.contains(&stored_as)
             && let Some(found) = self.find(name)
         {
             let words: Vec<&str> = wanted.iter().map(|dtype| dtype.name()).collect();
@@ -286,14 +301,14 @@ impl Weights {
         let mut stored = shape.to_vec();
         if dtype == DType::U8
             && let Some(last) = stored.last_mut()
-            && last.is_multiple_of(view.dtype.bytes())
+            && last.is_multiple_of(stored_as.bytes())
         {
-            *last /= view.dtype.bytes();
+            *last /= stored_as.bytes();
         }
-        self.require(name, &stored)
+        self.check_shape(name, &stored)
     }
 
-    /// The bytes of all tensors together.
+    /// The bytes of all tensors together, as they lie in the files.
     pub fn total_bytes(&self) -> u64 {
         let sizes = self.inner.shards.iter().flat_map(|shard| shard.header.tensors.values());
         sizes.fold(0u64, |sum, entry| sum.saturating_add(entry.end.saturating_sub(entry.begin)))
@@ -309,7 +324,7 @@ impl Weights {
 
     /// The true key: a digest of every byte. Reads all the weights, seconds for a large model.
     pub fn full_sha256(&self) -> ContentHash {
-        self.digest(|shard, hash| hash.update(&shard.bytes))
+        self.digest(|shard, hash| hash.update(shard.bytes()))
     }
 
     fn digest(&self, part: impl Fn(&Shard, &mut Sha256)) -> ContentHash {
@@ -318,7 +333,7 @@ impl Weights {
             // Lengths before texts, so that no two lists of files can read the same.
             hash.update((shard.name.len() as u64).to_le_bytes());
             hash.update(shard.name.as_bytes());
-            hash.update((shard.bytes.len() as u64).to_le_bytes());
+            hash.update((shard.bytes().len() as u64).to_le_bytes());
             part(shard, &mut hash);
         }
         ContentHash(hash.finalize().into())

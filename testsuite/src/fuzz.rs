@@ -1,4 +1,4 @@
-//! Fuzzing of what strangers write: headers of safetensors files and `config.json`, mutated from the goldens.
+//! Fuzzing of what strangers write: headers of safetensors files, `config.json` and GGUF files, mutated from the goldens.
 //!
 //! A case is a pure function of its seed, so a seed is all that a failure has to report. Most mutations happen in a tree
 //! of the JSON text, where a number can be swapped for a worse one and the rest stays well formed; some happen in the
@@ -7,8 +7,12 @@
 use crate::golden;
 use sinter_frontend::build::{BuildOptions, build};
 use sinter_frontend::config::RawConfig;
+use sinter_frontend::gguf::Gguf;
 use sinter_frontend::header::parse_header;
+use sinter_frontend::quant::Quantisation;
 use sinter_frontend::resolve::resolve;
+use sinter_frontend::source::FileKind;
+use sinter_frontend::tokenizer::Tokenizer;
 use sinter_ir::DType;
 use std::fmt::Write;
 
@@ -223,6 +227,8 @@ pub enum Door {
     },
     /// `config.json`.
     Config,
+    /// A GGUF file.
+    Gguf,
 }
 
 /// One mutated input.
@@ -240,12 +246,20 @@ pub struct Corpus {
     /// Headers, each with the number of bytes that follow it.
     headers: Vec<(Tree, u64)>,
     configs: Vec<Tree>,
+    /// GGUF files, each with the length of what stands before its tensors.
+    ggufs: Vec<(Vec<u8>, usize)>,
 }
 
 impl Corpus {
     /// The headers and the configurations of all goldens.
     pub fn goldens() -> std::io::Result<Self> {
-        let mut corpus = Corpus { headers: Vec::new(), configs: Vec::new() };
+        let mut corpus = Corpus { headers: Vec::new(), configs: Vec::new(), ggufs: Vec::new() };
+        for name in ["formats_32", "pieces", "pairs"] {
+            let file = std::fs::read(golden::gguf_file(name))?;
+            // Tensors follow the head; a mutation among them would only change numbers.
+            let head = file.windows(13).rposition(|part| part.starts_with(b"blk.0.")).unwrap_or(0) + 100;
+            corpus.ggufs.push((file, head));
+        }
         for name in golden::names() {
             let folder = golden::folder().join(name);
             corpus
@@ -264,7 +278,37 @@ impl Corpus {
     /// The case of a seed.
     pub fn case(&self, seed: u64) -> Case {
         let mut random = Random(seed);
-        if random.one_in(2) { self.header(&mut random) } else { self.config(&mut random) }
+        match random.below(5) {
+            0 | 1 => self.header(&mut random),
+            2 | 3 => self.config(&mut random),
+            _ => self.gguf(&mut random),
+        }
+    }
+
+    /// A file with up to four changes in its head, mostly of numbers and names.
+    fn gguf(&self, random: &mut Random) -> Case {
+        let (file, head) = &self.ggufs[random.below(self.ggufs.len())];
+        let mut bytes = file.clone();
+        for _ in 0..random.below(5) {
+            let at = random.below(*head);
+            let number = match random.below(3) {
+                0 => random.next() >> random.below(64),
+                1 => 1 << random.below(64),
+                _ => random.below(256) as u64,
+            };
+            match random.below(6) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at..at + 8].copy_from_slice(&number.to_le_bytes()),
+                2 => bytes[at..at + 4].copy_from_slice(&(number as u32).to_le_bytes()),
+                3 => bytes.copy_within(at..at + random.below(8), random.below(*head)),
+                4 if random.one_in(4) => bytes.truncate((*head + 8).max(random.below(bytes.len()))),
+                _ => bytes[at] = random.next() as u8,
+            }
+        }
+        if random.one_in(20) {
+            mutate_bytes(&mut bytes, random);
+        }
+        Case { door: Door::Gguf, bytes }
     }
 
     fn config(&self, random: &mut Random) -> Case {
@@ -327,6 +371,7 @@ impl Case {
         match self.door {
             Door::Header { file_len } => run_header(&self.bytes, file_len),
             Door::Config => run_config(&self.bytes),
+            Door::Gguf => run_gguf(&self.bytes),
         }
     }
 }
@@ -358,10 +403,34 @@ fn run_header(bytes: &[u8], file_len: u64) -> Result<bool, String> {
     Ok(true)
 }
 
+/// An accepted file gives tensors of the lengths that their types and shapes ask for, and a configuration and a tokenizer
+/// that are accepted or refused as others are.
+fn run_gguf(bytes: &[u8]) -> Result<bool, String> {
+    let Ok(gguf) = Gguf::parse(bytes.to_vec()) else { return Ok(false) };
+    for name in gguf.names() {
+        let (dtype, shape, bytes) =
+            gguf.tensor(name).ok_or_else(|| format!("{name} lies outside the file"))?;
+        let bits = shape.iter().product::<usize>() * dtype.bitsize();
+        if bits != bytes.len() * 8 {
+            return Err(format!("{name}: {dtype:?} {shape:?} has {} bytes", bytes.len()));
+        }
+    }
+    let config = gguf.file(FileKind::Config).ok().flatten().ok_or("there is no config.json")?;
+    let config = RawConfig::parse(&config).map_err(|error| error.to_string())?;
+    Quantisation::read(&config).map_err(|error| error.to_string())?;
+    run_parsed(&config)?;
+    let Ok(Some(tokenizer)) = gguf.file(FileKind::Tokenizer) else { return Ok(true) };
+    Ok(Tokenizer::parse(&tokenizer, 1 << 20).is_ok())
+}
+
 /// An accepted configuration gives a graph that the verifier accepts, or an error from the builder.
 fn run_config(bytes: &[u8]) -> Result<bool, String> {
     let Ok(config) = RawConfig::parse(bytes) else { return Ok(false) };
-    let Ok(spec) = resolve(&config, &|_| true) else { return Ok(false) };
+    run_parsed(&config)
+}
+
+fn run_parsed(config: &RawConfig) -> Result<bool, String> {
+    let Ok(spec) = resolve(config, &|_| true) else { return Ok(false) };
     if spec.layers.len() > BUILT_LAYERS {
         return Ok(true);
     }

@@ -1,7 +1,7 @@
 //! The golden models: tiny random checkpoints with what transformers computes on them in float32.
 
 use sinter_frontend::model::Model;
-use sinter_frontend::source::ModelDir;
+use sinter_frontend::source::{self, ModelDir};
 use sinter_frontend::spec::ModelKind;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,35 @@ pub fn open(name: &str) -> Golden {
     };
     let model = Model::open(ModelDir::open(&place).expect("the folder opens"))
         .unwrap_or_else(|e| panic!("{name}: {e}"));
-    let bytes = std::fs::read(place.join("expected.safetensors")).expect("the expectation");
+    expected(name, model, &place.join("expected.safetensors"))
+}
+
+/// The names of all golden GGUF files that have expected values, sorted.
+pub fn gguf_names() -> Vec<String> {
+    let entries = std::fs::read_dir(folder().join("gguf")).expect("the goldens are there");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter_map(|name| Some(name.strip_suffix(".safetensors")?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// The path of a golden GGUF file.
+pub fn gguf_file(name: &str) -> PathBuf {
+    folder().join(format!("gguf/{name}.gguf"))
+}
+
+/// Opens a golden GGUF file.
+pub fn open_gguf(name: &str) -> Golden {
+    let dir =
+        source::resolve(&gguf_file(name).to_string_lossy(), None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let model = Model::open(dir).unwrap_or_else(|e| panic!("{name}: {e}"));
+    expected(name, model, &folder().join(format!("gguf/{name}.safetensors")))
+}
+
+/// A model with what is expected of it.
+fn expected(name: &str, model: Model, file: &Path) -> Golden {
+    let bytes = std::fs::read(file).expect("the expectation");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the expectation parses");
     let ids = |tensor: &str| -> Option<Vec<u32>> {
         let data = tensors.tensor(tensor).ok()?.data().to_vec();

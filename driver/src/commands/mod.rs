@@ -11,6 +11,7 @@ mod verify;
 mod chat;
 mod embed;
 mod logits;
+mod perplexity;
 mod run;
 mod score;
 mod serve;
@@ -43,6 +44,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Score(args) => score::run(args, env, output),
         Command::Tokenize(args) => tokenize::run(args, env, output),
         Command::Logits(args) => logits::run(args, env, output),
+        Command::Perplexity(args) => perplexity::run(args, env, output),
         Command::Bench(args) => bench::run(args, env, output),
         Command::Explain(args) => explain::run(args, env, output),
         Command::Inspect(args) => inspect::run(args, env, output),

@@ -4,7 +4,7 @@
 use sinter_ir::{DType, Dim, GraphError, ScalarOp, ValueId};
 
 use super::emit::{Emit, Emitted};
-use crate::quant::{Codes, Nested, POWERS, Scales, StoredMatrix, Zeros};
+use crate::quant::{Codes, InBlocks, Nested, POWERS, Scales, StoredMatrix, Zeros};
 
 /// The amounts by which a byte is shifted to bring each code it holds to its lowest bits: those of 4 bits, of 2 bits, and
 /// of 4 bits with the high code first.
@@ -19,8 +19,13 @@ fn dims(extents: &[usize]) -> Vec<Dim> {
 }
 
 impl Emit {
-    /// The numbers that a quantised matrix stands for, `f32[N, K]`.
+    /// The numbers that a quantised matrix stands for, `f32[N, K]`, or `f32[K, N]` where it is stored turned.
     pub(super) fn dequantised(&mut self, stored: &StoredMatrix) -> Emitted {
+        let value = self.as_stored(stored)?;
+        if stored.turned { self.graph.transpose(value, &[1, 0]) } else { Ok(value) }
+    }
+
+    fn as_stored(&mut self, stored: &StoredMatrix) -> Emitted {
         let (n, k) = (stored.rows, stored.columns);
         let codes = self.codes(stored)?;
         match &stored.scales {
@@ -53,6 +58,7 @@ impl Emit {
                 self.shaped(product, &[n, k])
             }
             Scales::Grouped { .. } => self.grouped_scales(stored, codes),
+            Scales::InBlocks(scales) => self.block_scales(stored, codes, scales),
         }
     }
 
@@ -86,6 +92,36 @@ impl Emit {
         let product = self.map2(ScalarOp::Mul, codes, scale)?;
         let product = self.scaled(product, *factor)?;
         self.shaped(product, &[n, k])
+    }
+
+    /// (code − zero) · scale and what is added to it, where scales and minima may be products themselves.
+    fn block_scales(&mut self, stored: &StoredMatrix, codes: ValueId, scales: &InBlocks) -> Emitted {
+        let (n, k) = (stored.rows, stored.columns);
+        let groups = scales.factors.as_ref().map_or(scales.blocks, |(_, groups)| *groups);
+        let codes = self.less_number(codes, &stored.zeros)?;
+        let codes = self.shaped(codes, &[n, groups, k / groups])?;
+        let scale = self.in_blocks(scales, n)?;
+        let mut value = self.map2(ScalarOp::Mul, codes, scale)?;
+        if let Some(minima) = &stored.minima {
+            let minimum = self.in_blocks(&minima.values, n)?;
+            let op = if minima.added { ScalarOp::Add } else { ScalarOp::Sub };
+            value = self.map2(op, value, minimum)?;
+        }
+        self.shaped(value, &[n, k])
+    }
+
+    /// The number of each group, `f32[N, groups, 1]`.
+    fn in_blocks(&mut self, values: &InBlocks, n: usize) -> Emitted {
+        let each = self.param(&values.name, DType::F32, &[n, values.blocks])?;
+        let Some((factors, groups)) = &values.factors else {
+            return self.shaped(each, &[n, values.blocks, 1]);
+        };
+        let factors = self.param(factors, DType::I8, &[n, *groups])?;
+        let factors = self.graph.cast(factors, DType::F32)?;
+        let factors = self.shaped(factors, &[n, values.blocks, groups / values.blocks])?;
+        let each = self.shaped(each, &[n, values.blocks, 1])?;
+        let product = self.map2(ScalarOp::Mul, each, factors)?;
+        self.shaped(product, &[n, *groups, 1])
     }
 
     /// What is stored for groups, `[N, groups]`, for each column, `[N, K]`.

@@ -18,7 +18,7 @@ use crate::weights::{Weights, WeightsError};
 use schemes::Scheme;
 
 pub(crate) use stored::tables;
-pub use stored::{Codes, FP4, Nested, POWERS, Scales, StoredMatrix, Zeros};
+pub use stored::{Codes, FP4, InBlocks, Minima, Nested, POWERS, Scales, StoredMatrix, Zeros};
 
 /// Why quantised weights cannot be read.
 #[derive(Debug, Error)]

@@ -91,6 +91,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         read: bitsandbytes,
     },
+    // Files of blocks say themselves how each matrix is stored.
+    Row { name: "gguf", bookkeeping: &[], read: |_| Ok((Scheme::Blocks, Vec::new())) },
     Row { name: "fp8", bookkeeping: &["modules_to_not_convert", "ignored_layers"], read: fp8 },
     Row { name: "mxfp4", bookkeeping: &["dequantize", "modules_to_not_convert"], read: mxfp4 },
 ];
@@ -122,6 +124,8 @@ pub(super) enum Scheme {
     Rows127,
     /// bitsandbytes, half a byte an element.
     Table,
+    /// Blocks of codes and scales, a format for each matrix.
+    Blocks,
     /// 8-bit floats with a scale a block, or one for all.
     Fp8 {
         block: Option<[usize; 2]>,
@@ -315,6 +319,7 @@ impl Scheme {
             Scheme::Packed { .. } => format!("{base}.weight_packed"),
             Scheme::Gptq { .. } | Scheme::Awq { .. } => format!("{base}.qweight"),
             Scheme::Mxfp4 => format!("{base}_blocks"),
+            Scheme::Blocks => format!("{name}#codes"),
             Scheme::Bytes { .. } | Scheme::Rows127 | Scheme::Table | Scheme::Fp8 { .. } => name.to_owned(),
         }
     }
@@ -335,6 +340,7 @@ impl Scheme {
         let place = Place { base, shape, weights };
         let (rows, columns) = shape;
         let (codes, zeros, scales) = match self {
+            Scheme::Blocks => return place.in_blocks(name),
             Scheme::Packed { bits, group, symmetric } => place.packed(*bits, *group, *symmetric)?,
             Scheme::Bytes { dtype, group, symmetric } => place.bytes(*dtype, *group, *symmetric)?,
             Scheme::Gptq { bits, group, less_one } => place.gptq(*bits, *group, *less_one)?,
@@ -371,7 +377,7 @@ impl Scheme {
                 (codes, Zeros::None, scales)
             }
         };
-        Ok(StoredMatrix { rows, columns, codes, zeros, scales })
+        Ok(StoredMatrix { rows, columns, codes, zeros, scales, minima: None, turned: false })
     }
 }
 
@@ -384,6 +390,17 @@ impl Place<'_> {
 
     fn fault(&self, ending: &str, reason: String) -> QuantError {
         QuantError::Tensor { tensor: shorten(&self.tensor(ending)), reason }
+    }
+
+    /// A matrix of a file of blocks, which must have the shape that the model asks for.
+    fn in_blocks(&self, name: &str) -> Result<StoredMatrix, QuantError> {
+        let fault = |reason| QuantError::Tensor { tensor: shorten(name), reason };
+        let matrix = self.weights.in_blocks(name).ok_or_else(|| fault("its format is not known".into()))?;
+        let found = if matrix.turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+        if found != self.shape {
+            return Err(fault(format!("wanted shape {:?}, found {found:?}", self.shape)));
+        }
+        Ok(matrix.clone())
     }
 
     fn divides(&self, extent: usize, by: usize) -> Result<usize, QuantError> {
@@ -399,7 +416,7 @@ impl Place<'_> {
 
     fn single(&self, ending: &str) -> Result<Scales, QuantError> {
         let name = self.tensor(ending);
-        let shape = self.weights.get(&name)?.shape.to_vec();
+        let shape = self.weights.described(&name)?.1.to_vec();
         if shape.iter().product::<usize>() != 1 || shape.len() > 1 {
             return Err(self.fault(ending, format!("wanted one number, found shape {shape:?}")));
         }
@@ -477,7 +494,7 @@ impl Place<'_> {
         let ending =
             ending.iter().find(|ending| self.weights.contains(&self.tensor(ending))).unwrap_or(&ending[0]);
         let view = self.weights.get(&self.tensor(ending))?;
-        let state = RawConfig::parse_at(view.bytes, shorten(&self.tensor(ending)))?;
+        let state = RawConfig::parse_at(&view.bytes, shorten(&self.tensor(ending)))?;
         let root = state.root();
         ["quant_type", "dtype", "shape", "nested_dtype"].iter().for_each(|field| root.skip(field));
         let run = root.usize("blocksize", 1..=1 << 20)?;

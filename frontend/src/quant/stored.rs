@@ -1,6 +1,6 @@
 //! A matrix as a quantised checkpoint stores it: which tensors, and what their numbers are.
 
-/// A matrix `[N, K]`: (code − zero) · scale for every element, or a table's entry · scale.
+/// A matrix `[N, K]`: (code − zero) · scale for every element, or a table's entry · scale, plus or less a minimum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredMatrix {
     /// Outputs, N.
@@ -13,6 +13,10 @@ pub struct StoredMatrix {
     pub zeros: Zeros,
     /// What the difference is multiplied by.
     pub scales: Scales,
+    /// What is added to the product.
+    pub minima: Option<Minima>,
+    /// Whether the model has inputs first: the matrix is `[K, N]`, and this its transpose.
+    pub turned: bool,
 }
 
 /// The numbers that stand for the elements of a matrix.
@@ -127,6 +131,8 @@ pub enum Scales {
         /// Columns of a block.
         columns: usize,
     },
+    /// One for each group of columns of a row, which may be products.
+    InBlocks(InBlocks),
     /// One for each run of elements in row-major order.
     Runs {
         /// The tensor.
@@ -145,6 +151,26 @@ pub enum Scales {
         /// Elements of a run.
         run: usize,
     },
+}
+
+/// Numbers of groups of columns: one stored number for each block of them, times a whole number for each group of a block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InBlocks {
+    /// The tensor of f16, `[N, blocks]`.
+    pub name: String,
+    /// Blocks of a row.
+    pub blocks: usize,
+    /// The tensor of signed bytes, `[N, groups]`, and groups of a row; without it blocks are groups.
+    pub factors: Option<(String, usize)>,
+}
+
+/// What is added to the products of codes and scales, or taken from them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Minima {
+    /// The numbers, of the same groups as the scales.
+    pub values: InBlocks,
+    /// Whether they are added.
+    pub added: bool,
 }
 
 /// Scales that are entries of a table, times a factor for each run of them, plus an offset.
