@@ -50,7 +50,7 @@ macro_rules! unary {
     };
 }
 
-const UNARY: &[Unary] = unary!("neg", "exp", "sqrt", "rsqrt", "recip", "tanh", "erf");
+const UNARY: &[Unary] = unary!("neg", "abs", "floor", "exp", "sqrt", "rsqrt", "recip", "tanh", "erf");
 
 macro_rules! binary {
     ($($op:literal $scalar:ident),*) => {
@@ -66,7 +66,7 @@ macro_rules! binary {
 
 type Binary = (ScalarOp, &'static str, &'static str, &'static str);
 
-const BINARY: &[Binary] = binary!("add" Add, "sub" Sub, "mul" Mul, "div" Div);
+const BINARY: &[Binary] = binary!("add" Add, "sub" Sub, "mul" Mul, "div" Div, "max" Max);
 
 /// Rows of an operand that has them; an operand that is the same for all rows stays.
 fn gather_binary(site: &mut Site<'_>, op: ScalarOp) -> Built {

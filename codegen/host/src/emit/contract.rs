@@ -4,8 +4,8 @@ use super::{Emitter, Row, Units, loops::Range};
 use crate::access::LANES;
 use crate::calls::Callee;
 use crate::facts::AxisSet;
-use crate::micro::PANEL;
-use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH};
+use crate::micro::{PANEL, quant};
+use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
 use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC};
 use sinter_ir::{AxisId, DType, Index, Load, ScalarOp, Stage};
 
@@ -45,6 +45,7 @@ impl<'a> Emitter<'a> {
             let next = emitter.b.ins().iadd(unit, step);
             let next = emitter.b.ins().smin(next, units.end);
             let columns = emitter.columns(plan.columns, (unit, next));
+            plan.products.iter().for_each(|product| emitter.unpack(product, columns));
             emitter.repeat((zero, rows), plan.block as i64, &[], &mut |emitter, row, _| {
                 let left = emitter.b.ins().isub(rows, row);
                 let most = emitter.int(plan.block as i64);
@@ -95,18 +96,47 @@ impl<'a> Emitter<'a> {
         weight: ir::Value,
         columns: Columns,
     ) {
-        let size = product.dtype.bytes();
+        let panels = self.first_panel(product, weight, columns);
+        let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
+        let result = self.scratch(product.result);
+        let numbers = match product.weights {
+            Weights::Numbers => panels,
+            Weights::Unpacked(_, offset) => self.scratch(offset),
+            Weights::Codes(codes, offset) => {
+                let (form, sums) = (self.int(quant::word(&codes) as i64), self.scratch(offset));
+                let args = [rows.start, apart, rows.count, panels, columns.panels, depth, form, result, sums];
+                self.call_for(Callee::GemmCodes, &args);
+                return;
+            }
+        };
+        let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
+        let width = self.int(WIDTH as i64);
+        let args = [rows.start, apart, rows.count, numbers, columns.panels, depth, result, width];
+        self.call_for(callee, &args);
+    }
+
+    /// The address of the unit's first panel of the matrix at `weight`.
+    fn first_panel(&mut self, product: &Product, weight: ir::Value, columns: Columns) -> ir::Value {
         let depth = product.depth.next_multiple_of(if product.dtype == DType::Bf16 { 2 } else { 1 });
-        let panel_bytes = (depth * PANEL * size) as i64;
+        let panel_bytes = match product.weights {
+            Weights::Numbers => depth * PANEL * product.dtype.bytes(),
+            Weights::Unpacked(codes, _) | Weights::Codes(codes, _) => codes.panel_bytes(product.depth),
+        };
         let first = self.b.ins().ushr_imm_u(columns.first, i64::from(PANEL.trailing_zeros()));
         let first = self.plus(first, product.panel as i64);
-        let offset = self.times(first, panel_bytes);
-        let weight = self.b.ins().iadd(weight, offset);
-        let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
-        let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
-        let (result, width) = (self.scratch(product.result), self.int(WIDTH as i64));
-        let args = [rows.start, apart, rows.count, weight, columns.panels, depth, result, width];
-        self.call_for(callee, &args);
+        let offset = self.times(first, panel_bytes as i64);
+        self.b.ins().iadd(weight, offset)
+    }
+
+    /// Writes the unit's panels of codes as numbers, once for all rows, where rows are numbers.
+    fn unpack(&mut self, product: &Product, columns: Columns) {
+        let Weights::Unpacked(codes, offset) = product.weights else { return };
+        let weight = self.bases[product.weight.param.0 as usize];
+        let panels = self.first_panel(product, weight, columns);
+        let callee = if product.dtype == DType::Bf16 { Callee::UnpackBf16 } else { Callee::UnpackF32 };
+        let (depth, form) = (self.int(product.depth as i64), self.int(quant::word(&codes) as i64));
+        let to = self.scratch(offset);
+        self.call_for(callee, &[panels, columns.panels, depth, form, to]);
     }
 
     /// The address of the first element of a row.
