@@ -73,7 +73,7 @@ impl Checkpoint {
             left.iter().for_each(|name| {
                 output.note(format!("`{name}` stays as it is: its columns are no whole groups"));
             });
-            checkpoint.model.spec.stored = stored;
+            checkpoint.model.store(stored);
             (checkpoint.at_load, checkpoint.quant) = (Some(at_load), quant);
         }
         Ok(checkpoint)

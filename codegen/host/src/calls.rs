@@ -14,6 +14,7 @@ pub(crate) enum Callee {
     GemmF32,
     GemmBf16,
     GemmCodes,
+    SumCodes,
     UnpackF32,
     UnpackBf16,
     ScoresF32,
@@ -34,10 +35,11 @@ pub(crate) enum Callee {
 }
 
 impl Callee {
-    const ALL: [Callee; 20] = [
+    const ALL: [Callee; 21] = [
         Self::GemmF32,
         Self::GemmBf16,
         Self::GemmCodes,
+        Self::SumCodes,
         Self::UnpackF32,
         Self::UnpackBf16,
         Self::ScoresF32,
@@ -62,6 +64,7 @@ impl Callee {
             Self::GemmF32 => "gemm_f32",
             Self::GemmBf16 => "gemm_bf16",
             Self::GemmCodes => "gemm_codes",
+            Self::SumCodes => "sum_codes",
             Self::UnpackF32 => "unpack_f32",
             Self::UnpackBf16 => "unpack_bf16",
             Self::ScoresF32 => "scores_f32",
@@ -87,6 +90,7 @@ impl Callee {
             Self::GemmF32 => kernels.gemm_f32 as *const u8,
             Self::GemmBf16 => kernels.gemm_bf16 as *const u8,
             Self::GemmCodes => quant.gemm_codes as *const u8,
+            Self::SumCodes => quant.sums as *const u8,
             Self::UnpackF32 => quant.unpack_f32 as *const u8,
             Self::UnpackBf16 => quant.unpack_bf16 as *const u8,
             Self::ScoresF32 => kernels.scores_f32 as *const u8,
@@ -113,6 +117,7 @@ impl Callee {
             Self::GemmF32 | Self::GemmBf16 | Self::OnlineF32 | Self::OnlineBf16 => 8,
             Self::ScoresF32 | Self::ScoresBf16 => 7,
             Self::GemmCodes => 9,
+            Self::SumCodes => 6,
             Self::SortByGroup | Self::UnpackF32 | Self::UnpackBf16 => 5,
             Self::Exp | Self::Tanh | Self::Erf | Self::Log => 3,
             _ => {

@@ -6,8 +6,8 @@ use crate::calls::Callee;
 use crate::facts::AxisSet;
 use crate::micro::{PANEL, quant};
 use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
-use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC};
-use sinter_ir::{AxisId, DType, Index, Load, ScalarOp, Stage};
+use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC, types};
+use sinter_ir::{AxisId, Codes, DType, Index, Load, ScalarOp, Stage};
 
 /// Where a block stands.
 #[derive(Clone, Copy)]
@@ -40,6 +40,12 @@ impl<'a> Emitter<'a> {
         let zero = self.int(0);
         let (one, together, few) = (self.int(1), self.int(TOGETHER as i64), self.int(FEW as i64));
         let many = self.b.ins().icmp(IntCC::SignedGreaterThan, rows, few);
+        // The sums of one block are those of all units; those of several are made block by block.
+        let block = self.int(plan.block as i64);
+        let (first, blocks) =
+            (self.b.ins().smin(rows, block), self.b.ins().icmp(IntCC::SignedGreaterThan, rows, block));
+        let blocks = self.b.ins().uextend(types::I64, blocks);
+        plan.products.iter().for_each(|product| self.sums(plan, product, (zero, first)));
         let step = self.b.ins().select(many, together, one);
         self.repeat_by((units.begin, units.end), step, &[], &mut |emitter, unit, _| {
             let next = emitter.b.ins().iadd(unit, step);
@@ -51,6 +57,10 @@ impl<'a> Emitter<'a> {
                 let most = emitter.int(plan.block as i64);
                 let rows = emitter.b.ins().smin(left, most);
                 let block = Block { row, rows, columns };
+                emitter.repeat((zero, blocks), 1, &[], &mut |emitter, _, _| {
+                    plan.products.iter().for_each(|product| emitter.sums(plan, product, (row, rows)));
+                    Vec::new()
+                });
                 plan.products.iter().for_each(|product| emitter.product(plan, product, block));
                 emitter.epilogue(plan, block);
                 Vec::new()
@@ -81,6 +91,10 @@ impl<'a> Emitter<'a> {
             Rows::Copied(offset) => {
                 let to = self.scratch(offset);
                 self.copy_rows(plan, product, block, to);
+                if let Weights::Codes(codes, sums) = product.weights {
+                    let rows = Multiplied { start: to, apart: product.depth, count: block.rows };
+                    self.sum_codes(product, rows, (&codes, sums));
+                }
                 (to, product.depth)
             }
         };
@@ -126,6 +140,20 @@ impl<'a> Emitter<'a> {
         let first = self.plus(first, product.panel as i64);
         let offset = self.times(first, panel_bytes as i64);
         self.b.ins().iadd(weight, offset)
+    }
+
+    /// Sums the codes of rows that are multiplied where they lie.
+    fn sums(&mut self, plan: &Contract, product: &Product, (row, count): (ir::Value, ir::Value)) {
+        if let (Weights::Codes(codes, sums), Rows::Apart(apart)) = (product.weights, product.rows) {
+            let start = self.load_start(plan, product, row);
+            self.sum_codes(product, Multiplied { start, apart, count }, (&codes, sums));
+        }
+    }
+
+    fn sum_codes(&mut self, product: &Product, rows: Multiplied, (codes, sums): (&Codes, usize)) {
+        let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
+        let (form, sums) = (self.int(quant::word(codes) as i64), self.scratch(sums));
+        self.call_for(Callee::SumCodes, &[rows.start, apart, rows.count, depth, form, sums]);
     }
 
     /// Writes the unit's panels of codes as numbers, once for all rows, where rows are numbers.

@@ -1,6 +1,7 @@
 //! What generated code calls: the form of a weight in one word, and sums of codes that are made on the way.
 
 use super::super::PANEL;
+use super::dots::Dots;
 use super::pack::QuantShape;
 use super::product::{QuantGemmFn, QuantRows};
 use sinter_ir::{Codes, Offset};
@@ -11,7 +12,7 @@ pub const ROWS: usize = 48;
 /// `C[m][32 panels] = A[m][k] W^T` of rows of signed codes and a weight in codes, all scales of the weight applied.
 ///
 /// Arguments: `a` (rows `stride` bytes apart), `stride`, `m` (at most [`ROWS`]), `w`, `panels`, `k`, `form` ([`word`]), `c` (f32,
-/// rows 128 elements apart), `scratch` ([`scratch_bytes`]).
+/// rows 128 elements apart), `scratch` (what [`SumsFn`] wrote for these rows).
 ///
 /// # Safety
 /// `a` has m rows of k codes, `w` has `panels` panels, at most four, `c` has m rows of 128 elements and overlaps neither,
@@ -27,6 +28,14 @@ pub type CodesGemmFn = unsafe extern "C" fn(
     c: *mut f32,
     scratch: *mut u8,
 );
+
+/// Sums the codes of each group of rows, which products with offsets need: arguments `a`, `stride`, `m`, `k` and `form` as in
+/// [`CodesGemmFn`], `scratch` ([`scratch_bytes`]).
+///
+/// # Safety
+/// `a` has m rows of k codes, at most [`ROWS`], and `scratch` has its bytes.
+pub type SumsFn =
+    unsafe extern "C" fn(a: *const i8, stride: usize, m: usize, k: usize, form: u64, scratch: *mut u8);
 
 /// Writes panels of codes as panels of numbers: arguments `w`, `panels`, `k`, `form` ([`word`]), `to`.
 ///
@@ -72,32 +81,43 @@ pub(super) struct Call {
     pub(super) scratch: *mut u8,
 }
 
-/// Sums the codes of each row's groups and multiplies.
+/// Sums the codes of each row's groups, behind a factor of 1 for each row.
+///
+/// # Safety
+/// The contract of [`SumsFn`]; the machine has the instructions of D.
+#[inline(always)]
+pub(super) unsafe fn sums<D: Dots>(
+    (a, stride): (*const i8, usize),
+    m: usize,
+    shape: &QuantShape,
+    scratch: *mut u8,
+) {
+    let groups = shape.groups();
+    // SAFETY: scratch has room for a factor and the sums of each row, and the rows have whole groups.
+    unsafe {
+        let scales = scratch.cast::<f32>();
+        let sums = scales.add(ROWS).cast::<i32>();
+        for r in 0..m {
+            scales.add(r).write_unaligned(1.0);
+            for g in 0..groups {
+                let sum = D::total(a.add(r * stride + g * shape.group), shape.group);
+                sums.add(r * groups + g).write_unaligned(sum);
+            }
+        }
+    }
+}
+
+/// Multiplies rows whose sums are known.
 ///
 /// # Safety
 /// The contract of [`CodesGemmFn`]; `run` is the product of the shape's bits.
 #[inline(always)]
 pub(super) unsafe fn multiply(call: &Call, shape: &QuantShape, run: QuantGemmFn) {
-    let (groups, (a, stride)) = (shape.groups(), call.a);
-    // SAFETY: scratch has room for a factor and the sums of each row, and the rows have whole groups.
+    // SAFETY: scratch begins with a factor for each row, and the sums lie behind them.
     unsafe {
         let scales = call.scratch.cast::<f32>();
-        let sums = scales.add(ROWS).cast::<i32>();
-        for r in 0..call.m {
-            scales.add(r).write_unaligned(1.0);
-            for g in 0..groups {
-                let codes = std::slice::from_raw_parts(a.add(r * stride + g * shape.group), shape.group);
-                sums.add(r * groups + g).write_unaligned(sum(codes));
-            }
-        }
-        let rows = QuantRows { codes: a, stride, scales, sums };
+        let (codes, stride) = call.a;
+        let rows = QuantRows { codes, stride, scales, sums: scales.add(ROWS).cast() };
         run(&rows, call.m, call.w, call.panels, shape, call.c, APART);
     }
-}
-
-/// The sum of codes; in chunks of which a sum fits sixteen bits, so that vectors of them can be used.
-#[inline(always)]
-fn sum(codes: &[i8]) -> i32 {
-    let whole = |codes: &[i8]| codes.iter().map(|code| i32::from(*code)).sum::<i32>();
-    codes.chunks(64).map(whole).sum()
 }

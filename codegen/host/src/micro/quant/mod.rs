@@ -17,7 +17,7 @@
 //!
 //! # What generated code calls
 //!
-//! [`QuantKernels::gemm_codes`] multiplies rows of codes that a kernel before it has stored; the row's own scale is part of the
+//! [`QuantKernels::sums`] sums rows of codes that a kernel before it has stored, and [`QuantKernels::gemm_codes`] multiplies them; the row's own scale is part of the
 //! expressions after the product. [`QuantKernels::unpack_bf16`] and [`QuantKernels::unpack_f32`] write panels of codes as the
 //! panels that products of numbers read, where activations are not quantised.
 
@@ -29,7 +29,7 @@ mod rows;
 mod table;
 mod unpack;
 
-pub use entry::{CodesGemmFn, ROWS, UnpackFn, scratch_bytes, word};
+pub use entry::{CodesGemmFn, ROWS, SumsFn, UnpackFn, scratch_bytes, word};
 pub(crate) use pack::Panels;
 pub use pack::{QuantShape, pack_codes};
 pub use product::{QuantGemmFn, QuantRows};

@@ -2,11 +2,11 @@
 
 use super::super::{Isa, IsaError};
 use super::dots::{Arrays, Avx2, Avx512, Vnni};
-use super::entry::{Call, multiply, shape};
+use super::entry::{Call, multiply, shape, sums};
 use super::pack::QuantShape;
 use super::product::{Eight, Four, Product, QuantGemmFn, QuantRows, Tile, gemm, tile};
 use super::unpack::{Half, Single, unpack};
-use super::{CodesGemmFn, QuantizeFn, UnpackFn, rows};
+use super::{CodesGemmFn, QuantizeFn, SumsFn, UnpackFn, rows};
 
 /// The kernels for quantised weights of one instruction set.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct QuantKernels {
     pub gemm_u4: QuantGemmFn,
     /// Rows of codes as they lie, and codes of either size.
     pub gemm_codes: CodesGemmFn,
+    /// The sums that these products need.
+    pub sums: SumsFn,
     /// Panels of codes as panels of f32.
     pub unpack_f32: UnpackFn,
     /// Panels of codes as panels of bf16.
@@ -129,6 +131,13 @@ macro_rules! table {
                 unsafe { multiply(&Call { a: (a, stride), m, w, panels, c, scratch }, &shape, run) }
             }
             #[target_feature(enable = $features)]
+            unsafe extern "C" fn sum_codes(
+                a: *const i8, stride: usize, m: usize, k: usize, form: u64, scratch: *mut u8,
+            ) {
+                // SAFETY: the contract is the caller's, and is passed on.
+                unsafe { sums::<$dots>((a, stride), m, &shape(k, form), scratch) }
+            }
+            #[target_feature(enable = $features)]
             unsafe extern "C" fn unpack_f32(w: *const u8, panels: usize, k: usize, form: u64, to: *mut u8) {
                 // SAFETY: the contract is the caller's, and is passed on.
                 unsafe { unpack::<Single>(w, panels, &shape(k, form), to) }
@@ -143,6 +152,7 @@ macro_rules! table {
                 gemm_u8,
                 gemm_u4,
                 gemm_codes,
+                sums: sum_codes,
                 unpack_f32,
                 unpack_bf16,
                 quantize,
