@@ -285,14 +285,8 @@ fn border<'a>(
 /// The graph that computes a weight from its leaves, with their numbers for names, and the names that they have in the
 /// block.
 fn weight_source(graph: &Graph, value: ValueId) -> Result<(Graph, Vec<&str>), GraphError> {
-    let mut needed = vec![value];
-    let mut at = 0;
-    while at < needed.len() {
-        needed.extend(&graph.node(needed[at]).args);
-        at += 1;
-    }
-    needed.sort_unstable();
-    needed.dedup();
+    let mut needed = Vec::new();
+    operands_first(graph, value, &mut needed);
     let mut source = Graph::new("weight");
     let mut leaves: Vec<&str> = Vec::new();
     let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -310,6 +304,14 @@ fn weight_source(graph: &Graph, value: ValueId) -> Result<(Graph, Vec<&str>), Gr
     }
     source.output("weight", map[&value]);
     Ok((source, leaves))
+}
+
+/// A value and all below it, operands before their uses: the same order in every block that computes the same.
+fn operands_first(graph: &Graph, value: ValueId, needed: &mut Vec<ValueId>) {
+    if !needed.contains(&value) {
+        graph.node(value).args.iter().for_each(|arg| operands_first(graph, *arg, needed));
+        needed.push(value);
+    }
 }
 
 /// The graph of a weight with the checkpoint's names of its leaves.
