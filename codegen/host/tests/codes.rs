@@ -49,7 +49,7 @@ fn layouts() -> impl Iterator<Item = Codes> {
 fn rows_of_numbers_and_of_codes_are_multiplied() {
     for codes in layouts() {
         for (x, dtype) in [(DType::F32, DType::F32), (DType::Bf16, DType::Bf16), (DType::I8, DType::F32)] {
-            for n in [33, 128, 200] {
+            for n in [33, 200] {
                 let tile = program(x, (dtype, codes), (n, 96));
                 let text = emit_text(&tile, Isa::detect());
                 assert!(text.contains("contract 48 rows") && text.contains(&codes.to_string()), "{text}");
