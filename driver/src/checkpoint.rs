@@ -51,6 +51,11 @@ impl Choice {
         self.options.weight_dtype
     }
 
+    /// The model in an element type for GPUs, whatever its weights are.
+    pub fn for_gpus(dtype: DType) -> Self {
+        Self { options: BuildOptions::new(dtype), codes: false }
+    }
+
     /// What the passes are asked to do.
     pub fn passes(&self) -> sinter_passes::Options {
         sinter_passes::Options { codes: self.codes, ..sinter_passes::Options::default() }
@@ -99,7 +104,7 @@ impl Checkpoint {
         if quantised && !host {
             output.note("quantised weights are dequantised while they are loaded where a GPU is a target");
         }
-        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build, targets)) };
+        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build.dtype, targets)) };
         Ok(Choice { options, codes: host })
     }
 
