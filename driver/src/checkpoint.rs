@@ -74,11 +74,11 @@ impl Checkpoint {
     /// As [`Self::open`], with the weights quantised while they are loaded where that is asked for.
     pub fn open_as(name: &str, quant: QuantArg, env: &Environment, output: &Output) -> Result<Self> {
         let mut checkpoint = Self::open(name, env, output)?;
-        if let Some((at_load, stored, left)) = AtLoad::new(&checkpoint.model, quant)? {
-            left.iter().for_each(|name| {
+        if let Some((at_load, quantised)) = AtLoad::new(&checkpoint.model, quant)? {
+            quantised.left.iter().for_each(|name| {
                 output.note(format!("`{name}` stays as it is: its columns are no whole groups"));
             });
-            checkpoint.model.store(stored);
+            checkpoint.model.store(quantised.stored);
             (checkpoint.at_load, checkpoint.quant) = (Some(at_load), quant);
         }
         Ok(checkpoint)

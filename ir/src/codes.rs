@@ -63,7 +63,11 @@ impl Codes {
     /// Whether a weight of depth `k` can lie so.
     pub fn fits(&self, k: usize) -> bool {
         let group = self.group as usize;
-        matches!(self.bits, 4 | 8) && group > 0 && group <= 1 << 16 && group % 8 == 0 && k % group == 0
+        matches!(self.bits, 4 | 8)
+            && group > 0
+            && group <= 1 << 16
+            && group.is_multiple_of(8)
+            && k.is_multiple_of(group)
     }
     /// The middle of the codes.
     pub fn middle(&self) -> u8 {
@@ -228,7 +232,8 @@ fn part(graph: &Graph, root: ValueId, k: usize) -> Option<(Codes, CodePart)> {
         _ => return None,
     };
     let codes_layout = Codes { bits, group: u32::try_from(group).ok()?, offset };
-    let mut fits = runs.map(|run| run % group == 0).chain([codes_layout.fits(k), last - first < 256]);
+    let mut fits =
+        runs.map(|run| run.is_multiple_of(group)).chain([codes_layout.fits(k), last - first < 256]);
     if !fits.all(|fits| fits) {
         return None;
     }

@@ -15,6 +15,14 @@ const GROUP: usize = 64;
 /// A tensor that is not in the checkpoint: type, shape and bytes.
 pub type Made = (DType, Vec<usize>, Vec<u8>);
 
+/// What becomes of a model's weights.
+pub struct Quantised {
+    /// How those that are quantised are stored.
+    pub stored: BTreeMap<String, StoredMatrix>,
+    /// Those that stay as they are, because their columns are no whole groups.
+    pub left: Vec<String>,
+}
+
 /// The matrices of a model that are quantised while they are loaded.
 pub struct AtLoad {
     rounding: Rounding,
@@ -23,15 +31,11 @@ pub struct AtLoad {
 }
 
 impl AtLoad {
-    /// Every weight of a product, the head too; how they are stored, and which stay as they are because their columns are no
-    /// whole groups. None for [`QuantArg::None`].
+    /// Every weight of a product, the head too. None for [`QuantArg::None`].
     ///
     /// # Errors
     /// If the model is quantised already, or nothing of it can be quantised.
-    pub fn new(
-        model: &Model,
-        quant: QuantArg,
-    ) -> Result<Option<(Self, BTreeMap<String, StoredMatrix>, Vec<String>)>> {
+    pub fn new(model: &Model, quant: QuantArg) -> Result<Option<(Self, Quantised)>> {
         let (format, group) = match quant {
             QuantArg::None => return Ok(None),
             QuantArg::Int8 => (Format::Int8, None),
@@ -74,7 +78,7 @@ impl AtLoad {
             parts.insert(codes, (name.clone(), 0));
             parts.insert(scales, (name.clone(), 1));
         }
-        Ok(Some((Self { rounding, parts }, stored, left.into_iter().collect())))
+        Ok(Some((Self { rounding, parts }, Quantised { stored, left: left.into_iter().collect() })))
     }
 
     /// Those of some tensors that are made, each matrix rounded once.
