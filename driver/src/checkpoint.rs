@@ -3,15 +3,16 @@
 use crate::atomic_file::sha256;
 use crate::bundle::{Identity, Packed, WeightLayout};
 use crate::cache::{self, Cache};
-use crate::cli::DTypeArg;
+use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, QuantArg};
 use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::info::ModelInfo;
 use crate::output::Output;
-use anyhow::{Context, Result};
+use crate::quantize::AtLoad;
+use anyhow::{Context, Result, bail};
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_weights::{AlignedBytes, RawTensor};
-use sinter_frontend::build::{BuildOptions, build};
+use sinter_frontend::build::{Activations, BuildOptions, build};
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, FileKind};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
@@ -31,6 +32,34 @@ pub struct Checkpoint {
     /// The model as the front end gives it.
     pub model: Model,
     name: String,
+    at_load: Option<AtLoad>,
+    quant: QuantArg,
+}
+
+/// What is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// How the graph is written.
+    pub options: BuildOptions,
+    /// Whether quantised weights stay codes in memory; GPUs have no kernels for them yet.
+    pub codes: bool,
+}
+
+impl Choice {
+    /// The element type of weights and KV cache.
+    pub fn dtype(&self) -> DType {
+        self.options.weight_dtype
+    }
+
+    /// The model in an element type for GPUs, whatever its weights are.
+    pub fn for_gpus(dtype: DType) -> Self {
+        Self { options: BuildOptions::new(dtype), codes: false }
+    }
+
+    /// What the passes are asked to do.
+    pub fn passes(&self) -> sinter_passes::Options {
+        sinter_passes::Options { codes: self.codes, ..sinter_passes::Options::default() }
+    }
 }
 
 impl Checkpoint {
@@ -39,7 +68,44 @@ impl Checkpoint {
         let model = Model::open(source::resolve(name, env.hub_cache.as_ref())?)?;
         model.notes.iter().for_each(|note| output.note(note));
         let info = info(&model.spec, &model)?;
-        Ok(Self { info, model, name: plain_name(name) })
+        Ok(Self { info, model, name: plain_name(name), at_load: None, quant: QuantArg::None })
+    }
+
+    /// As [`Self::open`], with the weights quantised while they are loaded where that is asked for.
+    pub fn open_as(name: &str, quant: QuantArg, env: &Environment, output: &Output) -> Result<Self> {
+        let mut checkpoint = Self::open(name, env, output)?;
+        if let Some((at_load, quantised)) = AtLoad::new(&checkpoint.model, quant)? {
+            quantised.left.iter().for_each(|name| {
+                output.note(format!("`{name}` stays as it is: its columns are no whole groups"));
+            });
+            checkpoint.model.store(quantised.stored);
+            (checkpoint.at_load, checkpoint.quant) = (Some(at_load), quant);
+        }
+        Ok(checkpoint)
+    }
+
+    /// What to compile for some targets.
+    ///
+    /// # Errors
+    /// If activations are to be quantised where no weight is, or for a GPU.
+    pub fn choice(&self, build: &BuildArgs, targets: &[BuildTarget], output: &Output) -> Result<Choice> {
+        let host = targets.iter().all(|target| *target == BuildTarget::Host);
+        let quantised = !self.model.spec.stored.is_empty();
+        let activations = match build.activations {
+            ActivationsArg::Exact => Activations::Exact,
+            ActivationsArg::Auto if self.at_load.is_some() && host => Activations::Int8,
+            ActivationsArg::Auto => Activations::Exact,
+            ActivationsArg::Int8 if !quantised => {
+                bail!("--activations int8 wants quantised weights: add --quant int8 or --quant int4")
+            }
+            ActivationsArg::Int8 if !host => bail!("--activations int8 is for the host alone so far"),
+            ActivationsArg::Int8 => Activations::Int8,
+        };
+        if quantised && !host {
+            output.note("quantised weights are dequantised while they are loaded where a GPU is a target");
+        }
+        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build.dtype, targets)) };
+        Ok(Choice { options, codes: host })
     }
 
     /// The element type to compile for: as asked for, or bf16 where the checkpoint and all targets have it. GPUs have it.
@@ -54,16 +120,16 @@ impl Checkpoint {
     }
 
     /// The graph of one step.
-    pub fn graph(&self, dtype: DType) -> Result<Graph> {
-        Ok(self.model.build(BuildOptions::new(dtype))?)
+    pub fn graph(&self, choice: &Choice) -> Result<Graph> {
+        Ok(self.model.build(choice.options)?)
     }
 
     /// The plan, from the compile cache if it is there.
-    pub fn plan(&self, dtype: DType, env: &Environment, output: &Output) -> Result<Plan> {
+    pub fn plan(&self, choice: &Choice, env: &Environment, output: &Output) -> Result<Plan> {
         let config = sha256(&self.model.dir.read(FileKind::Config)?);
-        let key = cache::key(&format!("{config} {}", self.model.weights.content_hash()), dtype.name());
-        let make =
-            || Ok(sinter_passes::compile(&self.graph(dtype)?, &sinter_passes::Options::default())?.plan);
+        let options = format!("{choice:?} {:?}", self.quant);
+        let key = cache::key(&format!("{config} {}", self.model.weights.content_hash()), &options);
+        let make = || Ok(sinter_passes::compile(&self.graph(choice)?, &choice.passes())?.plan);
         Cache::new(env.cache.as_deref(), "plans").get_or(
             (&key, output),
             |plan: &Plan| Ok(plan.verify()?),
@@ -89,8 +155,16 @@ impl Checkpoint {
 
     /// The tensors that a weight is made of.
     fn tensors<'a>(&'a self, weight: &'a WeightDef) -> Tensors<'a> {
-        let leaves = weight.source.nodes.values().filter_map(|node| node.op.leaf_name());
-        leaves.filter_map(|name| Some((name, self.model.tensor(name)?))).collect()
+        let leaves: Vec<_> = weight.source.nodes.values().filter_map(|node| node.op.leaf_name()).collect();
+        let made = self.at_load.iter().flat_map(|at_load| at_load.made(&leaves, &self.model.weights));
+        let made = made.map(|(name, (dtype, shape, bytes))| (name, (dtype, shape, Cow::Owned(bytes))));
+        let mut tensors: Tensors<'a> = made.collect();
+        for name in leaves {
+            if !tensors.contains_key(name) {
+                tensors.extend(self.model.tensor(name).map(|tensor| (name, tensor)));
+            }
+        }
+        tensors
     }
 
     /// Which model this is: reads every byte of the weights.

@@ -91,6 +91,17 @@ pub enum QuantArg {
     Int4,
 }
 
+/// What activations are before products with quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ActivationsArg {
+    /// int8 with --quant on the host, exact otherwise.
+    Auto,
+    /// Of the build's type: the products are those of the dequantised weights.
+    Exact,
+    /// 8 bits, with a scale for each token: faster, and rounded once more.
+    Int8,
+}
+
 /// What weights are rounded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantFormatArg {
@@ -156,9 +167,12 @@ pub struct BuildArgs {
     /// The element type of weights and KV cache.
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: DTypeArg,
-    /// The quantisation of the weights.
+    /// Quantise the weights while they are loaded: int8 has one scale a row, int4 one for each 64 columns.
     #[arg(long, value_enum, default_value = "none")]
     pub quant: QuantArg,
+    /// What activations are before products with quantised weights.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activations: ActivationsArg,
     /// The device: auto, host, cuda or cuda:N; vgpu or vgpu:TARGET is the virtual GPU, which executes the code of a GPU
     /// target on the CPU, checks every step and is slow.
     #[arg(long, default_value = "auto", value_parser = DeviceArg::parse)]

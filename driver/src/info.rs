@@ -39,6 +39,6 @@ pub fn weight_bytes(plan: &Plan, layout: WeightLayout) -> u64 {
 /// Bytes of weights that every step reads whole. Tables that are gathered from lie in rows and are not read whole; the
 /// other weights in rows, biases and norms, are too small to matter.
 pub fn streamed_bytes(plan: &Plan, layout: WeightLayout) -> u64 {
-    let panels = plan.weights.values().filter(|weight| weight.layout == Layout::Panels);
+    let panels = plan.weights.values().filter(|weight| weight.layout != Layout::Rows);
     panels.filter_map(|weight| layout.bytes(weight)).sum()
 }

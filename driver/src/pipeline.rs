@@ -2,7 +2,7 @@
 
 use crate::bundle::{self, Bundle, WeightLayout};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{BuildArgs, DTypeArg, QuantArg};
+use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, QuantArg};
 use crate::device::{self, BuildTarget, Kernels, Place};
 use crate::environment::Environment;
 use crate::gpu;
@@ -51,15 +51,14 @@ pub enum Ready {
 
 /// Turns a model or a bundle into a program.
 pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Output) -> Result<Program> {
-    check_quant(build)?;
     if bundle::is_bundle(Path::new(model)) {
         return open_bundle(Path::new(model), build, output);
     }
-    let checkpoint = Checkpoint::open(model, env, output)?;
+    let checkpoint = Checkpoint::open_as(model, build.quant, env, output)?;
     let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
     let targets = [place.target()];
-    let dtype = checkpoint.dtype(build.dtype, &targets);
-    let plan = checkpoint.plan(dtype, env, output)?;
+    let choice = checkpoint.choice(build, &targets, output)?;
+    let (dtype, plan) = (choice.dtype(), checkpoint.plan(&choice, env, output)?);
     let ready = match place.target() {
         BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
         BuildTarget::Gpu(target) => Ready::Gpu(Arc::new(gpu::program(&plan, target, env, output)?), place),
@@ -88,6 +87,11 @@ fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Progra
     };
     if wanted != manifest.dtype {
         bail!("the bundle was compiled for {}; leave out --dtype or compile it again", manifest.dtype);
+    }
+    if build.quant != QuantArg::None || build.activations != ActivationsArg::Auto {
+        bail!(
+            "a bundle is quantised as it was compiled; leave out --quant and --activations or compile it again"
+        );
     }
     let place = place(build, &Kernels::There(&targets), output)?;
     let ready = match place.target() {
@@ -224,19 +228,6 @@ impl Program {
 /// Bytes that the system could give to this program, where it says so.
 fn free_memory() -> Option<u64> {
     crate::commands::meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
-}
-
-/// Refuses quantisations that this version does not have.
-pub fn check_quant(build: &BuildArgs) -> Result<()> {
-    match build.quant {
-        QuantArg::None => Ok(()),
-        QuantArg::Int8 | QuantArg::Int4 => {
-            bail!(
-                "weights are not quantised while they are loaded; write a quantised copy with `sinter quantize` and \
-                 run that"
-            )
-        }
-    }
 }
 
 /// The threads that a command uses: as asked for, or one for each core.

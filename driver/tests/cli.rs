@@ -65,7 +65,7 @@ fn bad_usage_is_2() {
 fn what_is_not_built_in_says_so() {
     let llama = golden("llama");
     for (args, word) in [
-        (&["run", &llama, "p", "--quant", "int4"][..], "sinter quantize"),
+        (&["run", &llama, "p", "--activations", "int8"][..], "--quant int8"),
         (&["run", &llama, "p", "--device", "cuda:77"], "cuda:77"),
     ] {
         let reason = reason(1, args);

@@ -22,19 +22,14 @@ fn model() -> String {
 }
 
 fn logits(model: &str, place: &Path) -> Vec<f32> {
+    logits_with(model, place, &[])
+}
+
+fn logits_with(model: &str, place: &Path, flags: &[&str]) -> Vec<f32> {
     let out = place.join("logits.safetensors").display().to_string();
-    done(&[
-        "logits",
-        model,
-        "--tokens",
-        "1,5,77,300,12,900,41,8",
-        "--out",
-        &out,
-        "--dtype",
-        "f32",
-        "--device",
-        "host",
-    ]);
+    let tokens = "1,5,77,300,12,900,41,8";
+    let command = ["logits", model, "--tokens", tokens, "--out", &out, "--dtype", "f32", "--device", "host"];
+    done(&[&command, flags].concat());
     let bytes = std::fs::read(out).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let data = tensors.tensor("logits").unwrap().data();
@@ -73,8 +68,38 @@ fn quantised_copies_are_read_again_and_stay_near() {
 }
 
 #[test]
+fn weights_are_quantised_while_they_are_loaded() {
+    let place = tempfile::tempdir().unwrap();
+    let wanted = logits(&model(), place.path());
+    for (quant, low, high) in [("int8", 1e-3, 0.05), ("int4", 0.01, 0.4)] {
+        let of = |activations: &str| {
+            let flags = ["--quant", quant, "--activations", activations];
+            logits_with(&model(), place.path(), &flags)
+        };
+        let (exact, int8) = (of("exact"), of("int8"));
+        assert!((low..high).contains(&distance(&wanted, &exact)), "{quant}: {}", distance(&wanted, &exact));
+        assert!((low..high).contains(&distance(&wanted, &int8)), "{quant}: {}", distance(&wanted, &int8));
+        assert!((1e-4..0.05).contains(&distance(&exact, &int8)), "{quant}: {}", distance(&exact, &int8));
+        assert_eq!(of("auto"), int8, "{quant}");
+        let bundle = place.path().join(quant).display().to_string();
+        done(&["compile", &model(), "-o", &bundle, "--quant", quant, "--dtype", "f32"]);
+        assert_eq!(logits(&bundle, place.path()), int8, "{quant} from a bundle");
+    }
+}
+
+#[test]
 fn what_cannot_be_quantised_says_why() {
     let place = tempfile::tempdir().unwrap();
+    let int8 = place.path().join("int8").display().to_string();
+    done(&["quantize", &model(), "-o", &int8, "--format", "int8"]);
+    for (model, flags, reason) in [
+        (&int8, ["--quant", "int8"], "quantised already"),
+        (&model(), ["--activations", "int8"], "wants quantised weights"),
+    ] {
+        let output = sinter(&[&["run", model, "p"], &flags[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{reason}");
+    }
     let there = place.path().display().to_string();
     let output = sinter(&["quantize", &model(), "-o", &there, "--format", "int8"]);
     assert_eq!(output.status.code(), Some(1));

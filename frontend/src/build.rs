@@ -7,7 +7,8 @@
 //! give `hidden` `f32[T, H]`, or, with `rows` and `types` `u32[T]`, `scores` `f32[R, labels]` if they have a classifier.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
-//! the residual stream, norms, rotation and softmax stay f32.
+//! the residual stream, norms, rotation and softmax stay f32. Quantised weights are dequantised by expressions; with
+//! [`Activations::Int8`] the activations before them are quantised by expressions too.
 
 mod attention;
 mod blocks;
@@ -32,12 +33,25 @@ pub struct BuildOptions {
     pub weight_dtype: DType,
     /// The type of stored keys and values: f32 or bf16.
     pub kv_dtype: DType,
+    /// What activations are before products with quantised weights.
+    pub activations: Activations,
+}
+
+/// What activations are before products with quantised weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Activations {
+    /// Of the type of the build, as before other products.
+    #[default]
+    Exact,
+    /// Rounded to whole numbers from −127 to 127, each row with its own scale (dynamic quantisation by token), where the
+    /// weight's codes are whole numbers too. Other products are as ever.
+    Int8,
 }
 
 impl BuildOptions {
     /// Weights and the KV cache in the same type.
     pub fn new(dtype: DType) -> Self {
-        BuildOptions { weight_dtype: dtype, kv_dtype: dtype }
+        BuildOptions { weight_dtype: dtype, kv_dtype: dtype, activations: Activations::Exact }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::chat::{ChatError, ChatTemplate};
 use crate::config::{ConfigError, RawConfig};
 use crate::generation::GenerationDefaults;
 use crate::pooling::{Pooling, PoolingError};
-use crate::quant::{QuantError, Quantisation};
+use crate::quant::{QuantError, Quantisation, StoredMatrix};
 use crate::resolve::resolve;
 use crate::rope::RopeSpec;
 use crate::source::{FileKind, ModelDir};
@@ -110,6 +110,13 @@ impl Model {
         let generation = GenerationDefaults::load(&dir, &config)?;
         notes.extend(generation.notes.iter().cloned());
         Ok(Model { dir, spec, weights, tokenizer, chat, generation, pooling, notes, constants })
+    }
+
+    /// Says that matrices are stored quantised, though the checkpoint holds them as they are: whoever says so also gives the
+    /// tensors that they are stored as.
+    pub fn store(&mut self, stored: BTreeMap<String, StoredMatrix>) {
+        self.spec.stored = stored;
+        self.constants = self.spec.constants().into_iter().collect();
     }
 
     /// Writes the graph of one step.

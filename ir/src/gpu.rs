@@ -172,14 +172,14 @@ pub fn weight_pitch(dtype: DType, k: u64) -> u64 {
 }
 
 /// The bytes that a weight takes in GPU memory; none if its shape is not constant, or it is a contraction's weight and
-/// neither a matrix nor a stack of them, `[E, N, K]`, whose rows follow one another.
+/// neither a matrix nor a stack of them, `[E, N, K]`, whose rows follow one another. Codes have no layout there.
 pub fn gpu_weight_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     let shape: Vec<u64> = ty.shape.iter().map(|dim| dim.as_const()).collect::<Option<_>>()?;
     let row = |k: u64| k.checked_mul(ty.dtype.bytes() as u64)?.checked_next_multiple_of(16);
     match (layout, shape.as_slice()) {
         (Layout::Panels, [n, k]) => n.checked_mul(row(*k)?),
         (Layout::Panels, [e, n, k]) => e.checked_mul(*n)?.checked_mul(row(*k)?),
-        (Layout::Panels, _) => None,
+        (Layout::Panels | Layout::Codes(_), _) => None,
         (Layout::Rows, shape) => {
             shape.iter().try_fold(ty.dtype.bytes() as u64, |bytes, dim| bytes.checked_mul(*dim))
         }

@@ -24,6 +24,7 @@
 //!
 //! Nothing here knows a model family, a rewrite rule, or a machine.
 
+mod codes;
 mod dim;
 mod dot;
 mod dtype;
@@ -45,6 +46,7 @@ mod plan;
 mod tile_eval;
 mod tile_text;
 
+pub use codes::{CodePart, Codes, Dequantised, Offset, dequantised};
 pub use dim::{Binding, Dim, PAGE, Sym};
 pub use dot::to_dot;
 pub use dtype::{DType, Type};

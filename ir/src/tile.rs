@@ -10,7 +10,7 @@
 
 use crate::entity::entity;
 use crate::op::Float;
-use crate::{DType, Dim, IdVec, Monoid, ScalarOp, Type};
+use crate::{Codes, DType, Dim, IdVec, Monoid, ScalarOp, Type};
 use serde::{Deserialize, Serialize};
 
 entity!(
@@ -49,6 +49,8 @@ pub enum Layout {
     /// A weight `[N, K]` packed in panels of 32 output columns: f32 `[⌈N/32⌉][K][32]`, bf16 `[⌈N/32⌉][⌈K/2⌉][32][2]`,
     /// padded with zeros. Of a stack `[E, N, K]`, each of the E weights so, one after the other.
     Panels,
+    /// A weight `[N, K]` in panels of codes: a load dequantises. Its elements are rounded to the type of the parameter.
+    Codes(Codes),
 }
 
 /// One parameter.

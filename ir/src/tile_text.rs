@@ -18,7 +18,8 @@
 //! }
 //! ```
 //!
-//! Expressions and stages are numbered apart; a stage stands behind the expressions that it evaluates. An index is a sum
+//! A layout is `rows`, `panels` or codes in panels: `codes4x32z` are of 4 bits in groups of 32 with zeros, `codes8x64m` of 8 bits with
+//! lows. Expressions and stages are numbered apart; a stage stands behind the expressions that it evaluates. An index is a sum
 //! of multiples of axes, of quotients `(a0 + 1)/16` and remainders `(a0 + 1)%16`, and of u32 elements such as
 //! `16*p3[a0, a2/16]`. The other stages are `reduce sum a2 : e3`, and
 //! `online a2 from e1 to e2 start e3 lanes a4 : e9 * p4[a2, a4]`, where bounds and start may be left out. Comments begin with `;`.
@@ -26,7 +27,7 @@
 use crate::op::Float;
 use crate::text::dim;
 use crate::{
-    Access, Atom, Axis, AxisId, DType, Dim, Expr, ExprId, Id, Index, Layout, Load, Monoid, ParamId,
+    Access, Atom, Axis, AxisId, Codes, DType, Dim, Expr, ExprId, Id, Index, Layout, Load, Monoid, ParamId,
     ParseError, ScalarOp, Stage, StageId, TileParam, TileProgram, Type,
 };
 use std::fmt::{self, Display, Write};
@@ -84,10 +85,11 @@ impl Display for Access {
 
 impl Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Layout::Rows => "rows",
-            Layout::Panels => "panels",
-        })
+        match self {
+            Layout::Rows => f.write_str("rows"),
+            Layout::Panels => f.write_str("panels"),
+            Layout::Codes(codes) => write!(f, "{codes}"),
+        }
     }
 }
 
@@ -385,8 +387,17 @@ impl<'a> Scanner<'a> {
         let ty = Type::new(dtype, self.list("]", Self::dim)?);
         let accesses = [Access::Read, Access::Write, Access::ReadWrite];
         let access = self.one_of("an access", &accesses, |access| access.to_string())?;
-        let layout = self.one_of("a layout", &[Layout::Rows, Layout::Panels], |layout| layout.to_string())?;
+        let layout = self.layout()?;
         Ok(TileParam { name: self.quoted()?, ty, access, layout })
+    }
+
+    fn layout(&mut self) -> Read<Layout> {
+        let before = self.rest;
+        if let Some(codes) = Codes::parse(self.word()) {
+            return Ok(Layout::Codes(codes));
+        }
+        self.rest = before;
+        self.one_of("a layout", &[Layout::Rows, Layout::Panels], |layout| layout.to_string())
     }
 
     fn scalar(&mut self) -> Read<Expr> {

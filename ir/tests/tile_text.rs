@@ -1,7 +1,7 @@
 //! The text form of tile programs: what is printed is read back, and what is wrong is named with its line.
 
 use sinter_ir::{
-    Access, Atom, Axis, AxisId, DType, Dim, Expr, ExprId, Float, Index, Layout, Load, Monoid, ParamId,
+    Access, Atom, Axis, AxisId, Codes, DType, Dim, Expr, ExprId, Float, Index, Layout, Load, Monoid, ParamId,
     ScalarOp, Stage, StageId, Sym, TileParam, TileProgram, Type, verify_tile,
 };
 
@@ -98,7 +98,14 @@ fn program(random: &mut Random) -> TileProgram {
         let shape: Vec<Dim> = (0..random.below(4)).map(|_| random.pick(&dims)).collect();
         let ty = Type::new(random.pick(&DType::ALL), shape);
         let access = random.pick(&[Access::Read, Access::Write, Access::ReadWrite]);
-        let layout = random.pick(&[Layout::Rows, Layout::Panels]);
+        let codes = |text| Layout::Codes(Codes::parse(text).unwrap());
+        let layout = random.pick(&[
+            Layout::Rows,
+            Layout::Panels,
+            codes("codes8x64"),
+            codes("codes4x32z"),
+            codes("codes4x32m"),
+        ]);
         tile.params.push(TileParam { name: random.pick(&names).into(), ty, access, layout });
     }
     for _ in 0..AXES {

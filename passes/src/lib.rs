@@ -41,6 +41,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether the report shall hold egg's proof of each block.
     pub proofs: bool,
+    /// Whether products read weights that are dequantised as codes: the host does. Else they are numbers in memory.
+    pub codes: bool,
 }
 
 /// The result: the plan, the rewritten blocks for dumps, and the report.
@@ -108,7 +110,7 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, PassError> 
         let hidden = cut::hidden_values(&merged);
         blocks.push(LoweredBlock { graph: merged, groups, hidden });
     }
-    let plan = clock.time("plan", || plan::plan(&graph.name, &cut, &blocks))?;
+    let plan = clock.time("plan", || plan::plan(&graph.name, &cut, &blocks, options.codes))?;
     clock.time("check", || plan.verify())?;
     report.launches = plan.steps.len();
     report.kernels = plan.kernels.len();

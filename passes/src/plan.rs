@@ -4,7 +4,7 @@ use crate::cut::{Cut, Instance, RESIDUAL};
 use crate::lower::{Group, Source};
 use sinter_ir::{
     Arg, Buffer, BufferId, Graph, GraphError, IdVec, KernelId, Layout, Op, Plan, Slot, Step, TileProgram,
-    Type, ValueDef, ValueId, WeightDef, WeightId,
+    Type, ValueDef, ValueId, WeightDef, WeightId, dequantised,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,8 +19,9 @@ pub struct LoweredBlock {
 }
 
 /// The plan of a whole graph.
-pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock]) -> Result<Plan, GraphError> {
-    let mut planner = Planner { plan: Plan { name: name.into(), ..Plan::default() }, ..Planner::default() };
+pub fn plan(name: &str, cut: &Cut, blocks: &[LoweredBlock], codes: bool) -> Result<Plan, GraphError> {
+    let plan = Plan { name: name.into(), ..Plan::default() };
+    let mut planner = Planner { plan, codes, ..Planner::default() };
     let prepared = blocks.iter().map(|block| planner.prepare(block)).collect::<Result<Vec<_>, _>>()?;
     let mut sources = Vec::with_capacity(cut.instances.len());
     for instance in &cut.instances {
@@ -57,14 +58,20 @@ struct Weight {
     kept: Vec<(Layout, WeightId)>,
 }
 
+/// The layouts of a group's weights that are packed, by the positions of their parameters.
+type Packed = BTreeMap<usize, Layout>;
+
 #[derive(Default)]
 struct Planner<'a> {
     plan: Plan,
     kernels: HashMap<TileProgram, KernelId>,
-    /// The kernel of a block's group, by which of its weights lie in panels.
-    of_group: HashMap<(usize, usize, u64), KernelId>,
-    /// The distinct graphs that compute weights, with numbers for the names of the leaves.
-    graphs: Vec<Graph>,
+    /// The kernel of a block's group, by how its weights lie.
+    of_group: HashMap<(usize, usize, Packed), KernelId>,
+    /// Whether weights that are dequantised stay codes.
+    codes: bool,
+    /// The distinct graphs that compute weights, with numbers for the names of the leaves, and how a weight so computed lies
+    /// where products read it.
+    graphs: Vec<(Graph, Layout)>,
     /// The position of a weight in `weights`, by its graph and the names of its leaves.
     known: HashMap<(usize, Vec<&'a str>), usize>,
     weights: Vec<Weight>,
@@ -93,9 +100,12 @@ impl<'a> Planner<'a> {
 
     fn expression(&mut self, graph: &'a Graph, value: ValueId) -> Result<Expression<'a>, GraphError> {
         let (graph, leaves) = weight_source(graph, value)?;
-        let known = self.graphs.iter().position(|known| *known == graph);
+        let known = self.graphs.iter().position(|(known, _)| *known == graph);
         let number = known.unwrap_or_else(|| {
-            self.graphs.push(graph);
+            let value = graph.outputs.first().map(|(_, value)| *value).filter(|_| self.codes);
+            let found = value.and_then(|value| dequantised(&graph, value));
+            let layout = found.map_or(Layout::Panels, |found| Layout::Codes(found.codes));
+            self.graphs.push((graph, layout));
             self.graphs.len() - 1
         });
         Ok(Expression { graph: number, leaves })
@@ -123,14 +133,16 @@ impl<'a> Planner<'a> {
             prepared.weights.keys().copied().zip(sources.iter().copied()).collect();
         let mut known: BTreeMap<ValueId, Arg> = BTreeMap::new();
         for (number, group) in block.groups.iter().enumerate() {
-            let (mut args, mut packed) = (Vec::with_capacity(group.sources.len()), 0u64);
+            let (mut args, mut packed) = (Vec::with_capacity(group.sources.len()), Packed::default());
             let mut written = Vec::new();
             for (at, source) in group.sources.iter().enumerate() {
                 let arg = match source {
                     Source::Weight(value, layout) => {
                         let (arg, layout) =
                             self.weight(prepared, instance, (*value, weights[value]), *layout);
-                        packed |= u64::from(layout == Layout::Panels) << (at % 64);
+                        if layout != Layout::Rows {
+                            packed.insert(at, layout);
+                        }
                         arg
                     }
                     Source::Value(value) if *value == group.root => {
@@ -146,7 +158,7 @@ impl<'a> Planner<'a> {
                 };
                 args.push(arg);
             }
-            let kernel = self.kernel((instance.block, number, packed), group);
+            let kernel = self.kernel((instance.block, number), packed, group);
             let root = (group.root, block.hidden[group.root]);
             self.launch(Step { kernel, args }, &written, root, &mut known);
         }
@@ -174,8 +186,9 @@ impl<'a> Planner<'a> {
         self.plan.steps.push(step);
     }
 
-    /// The kernel of a group whose weights at the positions in `packed` lie in panels.
-    fn kernel(&mut self, key: (usize, usize, u64), group: &Group) -> KernelId {
+    /// The kernel of a group, some of whose weights are packed.
+    fn kernel(&mut self, (block, number): (usize, usize), packed: Packed, group: &Group) -> KernelId {
+        let key = (block, number, packed);
         if let Some(known) = self.of_group.get(&key) {
             return *known;
         }
@@ -183,9 +196,9 @@ impl<'a> Planner<'a> {
         for (at, param) in tile.params.values_mut().enumerate() {
             // Names of values differ between blocks; kernels that differ in nothing else are one kernel.
             param.name = format!("p{at}");
-            if key.2 >> (at % 64) & 1 == 1 {
+            if let Some(layout) = key.2.get(&at) {
                 // One copy serves products and gathers: rows of a packed weight are read through its layout.
-                param.layout = Layout::Panels;
+                param.layout = *layout;
             }
         }
         let id = match self.kernels.get(&tile) {
@@ -238,13 +251,13 @@ impl<'a> Planner<'a> {
     ) -> (Arg, Layout) {
         let ty = prepared.block.graph.ty(value);
         let weight = &mut self.weights[at];
-        let layout = if matches!(ty.rank(), 2 | 3) && weight.panels { Layout::Panels } else { layout };
+        let expression = &prepared.weights[&value].0;
+        let (source, codes) = &self.graphs[expression.graph];
+        let layout = if matches!(ty.rank(), 2 | 3) && weight.panels { *codes } else { layout };
         if let Some((_, known)) = weight.kept.iter().find(|(kept, _)| *kept == layout) {
             return (Arg::Weight(*known), layout);
         }
-        let expression = &prepared.weights[&value].0;
-        let source = self.graphs[expression.graph].clone();
-        let source = with_names(source, expression, instance);
+        let source = with_names(source.clone(), expression, instance);
         let id = self.plan.weights.push(WeightDef { source, ty: ty.clone(), layout });
         weight.kept.push((layout, id));
         (Arg::Weight(id), layout)
@@ -272,14 +285,8 @@ fn border<'a>(
 /// The graph that computes a weight from its leaves, with their numbers for names, and the names that they have in the
 /// block.
 fn weight_source(graph: &Graph, value: ValueId) -> Result<(Graph, Vec<&str>), GraphError> {
-    let mut needed = vec![value];
-    let mut at = 0;
-    while at < needed.len() {
-        needed.extend(&graph.node(needed[at]).args);
-        at += 1;
-    }
-    needed.sort_unstable();
-    needed.dedup();
+    let mut needed = Vec::new();
+    operands_first(graph, value, &mut needed);
     let mut source = Graph::new("weight");
     let mut leaves: Vec<&str> = Vec::new();
     let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -297,6 +304,14 @@ fn weight_source(graph: &Graph, value: ValueId) -> Result<(Graph, Vec<&str>), Gr
     }
     source.output("weight", map[&value]);
     Ok((source, leaves))
+}
+
+/// A value and all below it, operands before their uses: the same order in every block that computes the same.
+fn operands_first(graph: &Graph, value: ValueId, needed: &mut Vec<ValueId>) {
+    if !needed.contains(&value) {
+        graph.node(value).args.iter().for_each(|arg| operands_first(graph, *arg, needed));
+        needed.push(value);
+    }
 }
 
 /// The graph of a weight with the checkpoint's names of its leaves.

@@ -11,7 +11,7 @@ import statistics
 import sys
 
 import models
-from bench import HERE, run, spread
+from bench import HERE, compiled, run, spread
 
 
 def ours(binary, folder, args):
@@ -38,7 +38,8 @@ def summary(results):
 
 
 def compare(name, args):
-    folder, file = models.make(name, args.work)
+    folder, file = models.make_as(name, args.work, args.format)
+    folder = compiled(args.sinter, folder, args)
     rounds = []
     for number in range(args.rounds):
         rounds.append((ours(args.sinter, folder, args), theirs(file, args) if args.peer else None))
@@ -58,6 +59,7 @@ def compare(name, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sinter", default="target/release/sinter")
+    parser.add_argument("--format", choices=models.FORMATS, default="bf16")
     parser.add_argument("--work", default="target/peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

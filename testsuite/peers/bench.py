@@ -1,5 +1,7 @@
 """Sinter against llama.cpp on the same random weights, interleaved in one run: A B A B …
 
+With `--format int8` or `int4`, Sinter runs a bundle compiled with `--quant`, and llama.cpp Q8_0 or Q4_0.
+
 Prints medians, spreads and ratios. Both decode from an empty context and prefill 512 tokens at once, two threads.
 Correctness stands beside the speed: `sinter bench` checks that chunked and whole prefill give the same bits, and the
 run stops if they do not.
@@ -22,6 +24,15 @@ def run(command):
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def compiled(binary, folder, args):
+    """What Sinter runs: the directory itself, or a bundle whose weights are quantised."""
+    if args.format == "bf16":
+        return folder
+    bundle = folder.parent / f"bundle-{args.format}"
+    run([binary, "compile", folder, "-o", bundle, "--quant", args.format, "--dtype", "bf16", "--json"])
+    return bundle
 
 
 def ours(binary, folder, args):
@@ -49,7 +60,8 @@ def spread(values):
 
 
 def compare(name, args):
-    folder, file = models.make(name, args.work)
+    folder, file = models.make_as(name, args.work, args.format)
+    folder = compiled(args.sinter, folder, args)
     rounds = []
     for number in range(args.rounds):
         a, b = ours(args.sinter, folder, args), theirs(file, args)
@@ -72,6 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sinter", default="target/release/sinter")
     parser.add_argument("--work", default="target/peers")
+    parser.add_argument("--format", choices=models.FORMATS, default="bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=512)

@@ -1,18 +1,23 @@
-"""Random-weight models of real shapes, once as a Hugging Face directory and once as a GGUF file.
+"""Random-weight models of real shapes, once as a Hugging Face directory and as GGUF files.
 
-Speed does not depend on the values of the weights, so no download is needed. Both files hold the same bfloat16 bits.
+Speed does not depend on the values of the weights, so no download is needed. The directory and the first GGUF file hold the
+same bfloat16 bits; the files of a format hold them rounded, every matrix in that format.
 """
 
 import json
 from pathlib import Path
 
 import gguf
+import gguf.quants
 import numpy as np
 
 SHAPES = {
     "llama-3.2-1b": dict(hidden=2048, inner=8192, layers=16, heads=32, kv_heads=8, head_dim=64, vocab=128256),
     "smollm2-135m": dict(hidden=576, inner=1536, layers=30, heads=9, kv_heads=3, head_dim=64, vocab=49152),
 }
+
+# What `sinter --quant` takes, and the format of llama.cpp beside it.
+FORMATS = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 
 # Hugging Face name, GGUF name, and the two extents of each matrix of a layer.
 MATRICES = [
@@ -76,7 +81,7 @@ def write_safetensors(path, named):
             file.write(values.tobytes())
 
 
-def write_gguf(path, shape, named):
+def write_gguf(path, shape, named, peer="BF16"):
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(8192)
     writer.add_embedding_length(shape["hidden"])
@@ -91,8 +96,12 @@ def write_gguf(path, shape, named):
     writer.add_tokenizer_model("none")
     for name, values in named:
         if values.dtype == np.uint16:
-            raw = values.view(np.uint8)
-            writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            kind = gguf.GGMLQuantizationType[peer]
+            if peer == "BF16":
+                raw = values.view(np.uint8)
+            else:
+                raw = gguf.quants.quantize((values.astype(np.uint32) << 16).view(np.float32), kind)
+            writer.add_tensor(name, raw, raw_dtype=kind)
         else:
             writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -113,3 +122,16 @@ def make(name, folder):
         write_gguf(theirs, shape, [(name, values) for _, name, values in everything])
         (place / "complete").touch()
     return ours, theirs
+
+
+def make_as(name, folder, form):
+    """As `make`, with the peer's file in its format of that name; matrices are rounded by the gguf package."""
+    ours, theirs = make(name, folder)
+    if form == "bf16":
+        return ours, theirs
+    file = theirs.with_name(f"model-{FORMATS[form]}.gguf")
+    if not file.exists():
+        half = file.with_suffix(".half")
+        write_gguf(half, SHAPES[name], [(name, values) for _, name, values in tensors(SHAPES[name])], FORMATS[form])
+        half.rename(file)
+    return ours, file

@@ -7,10 +7,16 @@ use sinter_ir::{DType, PAGE, Plan, WeightDef};
 use sinter_runtime::{DeviceModel, Limits, Rows, Session, WeightBytes, encode};
 use std::sync::Arc;
 
-/// The plan of a model.
+/// The plan of a model, for any device: quantised weights are numbers in memory.
 pub fn plan(model: &Model, dtype: DType) -> Plan {
-    let graph = model.build(BuildOptions::new(dtype)).expect("the graph builds");
-    sinter_passes::compile(&graph, &sinter_passes::Options::default()).expect("the graph compiles").plan
+    plan_of(model, BuildOptions::new(dtype), false)
+}
+
+/// The plan of a model built so, with quantised weights as codes in memory or as numbers.
+pub fn plan_of(model: &Model, options: BuildOptions, codes: bool) -> Plan {
+    let graph = model.build(options).expect("the graph builds");
+    let options = sinter_passes::Options { codes, ..sinter_passes::Options::default() };
+    sinter_passes::compile(&graph, &options).expect("the graph compiles").plan
 }
 
 /// The weights of a plan, packed one by one.

@@ -3,6 +3,7 @@
 use crate::compiled;
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_host::{compile_all, pack};
+use sinter_frontend::build::BuildOptions;
 use sinter_frontend::model::Model;
 use sinter_ir::DType;
 use sinter_runtime::{HostConfig, HostModel, Limits};
@@ -23,7 +24,12 @@ pub fn load(model: &Model, dtype: DType, isa: Isa, context: usize) -> HostModel 
 
 /// Compiles and loads a model for steps of these sizes.
 pub fn load_with(model: &Model, dtype: DType, isa: Isa, limits: Limits) -> HostModel {
-    let plan = compiled::plan(model, dtype);
+    load_built(model, BuildOptions::new(dtype), isa, limits)
+}
+
+/// Compiles and loads a model, built so, for steps of these sizes; quantised weights are codes in memory.
+pub fn load_built(model: &Model, options: BuildOptions, isa: Isa, limits: Limits) -> HostModel {
+    let plan = compiled::plan_of(model, options, true);
     let tiles: Vec<_> = plan.kernels.values().collect();
     let kernels = compile_all(&tiles, isa).expect("the kernels compile");
     let weights = compiled::weights(model, &plan, |def, source| Ok(pack(def, source)?.bytes));

@@ -94,7 +94,7 @@ impl ReferenceDevice {
         let width = shape.last().copied().unwrap_or(1) as u64;
         let rows = shape.iter().rev().skip(1).product::<usize>() as u64;
         let pitch = match param.layout {
-            Layout::Panels => weight_pitch(param.ty.dtype, width),
+            Layout::Panels | Layout::Codes(_) => weight_pitch(param.ty.dtype, width),
             Layout::Rows => width * size,
         };
         let mut data = Vec::new();

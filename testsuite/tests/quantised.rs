@@ -5,15 +5,16 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_weights::{RawTensor, pack_rows};
-use sinter_frontend::build::BuildOptions;
+use sinter_frontend::build::{Activations, BuildOptions};
 use sinter_frontend::model::Model;
 use sinter_frontend::resolve::known_families;
 use sinter_frontend::source::ModelDir;
 use sinter_frontend::spec::{FeedForward, MatrixLayout, MlpInput};
 use sinter_ir::{Binding, DType, Layout, Op, Tensor, WeightDef, evaluate};
 use sinter_runtime::encode;
+use sinter_testsuite::compiled;
 use sinter_testsuite::golden::{self, Golden, error_in_deviations};
-use sinter_testsuite::host::{load, logits};
+use sinter_testsuite::host::{instruction_sets, load, load_built, logits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The distance that float32 sums in another order make.
@@ -35,6 +36,62 @@ fn logits_are_those_of_the_dequantised_weights() {
         assert!(error <= BOUND, "{}: {error} deviations", golden.name);
         let unused = golden.model.notes.iter().find(|note| note.contains("not used"));
         assert!(unused.is_none(), "{}: {unused:?}", golden.name);
+    }
+}
+
+/// Checkpoints whose codes are whole numbers with scales for runs of columns: in memory they stay codes.
+const CODES: [&str; 10] = [
+    "awq",
+    "ct_int8",
+    "ct_int8_static_asymmetric",
+    "ct_w4_group",
+    "ct_w4_group_asymmetric",
+    "ct_w8_channel",
+    "ct_w8_group_asymmetric",
+    "gptq_2",
+    "gptq_4",
+    "gptq_8_v2",
+];
+
+fn of_codes(golden: &Golden) -> bool {
+    CODES.contains(&golden.name.trim_start_matches("quantised/"))
+}
+
+#[test]
+fn codes_stay_codes_in_memory() {
+    for golden in cases() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let plan = compiled::plan_of(&golden.model, BuildOptions::new(dtype), true);
+            let codes = |def: &&WeightDef| matches!(def.layout, Layout::Codes(_));
+            let wanted = if of_codes(&golden) { 5 } else { 0 };
+            assert_eq!(plan.weights.values().filter(codes).count(), wanted, "{} in {dtype}", golden.name);
+        }
+    }
+}
+
+/// Activations of 8 bits round once more: logits are near those of exact ones, and not the same.
+#[test]
+fn activations_of_eight_bits_stay_near() {
+    for golden in cases().into_iter().filter(of_codes) {
+        let options = BuildOptions { activations: Activations::Int8, ..BuildOptions::new(DType::F32) };
+        let limits = compiled::limits(&golden.model, golden.tokens.len());
+        let plan = compiled::plan_of(&golden.model, options, true);
+        let whole = |def: &&WeightDef| matches!(def.layout, Layout::Codes(_));
+        assert_eq!(plan.weights.values().filter(whole).count(), 5, "{}", golden.name);
+        let mut found = Vec::new();
+        for isa in instruction_sets() {
+            let mut model = load_built(&golden.model, options, isa, limits);
+            found.push(logits(&mut model, &golden.tokens, [golden.tokens.len()]));
+            let mut model = load_built(&golden.model, options, isa, limits);
+            let chunked = logits(&mut model, &golden.tokens, [1, 3, golden.tokens.len()]);
+            let same = found
+                .last()
+                .is_some_and(|whole| whole.iter().zip(&chunked).all(|(a, b)| a.to_bits() == b.to_bits()));
+            assert!(same, "{}: other bits in other chunks", golden.name);
+        }
+        let error = error_in_deviations(&found[0], &golden.expected);
+        println!("{}: {error:.1e} deviations", golden.name);
+        assert!((1e-4..0.2).contains(&error), "{}: {error} deviations", golden.name);
     }
 }
 

@@ -132,6 +132,7 @@ fn bytes(param: &TileParam, binding: &Binding) -> usize {
     let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
     match param.layout {
         Layout::Panels => panel_bytes_bf16(shape[0], shape[1]),
+        Layout::Codes(codes) => codes.bytes(shape[0], shape[1]),
         Layout::Rows => param.ty.bytes(binding) as usize,
     }
 }

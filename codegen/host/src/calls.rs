@@ -1,5 +1,6 @@
 //! The micro-kernels as callees of generated code: their names, signatures and addresses.
 
+use crate::micro::quant::QuantKernels;
 use crate::micro::{Kernels, sort_by_group};
 use cranelift_codegen::ir::{self, AbiParam, FuncRef, Signature, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
@@ -12,6 +13,10 @@ use std::collections::BTreeMap;
 pub(crate) enum Callee {
     GemmF32,
     GemmBf16,
+    GemmCodes,
+    SumCodes,
+    UnpackF32,
+    UnpackBf16,
     ScoresF32,
     ScoresBf16,
     OnlineF32,
@@ -30,9 +35,13 @@ pub(crate) enum Callee {
 }
 
 impl Callee {
-    const ALL: [Callee; 17] = [
+    const ALL: [Callee; 21] = [
         Self::GemmF32,
         Self::GemmBf16,
+        Self::GemmCodes,
+        Self::SumCodes,
+        Self::UnpackF32,
+        Self::UnpackBf16,
         Self::ScoresF32,
         Self::ScoresBf16,
         Self::OnlineF32,
@@ -54,6 +63,10 @@ impl Callee {
         match self {
             Self::GemmF32 => "gemm_f32",
             Self::GemmBf16 => "gemm_bf16",
+            Self::GemmCodes => "gemm_codes",
+            Self::SumCodes => "sum_codes",
+            Self::UnpackF32 => "unpack_f32",
+            Self::UnpackBf16 => "unpack_bf16",
             Self::ScoresF32 => "scores_f32",
             Self::ScoresBf16 => "scores_bf16",
             Self::OnlineF32 => "online_f32",
@@ -72,10 +85,14 @@ impl Callee {
         }
     }
 
-    fn address(self, kernels: &Kernels) -> *const u8 {
+    fn address(self, kernels: &Kernels, quant: &QuantKernels) -> *const u8 {
         match self {
             Self::GemmF32 => kernels.gemm_f32 as *const u8,
             Self::GemmBf16 => kernels.gemm_bf16 as *const u8,
+            Self::GemmCodes => quant.gemm_codes as *const u8,
+            Self::SumCodes => quant.sums as *const u8,
+            Self::UnpackF32 => quant.unpack_f32 as *const u8,
+            Self::UnpackBf16 => quant.unpack_bf16 as *const u8,
             Self::ScoresF32 => kernels.scores_f32 as *const u8,
             Self::ScoresBf16 => kernels.scores_bf16 as *const u8,
             Self::OnlineF32 => kernels.online_f32 as *const u8,
@@ -99,7 +116,9 @@ impl Callee {
         let words = match self {
             Self::GemmF32 | Self::GemmBf16 | Self::OnlineF32 | Self::OnlineBf16 => 8,
             Self::ScoresF32 | Self::ScoresBf16 => 7,
-            Self::SortByGroup => 5,
+            Self::GemmCodes => 9,
+            Self::SumCodes => 6,
+            Self::SortByGroup | Self::UnpackF32 | Self::UnpackBf16 => 5,
             Self::Exp | Self::Tanh | Self::Erf | Self::Log => 3,
             _ => {
                 signature.params.push(AbiParam::new(types::F32X4));
@@ -113,8 +132,11 @@ impl Callee {
 }
 
 /// The name and address of every micro-kernel.
-pub(crate) fn symbols(kernels: &Kernels) -> impl Iterator<Item = (&'static str, *const u8)> {
-    Callee::ALL.into_iter().map(|callee| (callee.name(), callee.address(kernels)))
+pub(crate) fn symbols(
+    kernels: &Kernels,
+    quant: &QuantKernels,
+) -> impl Iterator<Item = (&'static str, *const u8)> {
+    Callee::ALL.into_iter().map(|callee| (callee.name(), callee.address(kernels, quant)))
 }
 
 /// The micro-kernels as declared in a module.

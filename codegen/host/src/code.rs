@@ -3,7 +3,7 @@
 
 use crate::CodegenError;
 use crate::calls::{Calls, Imports, symbols};
-use crate::micro::{Isa, kernels};
+use crate::micro::{Isa, kernels, quant::quant_kernels};
 use cranelift_codegen::{
     ir::{AbiParam, types},
     settings::{self, Configurable},
@@ -28,7 +28,7 @@ fn refusal(kernel: &str, reason: impl std::fmt::Debug) -> CodegenError {
 impl Code {
     /// An empty module for this machine, whose kernels call the micro-kernels of `isa`.
     pub(crate) fn new(isa: Isa) -> Result<Self, CodegenError> {
-        let kernels = kernels(isa)?;
+        let (kernels, quant) = (kernels(isa)?, quant_kernels(isa)?);
         let mut flags = settings::builder();
         let check = if cfg!(debug_assertions) { "true" } else { "false" };
         for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("enable_verifier", check)] {
@@ -38,7 +38,7 @@ impl Code {
         let machine =
             machine.finish(settings::Flags::new(flags)).map_err(|error| refusal("machine", error))?;
         let mut builder = JITBuilder::with_isa(machine, cranelift_module::default_libcall_names());
-        builder.symbols(symbols(kernels));
+        builder.symbols(symbols(kernels, quant));
         let mut module = JITModule::new(builder);
         let imports = Imports::declare(&mut module).map_err(|error| refusal("imports", error))?;
         Ok(Self { module, imports })

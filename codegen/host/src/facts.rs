@@ -232,13 +232,17 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     if tile.axes.len() > MAX_AXES {
         broken.push(format!("{} axes, at most {MAX_AXES} are wanted", tile.axes.len()));
     }
-    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout == Layout::Panels) {
+    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout != Layout::Rows) {
         let constant = param.ty.shape.iter().all(|dim| dim.as_const().is_some());
         let packed = matches!(param.ty.dtype, DType::F32 | DType::Bf16) && param.access == Access::Read;
         if !matches!(param.ty.rank(), 2 | 3) || !constant || !packed {
             broken.push(format!(
                 "{id}: panels are read-only matrices, or a stack of them, of f32 or bf16 of constant shape"
             ));
+        } else if let Layout::Codes(codes) = param.layout
+            && !(param.ty.rank() == 2 && codes.fits(param.ty.shape[1].coeff as usize))
+        {
+            broken.push(format!("{id}: {codes} are of matrices whose depth is whole groups"));
         }
     }
     let stored = tile.params.values().map(|param| param.ty.dtype);

@@ -19,6 +19,9 @@
 //! - *attend*: the online softmax. A unit is a grid point, or the neighbours that share keys and values; the context
 //!   goes by in blocks of 64 positions, and the score is any expression.
 //!
+//! A weight may lie in panels of codes: rows of numbers are multiplied by what they are unpacked to, unit by unit, and rows of
+//! codes by the codes themselves.
+//!
 //! What they mean is the same for all, and is what [`evaluate_tile`](sinter_ir::evaluate_tile) says.
 //!
 //! ```
@@ -79,6 +82,7 @@ mod compile;
 mod error;
 
 // The weights.
+mod codes;
 mod weights;
 
 pub use compile::{compile, compile_all, emit_text};

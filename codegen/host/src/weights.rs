@@ -1,5 +1,6 @@
 //! Weights as the kernels want them: rows as everywhere, and panels, which only the host has.
 
+use crate::codes;
 use crate::micro::{PANEL, pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16, panel_bytes_f32};
 use sinter_codegen_weights::{
     AlignedBytes, PackError, RawTensor, Source, View, as_f32, as_f32_mut, as_u16, as_u16_mut, chunks,
@@ -23,7 +24,10 @@ pub fn packed_bytes(def: &WeightDef) -> Option<usize> {
         (Layout::Panels, DType::Bf16, [n, k]) => Some(panel_bytes_bf16(*n, *k)),
         (Layout::Panels, DType::F32, [e, n, k]) => Some(e * panel_bytes_f32(*n, *k)),
         (Layout::Panels, DType::Bf16, [e, n, k]) => Some(e * panel_bytes_bf16(*n, *k)),
-        (Layout::Panels, ..) => None,
+        (Layout::Codes(codes), DType::F32 | DType::Bf16, [n, k]) if codes.fits(*k) => {
+            Some(codes.bytes(*n, *k))
+        }
+        (Layout::Panels | Layout::Codes(_), ..) => None,
     }
 }
 
@@ -60,6 +64,9 @@ pub fn pack_into<'a>(def: &WeightDef, source: Source<'_, 'a>, bytes: &mut [u8]) 
         bytes.copy_from_slice(&pack_rows(def, source)?);
         return Ok(());
     }
+    if let Layout::Codes(codes) = def.layout {
+        return codes::pack(def, codes, source, bytes);
+    }
     let matrix = bytes.len() / stacked(def).max(1);
     let mut panels = Panels { bytes, ty: def.ty.dtype, matrix };
     each_piece(def, source, |view, raw, row| match view.shape[..] {
@@ -68,10 +75,11 @@ pub fn pack_into<'a>(def: &WeightDef, source: Source<'_, 'a>, bytes: &mut [u8]) 
     })
 }
 
-/// The same weight as it lies in GPU memory, from what [`pack`] made; none if the bytes are not such a weight.
+/// The same weight as it lies in GPU memory, from what [`pack`] made; none if the bytes are not such a weight, or are codes,
+/// which plans for GPUs do not have.
 pub fn rows_of_packed(def: &WeightDef, packed: &[u8]) -> Option<AlignedBytes> {
     let mut rows = AlignedBytes::zeroed(gpu_weight_bytes(&def.ty, def.layout)? as usize);
-    if packed_bytes(def)? != packed.len() {
+    if packed_bytes(def)? != packed.len() || matches!(def.layout, Layout::Codes(_)) {
         return None;
     }
     if def.layout == Layout::Rows {

@@ -35,5 +35,5 @@ mod view;
 pub use bytes::{AlignedBytes, as_f32, as_f32_mut, as_u16, as_u16_mut};
 pub use convert::{bf16_to_f32, f16_to_f32, f32_to_bf16};
 pub use rows::{chunks, gathered, pack_rows, pitch, unpitched};
-pub use source::{PackError, RawTensor, Source, constant_shape, each_piece};
+pub use source::{PackError, RawTensor, Source, constant_shape, each_element, each_piece};
 pub use view::View;

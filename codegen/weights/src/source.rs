@@ -118,6 +118,24 @@ pub fn each_piece<'a>(
     Ok(())
 }
 
+/// Calls `place` with the elements of a value of a source graph, some at a time and in order, and the number of the first.
+///
+/// # Errors
+/// If a tensor is missing or does not fit, or the value cannot be computed.
+pub fn each_element(
+    graph: &Graph,
+    value: ValueId,
+    source: Source<'_, '_>,
+    place: &mut dyn FnMut(usize, &[f32]),
+) -> Result<(), PackError> {
+    let width: usize = graph.ty(value).shape.iter().skip(1).map(|dim| dim.coeff as usize).product();
+    if let Some(given) = each_rows(graph, value, source, &mut |row, data| place(row * width, data)) {
+        return given;
+    }
+    place(0, &evaluated(graph, value, source)?.data);
+    Ok(())
+}
+
 /// What lies one after the other along the first axis.
 fn parts(graph: &Graph, value: ValueId) -> Vec<ValueId> {
     match graph.node(value).op {

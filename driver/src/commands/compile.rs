@@ -2,7 +2,7 @@
 
 use crate::UsageError;
 use crate::bundle::{self, Contents, Destination};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Choice};
 use crate::cli::{CompileArgs, EmitArg};
 use crate::device::BuildTarget;
 use crate::environment::Environment;
@@ -15,7 +15,6 @@ use sinter_ir::{Plan, Target};
 use std::time::Instant;
 
 pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Result<()> {
-    pipeline::check_quant(&args.build)?;
     let gpus: Vec<Target> = args
         .target
         .iter()
@@ -25,21 +24,22 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
         bail!("{}", gpu::HOW_TO_COMPILE);
     }
     let started = Instant::now();
-    let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let dtype = checkpoint.dtype(args.build.dtype, &args.target);
+    let checkpoint = Checkpoint::open_as(&args.model, args.build.quant, env, output)?;
+    let choice = checkpoint.choice(&args.build, &args.target, output)?;
+    let dtype = choice.dtype();
     if let Some(stage) = args.emit {
         match stage {
             EmitArg::Mlir | EmitArg::Llvm | EmitArg::Ptx => {
-                let plan = checkpoint.plan(dtype, env, output)?;
+                let plan = checkpoint.plan(&choice, env, output)?;
                 emit_gpu(stage, &plan, &gpus, output)?;
             }
-            _ => emit(stage, &checkpoint, dtype, output)?,
+            _ => emit(stage, &checkpoint, &choice, output)?,
         }
         if args.output.is_none() {
             return Ok(());
         }
     }
-    let plan = checkpoint.plan(dtype, env, output)?;
+    let plan = checkpoint.plan(&choice, env, output)?;
     // A plan that the back end cannot compile makes no bundle.
     if args.target.contains(&BuildTarget::Host) {
         pipeline::compile_kernels(&plan)?;
@@ -100,11 +100,10 @@ fn emit_gpu(stage: EmitArg, plan: &Plan, targets: &[Target], output: &Output) ->
     output.result(&json!({ name: text }), || text.clone()).context("printing the stage")
 }
 
-fn emit(stage: EmitArg, checkpoint: &Checkpoint, dtype: sinter_ir::DType, output: &Output) -> Result<()> {
-    let graph = || checkpoint.graph(dtype);
-    let compiled = || -> Result<sinter_passes::Compiled> {
-        Ok(sinter_passes::compile(&graph()?, &sinter_passes::Options::default())?)
-    };
+fn emit(stage: EmitArg, checkpoint: &Checkpoint, choice: &Choice, output: &Output) -> Result<()> {
+    let graph = || checkpoint.graph(choice);
+    let compiled =
+        || -> Result<sinter_passes::Compiled> { Ok(sinter_passes::compile(&graph()?, &choice.passes())?) };
     let (name, text) = match stage {
         EmitArg::Graph => ("graph", graph()?.to_string()),
         EmitArg::Fused => {

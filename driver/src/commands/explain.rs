@@ -5,16 +5,15 @@ use crate::cli::ExplainArgs;
 use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::output::Output;
-use crate::pipeline;
 use anyhow::{Result, bail};
 use sinter_passes::{Options, Report};
 use std::collections::BTreeSet;
 
 pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
-    pipeline::check_quant(&args.build)?;
-    let checkpoint = Checkpoint::open(&args.model, env, output)?;
-    let graph = checkpoint.graph(checkpoint.dtype(args.build.dtype, &[BuildTarget::Host]))?;
-    let options = Options { proofs: args.proof, ..Options::default() };
+    let checkpoint = Checkpoint::open_as(&args.model, args.build.quant, env, output)?;
+    let choice = checkpoint.choice(&args.build, &[BuildTarget::Host], output)?;
+    let graph = checkpoint.graph(&choice)?;
+    let options = Options { proofs: args.proof, ..choice.passes() };
     let mut report = sinter_passes::compile(&graph, &options)?.report;
     let Some(group) = &args.group else { return output.result(&report, || report.to_string()) };
     keep(&mut report, group)?;

@@ -3,7 +3,7 @@
 use super::gpu_kernels;
 use crate::UsageError;
 use crate::bundle::{self, Bundle};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Choice};
 use crate::cli::InspectArgs;
 use crate::device::BuildTarget;
 use crate::environment::Environment;
@@ -72,7 +72,7 @@ fn kernels(
     (env, output): (&Environment, &Output),
 ) -> Result<gpu_kernels::Kernels> {
     let dtype = checkpoint.dtype(args.dtype, &[BuildTarget::Gpu(target)]);
-    let plan = checkpoint.plan(dtype, env, output)?;
+    let plan = checkpoint.plan(&Choice::for_gpus(dtype), env, output)?;
     gpu_kernels::describe(&plan, &gpu::program(&plan, target, env, output)?, args)
 }
 

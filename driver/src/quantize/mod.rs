@@ -4,6 +4,7 @@
 //! weight, or each group of so many of its columns, has one scale; numbers are rounded to the nearest code.
 
 mod file;
+mod load;
 mod round;
 
 use crate::atomic_file;
@@ -12,11 +13,14 @@ use anyhow::{Context, Result, bail};
 use file::{Content, Planned};
 use safetensors::Dtype;
 use serde_json::{Value, json};
+use sinter_frontend::build::BuildOptions;
+use sinter_frontend::model::Model;
 use sinter_frontend::source::FileKind;
 use sinter_ir::{DType, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub use load::{AtLoad, Made};
 pub use round::{Format, Rounding};
 
 /// How well one matrix was kept.
@@ -52,7 +56,7 @@ pub fn quantise(checkpoint: &Checkpoint, rounding: &Rounding, out: &Path) -> Res
     if !checkpoint.model.spec.stored.is_empty() {
         bail!("the model is quantised already; start from the original");
     }
-    let (chosen, left) = choose(checkpoint, rounding)?;
+    let (chosen, left) = choose(&checkpoint.model, rounding, false)?;
     if chosen.is_empty() {
         let groups = rounding.group.map(|group| format!(" in groups of {group}")).unwrap_or_default();
         bail!("no weight of the model can be quantised{groups}");
@@ -70,10 +74,12 @@ pub fn quantise(checkpoint: &Checkpoint, rounding: &Rounding, out: &Path) -> Res
     written
 }
 
-/// The weights of products that are quantised, and those that are not because their shape does not fit.
-fn choose(checkpoint: &Checkpoint, rounding: &Rounding) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
-    let (graph, spec) = (checkpoint.graph(DType::F32)?, &checkpoint.model.spec);
-    let head = spec.head.as_ref().map(|head| head.linear.weight.as_str());
+/// The weights of products that are quantised, with the head and what is also read by rows or without, and those that are
+/// not because their shape does not fit.
+fn choose(model: &Model, rounding: &Rounding, head: bool) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let graph = model.build(BuildOptions::new(DType::F32))?;
+    let all = head;
+    let head = model.spec.head.as_ref().map(|head| head.linear.weight.as_str()).filter(|_| !all);
     let (mut chosen, mut left) = (BTreeSet::new(), BTreeSet::new());
     for node in graph.nodes.values() {
         let Op::Contract { spec } = &node.op else { continue };
@@ -92,6 +98,9 @@ fn choose(checkpoint: &Checkpoint, rounding: &Rounding) -> Result<(BTreeSet<Stri
         } else {
             left.insert(name.clone())
         };
+    }
+    if all {
+        return Ok((chosen, left));
     }
     // A table that is read by rows too stays as it is.
     let gathered = graph.nodes.values().filter(|node| matches!(node.op, Op::Gather {}));

@@ -35,7 +35,7 @@ pub(super) struct Rounded {
 }
 
 impl Rounding {
-    fn bits(&self) -> usize {
+    pub(super) fn bits(&self) -> usize {
         if self.format == Format::Int4 { 4 } else { 8 }
     }
 
@@ -56,7 +56,7 @@ impl Rounding {
         })
     }
 
-    fn groups(&self, columns: usize) -> usize {
+    pub(super) fn groups(&self, columns: usize) -> usize {
         self.group.map_or(1, |group| columns / group)
     }
 

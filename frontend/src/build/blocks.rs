@@ -1,6 +1,6 @@
 //! Embeddings, projections, norms and MLPs.
 
-use sinter_ir::{DType, Dim, Monoid, ScalarOp, Sym, ValueId};
+use sinter_ir::{DType, Dim, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
 use super::emit::{Emit, Emitted};
 use crate::spec::{
@@ -8,10 +8,17 @@ use crate::spec::{
     NormKind, NormSpec, PerLayerSpec,
 };
 
+/// The least magnitude by which a row is scaled.
+const LEAST: f64 = 1e-30;
+
 impl Emit {
     /// The rows of tokens in the table, scaled.
     fn token_rows(&mut self, spec: &ModelSpec, tokens: ValueId) -> Emitted {
-        let table = self.matrix(&spec.embedding.tokens, spec.vocab, spec.embedding.width)?;
+        // As the head has it, if it is the same matrix: then it lies in memory once.
+        let table = match self.codes_of(&spec.embedding.tokens)? {
+            Some(table) => table,
+            None => self.matrix(&spec.embedding.tokens, spec.vocab, spec.embedding.width)?,
+        };
         let rows = self.rows(table, tokens)?;
         self.scaled(rows, spec.embedding.scale)
     }
@@ -83,25 +90,59 @@ impl Emit {
 
     /// x · Wᵀ + b, `f32[T, N]`.
     pub(super) fn linear(&mut self, x: ValueId, spec: &LinearSpec) -> Emitted {
+        let product = self.product(x, spec)?;
+        let Some(bias) = &spec.bias else { return Ok(product) };
+        let bias = self.vector(bias, spec.n_out, 2)?;
+        self.map2(ScalarOp::Add, product, bias)
+    }
+
+    fn product(&mut self, x: ValueId, spec: &LinearSpec) -> Emitted {
+        if spec.layout == MatrixLayout::OutIn
+            && let Some(weight) = self.codes_of(&spec.weight)?
+        {
+            let (codes, scale) = self.rounded_rows(x)?;
+            let product = self.graph.contract("tk,nk->tn", codes, weight)?;
+            return self.map2(ScalarOp::Mul, product, scale);
+        }
         let x = self.narrow(x)?;
-        let product = match spec.layout {
+        match spec.layout {
             MatrixLayout::OutIn => {
                 let weight = self.matrix(&spec.weight, spec.n_out, spec.n_in)?;
-                self.graph.contract("tk,nk->tn", x, weight)?
+                self.graph.contract("tk,nk->tn", x, weight)
             }
             // Quantised matrices lie outputs first whatever the original does.
             MatrixLayout::InOut if self.is_stored(&spec.weight) => {
                 let weight = self.matrix(&spec.weight, spec.n_out, spec.n_in)?;
-                self.graph.contract("tk,nk->tn", x, weight)?
+                self.graph.contract("tk,nk->tn", x, weight)
             }
             MatrixLayout::InOut => {
                 let weight = self.matrix(&spec.weight, spec.n_in, spec.n_out)?;
-                self.graph.contract("tk,kn->tn", x, weight)?
+                self.graph.contract("tk,kn->tn", x, weight)
             }
-        };
-        let Some(bias) = &spec.bias else { return Ok(product) };
-        let bias = self.vector(bias, spec.n_out, 2)?;
-        self.map2(ScalarOp::Add, product, bias)
+        }
+    }
+
+    /// Rows as whole numbers from −127 to 127, in f32, and the scale of each row, `f32[T, 1]`: its greatest magnitude over 127.
+    fn rounded_rows(&mut self, x: ValueId) -> Result<(ValueId, ValueId), GraphError> {
+        if let Some(known) = self.rounded.get(&x) {
+            return Ok(*known);
+        }
+        let axis = self.graph.ty(x).rank().saturating_sub(1);
+        let wide = self.graph.cast(x, DType::F32)?;
+        let size = self.map1(ScalarOp::Abs, wide)?;
+        let most = self.graph.reduce(Monoid::Max, axis, size)?;
+        // A row of zeros has codes of zero whatever its scale.
+        let most = self.with(ScalarOp::Max, most, LEAST)?;
+        let limit = self.number(127.0)?;
+        let factor = self.map2(ScalarOp::Div, limit, most)?;
+        let codes = self.map2(ScalarOp::Mul, wide, factor)?;
+        let codes = self.with(ScalarOp::Add, codes, 0.5)?;
+        let codes = self.map1(ScalarOp::Floor, codes)?;
+        let codes = self.graph.cast(codes, DType::I8)?;
+        let codes = self.graph.cast(codes, DType::F32)?;
+        let scale = self.with(ScalarOp::Mul, most, 1.0 / 127.0)?;
+        self.rounded.insert(x, (codes, scale));
+        Ok((codes, scale))
     }
 
     /// The norm where there is one.

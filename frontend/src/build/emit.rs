@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId};
+use sinter_ir::{DType, Dim, Graph, GraphError, Monoid, ScalarOp, Sym, ValueId, dequantised};
 
-use super::BuildOptions;
+use super::{Activations, BuildOptions};
 use crate::quant::StoredMatrix;
 use crate::spec::{MatrixLayout, StackForm, StackSpec};
 
@@ -22,6 +22,8 @@ pub(super) struct Emit {
     dequantised: BTreeMap<String, ValueId>,
     /// Each activation is narrowed once, also where several products read it.
     narrowed: BTreeMap<ValueId, ValueId>,
+    /// The codes of quantised activations, and the scales of their rows.
+    pub(super) rounded: BTreeMap<ValueId, (ValueId, ValueId)>,
 }
 
 impl Emit {
@@ -33,6 +35,7 @@ impl Emit {
             stored: stored.clone(),
             dequantised: BTreeMap::new(),
             narrowed: BTreeMap::new(),
+            rounded: BTreeMap::new(),
         }
     }
 
@@ -57,16 +60,30 @@ impl Emit {
 
     /// A matrix or a table, in the type of the build.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Emitted {
-        if let Some(value) = self.dequantised.get(name) {
-            return Ok(*value);
+        match self.numbers(name)? {
+            Some(value) => self.graph.cast(value, self.options.weight_dtype),
+            None => self.param(name, self.options.weight_dtype, &[rows, columns]),
         }
-        let Some(stored) = self.stored.get(name).cloned() else {
-            return self.param(name, self.options.weight_dtype, &[rows, columns]);
-        };
+    }
+
+    /// The numbers of a matrix that is stored quantised, in f32.
+    fn numbers(&mut self, name: &str) -> Result<Option<ValueId>, GraphError> {
+        if let Some(value) = self.dequantised.get(name) {
+            return Ok(Some(*value));
+        }
+        let Some(stored) = self.stored.get(name).cloned() else { return Ok(None) };
         let value = self.dequantised(&stored)?;
-        let value = self.graph.cast(value, self.options.weight_dtype)?;
         self.dequantised.insert(name.to_owned(), value);
-        Ok(value)
+        Ok(Some(value))
+    }
+
+    /// The numbers of a matrix in f32 where activations are quantised before products with it: its codes are whole numbers,
+    /// with scales for groups of columns.
+    pub(super) fn codes_of(&mut self, name: &str) -> Result<Option<ValueId>, GraphError> {
+        if self.options.activations == Activations::Exact {
+            return Ok(None);
+        }
+        Ok(self.numbers(name)?.filter(|value| dequantised(&self.graph, *value).is_some()))
     }
 
     /// The matrices of all experts as one `[E, N, K]`.

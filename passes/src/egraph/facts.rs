@@ -3,7 +3,7 @@
 
 use super::{Head, Node};
 use egg::{Analysis, DidMerge, EGraph, Id};
-use sinter_ir::{Attr, Float, Op, Type, infer};
+use sinter_ir::{Attr, DType, Float, Op, Type, infer};
 
 /// The facts about one e-class.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -16,6 +16,8 @@ pub struct Fact {
     pub constant: Option<f64>,
     /// Whether it depends on weights and constants only, so that it can be computed before the first step.
     pub weights_only: bool,
+    /// Whether bytes of a checkpoint go into it: a weight that may stay codes in memory.
+    pub from_bytes: bool,
 }
 
 /// The analysis that keeps the facts, and what guards refused, for the report.
@@ -62,7 +64,12 @@ impl Analysis<Node> for Facts {
             Op::Input { .. } | Op::State { .. } | Op::Iota { .. } => false,
             _ => facts.iter().all(|fact| fact.weights_only),
         };
-        Fact { attr: None, ty: types.and_then(|types| infer(&op, &types).ok()), constant, weights_only }
+        let from_bytes = match op {
+            Op::Param { dtype, .. } => matches!(dtype, DType::U8 | DType::I8),
+            _ => facts.iter().any(|fact| fact.from_bytes),
+        };
+        let ty = types.and_then(|types| infer(&op, &types).ok());
+        Fact { attr: None, ty, constant, weights_only, from_bytes }
     }
 
     fn merge(&mut self, a: &mut Fact, b: Fact) -> DidMerge {
@@ -71,6 +78,7 @@ impl Analysis<Node> for Facts {
         let (before_a, before_b) = (a.clone(), b.clone());
         a.constant = a.constant.or(b.constant);
         a.weights_only |= b.weights_only;
+        a.from_bytes |= b.from_bytes;
         DidMerge(*a != before_a, *a != before_b)
     }
 
@@ -78,10 +86,7 @@ impl Analysis<Node> for Facts {
     fn modify(egraph: &mut EGraph<Node, Self>, id: Id) {
         let fact = &egraph[id].data;
         let (Some(value), Some(ty)) = (fact.constant, &fact.ty) else { return };
-        if !value.is_finite()
-            || ty.rank() > 0
-            || !matches!(ty.dtype, sinter_ir::DType::F32 | sinter_ir::DType::U32)
-        {
+        if !value.is_finite() || ty.rank() > 0 || !matches!(ty.dtype, DType::F32 | DType::U32) {
             return;
         }
         let dtype = Attr::Word(ty.dtype.name().into());

@@ -144,8 +144,10 @@ impl Lowering<'_> {
                 return Ok(Load { param, index: at });
             }
             let node = self.graph.node(value);
+            // Whole numbers of a byte are multiplied as numbers too.
             let widens = matches!(node.op, Op::Cast { dtype: DType::F32 })
-                && self.graph.ty(node.args[0]).dtype.is_float();
+                && (self.graph.ty(node.args[0]).dtype.is_float()
+                    || self.graph.ty(node.args[0]).dtype == DType::I8);
             if widens {
                 value = node.args[0];
             } else if node.op.is_view() || matches!(node.op, Op::Gather {}) {

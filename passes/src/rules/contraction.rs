@@ -142,6 +142,9 @@ fn scaled_weight(site: &mut Site<'_>, factor: egg::Id) -> Built {
     if !site.weights_only("?w") {
         return Err("the second operand is not a weight".into());
     }
+    if site.egraph[site.id("?w")].data.from_bytes {
+        return Err("the weight is quantised: times a factor it would be codes no more".into());
+    }
     let (w, dtype) = (site.id("?w"), site.ty("?w")?.dtype);
     if dtype == DType::F32 {
         return Ok(site.add(Op::Map(ScalarOp::Mul), &[w, factor]));

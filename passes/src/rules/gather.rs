@@ -7,8 +7,17 @@ pub(super) fn rules() -> Vec<Rule> {
     let mut rules = vec![
         Card("gather-before-contract", Fold, E, "Rows that nobody wants are not multiplied.", CONTRACT)
             .rewrite("(gather (contract tk,nk->tn ?x ?w) ?i)", "(contract tk,nk->tn (gather ?x ?i) ?w)"),
-        Card("gather-before-cast", Fold, E, "Rows that nobody wants are not rounded.", CAST)
-            .rewrite("(gather (cast ?d ?x) ?i)", "(cast ?d (gather ?x ?i))"),
+        Card("gather-before-cast", Fold, E, "Rows that nobody wants are not rounded.", CAST).build(
+            "(gather (cast ?d ?x) ?i)",
+            |site| {
+                no_codes(site, &["?x"])?;
+                let op = site.op("cast", &["?d"])?;
+                let (x, i) = (site.id("?x"), site.id("?i"));
+                let rows = site.add(Op::Gather {}, &[x, i]);
+                Ok(site.add(op, &[rows]))
+            },
+            None,
+        ),
         Card("gather-before-reduce", Fold, E, "Rows that nobody wants are not reduced.", REDUCE).build(
             "(gather (reduce ?m ?a ?x) ?i)",
             |site| {
@@ -50,7 +59,7 @@ macro_rules! unary {
     };
 }
 
-const UNARY: &[Unary] = unary!("neg", "exp", "sqrt", "rsqrt", "recip", "tanh", "erf");
+const UNARY: &[Unary] = unary!("neg", "abs", "floor", "exp", "sqrt", "rsqrt", "recip", "tanh", "erf");
 
 macro_rules! binary {
     ($($op:literal $scalar:ident),*) => {
@@ -66,10 +75,19 @@ macro_rules! binary {
 
 type Binary = (ScalarOp, &'static str, &'static str, &'static str);
 
-const BINARY: &[Binary] = binary!("add" Add, "sub" Sub, "mul" Mul, "div" Div);
+const BINARY: &[Binary] = binary!("add" Add, "sub" Sub, "mul" Mul, "div" Div, "max" Max);
+
+/// Refuses a quantised table: its rows are dequantised as they are read, from the codes that the head multiplies by too.
+fn no_codes(site: &Site<'_>, operands: &[&str]) -> Result<(), String> {
+    let data = |var: &str| &site.egraph[site.id(var)].data;
+    let table =
+        operands.iter().all(|var| data(var).weights_only) && operands.iter().any(|var| data(var).from_bytes);
+    if table { Err("the table is quantised, its rows are read as codes".into()) } else { Ok(()) }
+}
 
 /// Rows of an operand that has them; an operand that is the same for all rows stays.
 fn gather_binary(site: &mut Site<'_>, op: ScalarOp) -> Built {
+    no_codes(site, &["?x", "?y"])?;
     let operands = [site.id("?x"), site.id("?y")];
     let i = site.id("?i");
     if site.ty_of(i)?.rank() != 1 {

@@ -16,7 +16,10 @@ pub fn packed_bytes(ty: &Type, layout: Layout) -> Option<u64> {
             let k = if ty.dtype == DType::Bf16 { k.checked_add(1)? / 2 * 2 } else { *k };
             n.div_ceil(wide).checked_mul(wide)?.checked_mul(k)?.checked_mul(product(stack)?)?
         }
-        (Layout::Panels, ..) => return None,
+        (Layout::Codes(codes), DType::F32 | DType::Bf16, &[n, k]) if codes.fits(k as usize) => {
+            return Some(codes.bytes(n as usize, k as usize) as u64);
+        }
+        (Layout::Panels | Layout::Codes(_), ..) => return None,
     };
     elements.checked_mul(ty.dtype.bytes() as u64)
 }

@@ -4,10 +4,10 @@ use super::{Emitter, Row, Units, loops::Range};
 use crate::access::LANES;
 use crate::calls::Callee;
 use crate::facts::AxisSet;
-use crate::micro::PANEL;
-use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH};
-use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC};
-use sinter_ir::{AxisId, DType, Index, Load, ScalarOp, Stage};
+use crate::micro::{PANEL, quant};
+use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
+use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC, types};
+use sinter_ir::{AxisId, Codes, DType, Index, Load, ScalarOp, Stage};
 
 /// Where a block stands.
 #[derive(Clone, Copy)]
@@ -40,16 +40,27 @@ impl<'a> Emitter<'a> {
         let zero = self.int(0);
         let (one, together, few) = (self.int(1), self.int(TOGETHER as i64), self.int(FEW as i64));
         let many = self.b.ins().icmp(IntCC::SignedGreaterThan, rows, few);
+        // The sums of one block are those of all units; those of several are made block by block.
+        let block = self.int(plan.block as i64);
+        let (first, blocks) =
+            (self.b.ins().smin(rows, block), self.b.ins().icmp(IntCC::SignedGreaterThan, rows, block));
+        let blocks = self.b.ins().uextend(types::I64, blocks);
+        plan.products.iter().for_each(|product| self.sums(plan, product, (zero, first)));
         let step = self.b.ins().select(many, together, one);
         self.repeat_by((units.begin, units.end), step, &[], &mut |emitter, unit, _| {
             let next = emitter.b.ins().iadd(unit, step);
             let next = emitter.b.ins().smin(next, units.end);
             let columns = emitter.columns(plan.columns, (unit, next));
+            plan.products.iter().for_each(|product| emitter.unpack(product, columns));
             emitter.repeat((zero, rows), plan.block as i64, &[], &mut |emitter, row, _| {
                 let left = emitter.b.ins().isub(rows, row);
                 let most = emitter.int(plan.block as i64);
                 let rows = emitter.b.ins().smin(left, most);
                 let block = Block { row, rows, columns };
+                emitter.repeat((zero, blocks), 1, &[], &mut |emitter, _, _| {
+                    plan.products.iter().for_each(|product| emitter.sums(plan, product, (row, rows)));
+                    Vec::new()
+                });
                 plan.products.iter().for_each(|product| emitter.product(plan, product, block));
                 emitter.epilogue(plan, block);
                 Vec::new()
@@ -80,6 +91,10 @@ impl<'a> Emitter<'a> {
             Rows::Copied(offset) => {
                 let to = self.scratch(offset);
                 self.copy_rows(plan, product, block, to);
+                if let Weights::Codes(codes, sums) = product.weights {
+                    let rows = Multiplied { start: to, apart: product.depth, count: block.rows };
+                    self.sum_codes(product, rows, (&codes, sums));
+                }
                 (to, product.depth)
             }
         };
@@ -95,18 +110,61 @@ impl<'a> Emitter<'a> {
         weight: ir::Value,
         columns: Columns,
     ) {
-        let size = product.dtype.bytes();
+        let panels = self.first_panel(product, weight, columns);
+        let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
+        let result = self.scratch(product.result);
+        let numbers = match product.weights {
+            Weights::Numbers => panels,
+            Weights::Unpacked(_, offset) => self.scratch(offset),
+            Weights::Codes(codes, offset) => {
+                let (form, sums) = (self.int(quant::word(&codes) as i64), self.scratch(offset));
+                let args = [rows.start, apart, rows.count, panels, columns.panels, depth, form, result, sums];
+                self.call_for(Callee::GemmCodes, &args);
+                return;
+            }
+        };
+        let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
+        let width = self.int(WIDTH as i64);
+        let args = [rows.start, apart, rows.count, numbers, columns.panels, depth, result, width];
+        self.call_for(callee, &args);
+    }
+
+    /// The address of the unit's first panel of the matrix at `weight`.
+    fn first_panel(&mut self, product: &Product, weight: ir::Value, columns: Columns) -> ir::Value {
         let depth = product.depth.next_multiple_of(if product.dtype == DType::Bf16 { 2 } else { 1 });
-        let panel_bytes = (depth * PANEL * size) as i64;
+        let panel_bytes = match product.weights {
+            Weights::Numbers => depth * PANEL * product.dtype.bytes(),
+            Weights::Unpacked(codes, _) | Weights::Codes(codes, _) => codes.panel_bytes(product.depth),
+        };
         let first = self.b.ins().ushr_imm_u(columns.first, i64::from(PANEL.trailing_zeros()));
         let first = self.plus(first, product.panel as i64);
-        let offset = self.times(first, panel_bytes);
-        let weight = self.b.ins().iadd(weight, offset);
-        let callee = if product.dtype == DType::Bf16 { Callee::GemmBf16 } else { Callee::GemmF32 };
+        let offset = self.times(first, panel_bytes as i64);
+        self.b.ins().iadd(weight, offset)
+    }
+
+    /// Sums the codes of rows that are multiplied where they lie.
+    fn sums(&mut self, plan: &Contract, product: &Product, (row, count): (ir::Value, ir::Value)) {
+        if let (Weights::Codes(codes, sums), Rows::Apart(apart)) = (product.weights, product.rows) {
+            let start = self.load_start(plan, product, row);
+            self.sum_codes(product, Multiplied { start, apart, count }, (&codes, sums));
+        }
+    }
+
+    fn sum_codes(&mut self, product: &Product, rows: Multiplied, (codes, sums): (&Codes, usize)) {
         let (apart, depth) = (self.int(rows.apart as i64), self.int(product.depth as i64));
-        let (result, width) = (self.scratch(product.result), self.int(WIDTH as i64));
-        let args = [rows.start, apart, rows.count, weight, columns.panels, depth, result, width];
-        self.call_for(callee, &args);
+        let (form, sums) = (self.int(quant::word(codes) as i64), self.scratch(sums));
+        self.call_for(Callee::SumCodes, &[rows.start, apart, rows.count, depth, form, sums]);
+    }
+
+    /// Writes the unit's panels of codes as numbers, once for all rows, where rows are numbers.
+    fn unpack(&mut self, product: &Product, columns: Columns) {
+        let Weights::Unpacked(codes, offset) = product.weights else { return };
+        let weight = self.bases[product.weight.param.0 as usize];
+        let panels = self.first_panel(product, weight, columns);
+        let callee = if product.dtype == DType::Bf16 { Callee::UnpackBf16 } else { Callee::UnpackF32 };
+        let (depth, form) = (self.int(product.depth as i64), self.int(quant::word(&codes) as i64));
+        let to = self.scratch(offset);
+        self.call_for(callee, &[panels, columns.panels, depth, form, to]);
     }
 
     /// The address of the first element of a row.

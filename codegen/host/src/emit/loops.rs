@@ -4,7 +4,7 @@ use super::{Bound, Emitter, Units};
 use crate::access::{LANES, Lanes, access};
 use crate::facts::AxisSet;
 use cranelift_codegen::ir::{self, BlockArg, InstBuilder, condcodes::IntCC, types};
-use sinter_ir::{AxisId, Dim, ExprId, Stage};
+use sinter_ir::{AxisId, DType, Dim, ExprId, Stage};
 
 /// A run of an axis; `length` if it is known beforehand.
 #[derive(Clone, Copy)]
@@ -170,7 +170,7 @@ impl<'a> Emitter<'a> {
     fn can_store_wide(&self, value: ExprId, store: &Stage, axis: AxisId) -> bool {
         let Stage::Store { param, index, .. } = store else { return false };
         let param = &self.tile.params[*param];
-        param.ty.dtype.is_float()
+        (param.ty.dtype.is_float() || matches!(param.ty.dtype, DType::I8 | DType::U8))
             && access(param, index, axis, false) == Lanes::Step(1)
             && self.can_widen(value, axis)
     }

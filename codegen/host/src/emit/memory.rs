@@ -106,16 +106,7 @@ impl Emitter<'_> {
     /// The offset in elements of the nearest element inside.
     fn clamped(&mut self, param: ParamId, index: &[Index], span: i64) -> ir::Value {
         let shape = &self.tile.params[param].ty.shape;
-        let mut inside = Vec::new();
-        for (at, (index, dim)) in index.iter().zip(shape).enumerate() {
-            let value = self.index(index, true);
-            let extent = self.dim(*dim);
-            let margin = if at + 1 == shape.len() { span } else { 1 };
-            let last = self.plus(extent, -margin);
-            let value = self.b.ins().smin(value, last);
-            let zero = self.int(0);
-            inside.push(self.b.ins().smax(value, zero));
-        }
+        let inside = self.inside(param, index, span);
         if self.tile.params[param].layout == Layout::Panels {
             return self.panel_offset(param, &inside);
         }
@@ -126,6 +117,22 @@ impl Emitter<'_> {
             offset = self.b.ins().iadd(scaled, value);
         }
         offset
+    }
+
+    /// The indices of the nearest element inside, so that `span` elements along the last axis lie inside too.
+    pub(super) fn inside(&mut self, param: ParamId, index: &[Index], span: i64) -> Vec<ir::Value> {
+        let shape = &self.tile.params[param].ty.shape;
+        let mut inside = Vec::new();
+        for (at, (index, dim)) in index.iter().zip(shape).enumerate() {
+            let value = self.index(index, true);
+            let extent = self.dim(*dim);
+            let margin = if at + 1 == shape.len() { span } else { 1 };
+            let last = self.plus(extent, -margin);
+            let value = self.b.ins().smin(value, last);
+            let zero = self.int(0);
+            inside.push(self.b.ins().smax(value, zero));
+        }
+        inside
     }
 
     /// As `access::flatten` has it, of numbers that are at hand.
@@ -152,6 +159,9 @@ impl Emitter<'_> {
 
     /// The element or the four elements that a load gives at this point.
     pub(super) fn load(&mut self, load: &Load, guarded: bool) -> Val {
+        if let Layout::Codes(codes) = self.tile.params[load.param].layout {
+            return self.load_codes(load, &codes, guarded);
+        }
         let dtype = self.tile.params[load.param].ty.dtype;
         let lanes = self.lane.map(|axis| (axis, access::load_access(self.tile, load, axis, guarded)));
         match lanes {
@@ -258,7 +268,19 @@ impl Emitter<'_> {
             // `facts::check` refuses floats of one byte.
             DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
                 let whole = self.cast(dtype, val);
-                self.b.ins().istore8(plain(), whole.value, address, 0);
+                if val.wide {
+                    // The bytes are in range: narrowing keeps the lowest of each number.
+                    let halves = self.b.ins().snarrow(whole.value, whole.value);
+                    let bytes = match dtype {
+                        DType::U8 => self.b.ins().unarrow(halves, halves),
+                        _ => self.b.ins().snarrow(halves, halves),
+                    };
+                    let words = self.bits(types::I32X4, bytes);
+                    let word = self.b.ins().extractlane(words, 0);
+                    self.b.ins().store(plain(), word, address, 0);
+                } else {
+                    self.b.ins().istore8(plain(), whole.value, address, 0);
+                }
             }
             DType::Bool => {
                 let truth = self.truth(val);

@@ -12,6 +12,7 @@ mod value;
 mod format;
 mod ops;
 
+mod codes;
 mod memory;
 
 mod expr;

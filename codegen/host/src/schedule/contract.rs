@@ -3,9 +3,9 @@
 use super::{Pieces, Schedule, Skeleton};
 use crate::access::{Lanes, access, flatten, lanes};
 use crate::facts::{AxisSet, Facts};
-use crate::micro::PANEL;
+use crate::micro::{PANEL, quant};
 use sinter_ir::{
-    Atom, AxisId, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileProgram,
+    Atom, AxisId, Codes, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileProgram,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,7 @@ pub(crate) const FEW: usize = 24;
 /// Columns that there is room for in a row of results.
 pub(crate) const WIDTH: usize = TOGETHER * COLUMNS;
 /// Rows of a block: its results, 48 × 128 × 4 bytes a product, are at hand when the stores read them.
-pub(super) const BLOCK: usize = 48;
+pub(super) const BLOCK: usize = quant::ROWS;
 
 /// How a contraction is run.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,10 +54,12 @@ pub(crate) struct Product {
     /// The summed axis.
     pub(crate) axis: AxisId,
     pub(crate) depth: usize,
+    /// The type of the rows that are multiplied.
     pub(crate) dtype: DType,
     pub(crate) a: Load,
     pub(crate) rows: Rows,
     pub(crate) weight: Load,
+    pub(crate) weights: Weights,
     /// The first panel.
     pub(crate) panel: usize,
     /// Scratch offset of the result, `[block][128]` in f32.
@@ -71,6 +73,17 @@ pub(crate) enum Rows {
     Apart(usize),
     /// They lie anywhere, and are copied to this scratch offset.
     Copied(usize),
+}
+
+/// How the micro-kernels read a weight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Weights {
+    /// Its panels hold numbers.
+    Numbers,
+    /// Its panels hold codes, which are written as numbers to this scratch offset before rows are multiplied.
+    Unpacked(Codes, usize),
+    /// Its panels hold codes, and so do the rows; this scratch offset has room for the rows' sums.
+    Codes(Codes, usize),
 }
 
 pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
@@ -126,13 +139,13 @@ fn product(
     pieces: &mut Pieces,
 ) -> Option<Product> {
     // The weights are the operand in panels, whichever side they are on.
-    let packed = |load: &Load| tile.params[load.param].layout == Layout::Panels;
+    let packed = |load: &Load| tile.params[load.param].layout != Layout::Rows;
     let (a, weight) = if packed(b) { (a, b) } else { (b, a) };
     let (activations, weights) = (&tile.params[a.param].ty, &tile.params[weight.param].ty);
     let depth = tile.axes[axis].extent.as_const()? as usize;
+    let (dtype, weights_as) = kinds(tile, (a, weight), depth, pieces)?;
     let fits = packed(weight)
         && tile.params[a.param].layout == Layout::Rows
-        && activations.dtype == weights.dtype
         && axis != rows
         && axis != columns
         && weight.index[1] == Index::axis(axis)
@@ -143,12 +156,38 @@ fn product(
         return None;
     }
     let rows = match stride(tile, a, rows, axis) {
-        Some(apart) => Rows::Apart(apart),
-        None => Rows::Copied(pieces.take(BLOCK * depth * activations.dtype.bytes())),
+        Some(apart) if activations.dtype == dtype => Rows::Apart(apart),
+        _ => Rows::Copied(pieces.take(BLOCK * depth * dtype.bytes())),
     };
     let result = pieces.take(BLOCK * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
-    Some(Product { stage, axis, depth, dtype: activations.dtype, a, rows, weight, panel, result })
+    Some(Product { stage, axis, depth, dtype, a, rows, weight, weights: weights_as, panel, result })
+}
+
+/// The type in which rows are multiplied, and how the weight is read; none where no micro-kernel takes both. Rows of whole
+/// numbers are multiplied as they are by codes, and as numbers by numbers of f32.
+fn kinds(
+    tile: &TileProgram,
+    (a, weight): (&Load, &Load),
+    depth: usize,
+    pieces: &mut Pieces,
+) -> Option<(DType, Weights)> {
+    let (found, wanted) = (tile.params[a.param].ty.dtype, tile.params[weight.param].ty.dtype);
+    match tile.params[weight.param].layout {
+        Layout::Codes(codes) if !codes.fits(depth) => None,
+        Layout::Codes(codes) if found == DType::I8 => {
+            Some((DType::I8, Weights::Codes(codes, pieces.take(quant::scratch_bytes(depth, &codes)))))
+        }
+        Layout::Codes(codes) if found == wanted => {
+            let numbers = WIDTH * (depth + 1) / 2 * 2 * wanted.bytes();
+            Some((found, Weights::Unpacked(codes, pieces.take(numbers))))
+        }
+        Layout::Codes(_) => None,
+        Layout::Panels | Layout::Rows if found == DType::I8 && wanted == DType::F32 => {
+            Some((DType::F32, Weights::Numbers))
+        }
+        Layout::Panels | Layout::Rows => (found == wanted).then_some((found, Weights::Numbers)),
+    }
 }
 
 /// The elements between rows, if the depth is contiguous and rows are equally far apart.
@@ -181,8 +220,13 @@ impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "contract {} rows by {COLUMNS} columns of {}:", self.block, self.columns)?;
         for product in &self.products {
-            let Product { stage, dtype, depth, panel, rows, .. } = product;
+            let Product { stage, dtype, depth, panel, rows, weights, .. } = product;
             write!(f, " {stage} {dtype} depth {depth} from panel {panel}")?;
+            match weights {
+                Weights::Numbers => {}
+                Weights::Unpacked(codes, _) => write!(f, ", {codes} unpacked")?,
+                Weights::Codes(codes, _) => write!(f, ", {codes}")?,
+            }
             match rows {
                 Rows::Apart(apart) => write!(f, ", rows {apart} apart;")?,
                 Rows::Copied(_) => f.write_str(", rows copied;")?,

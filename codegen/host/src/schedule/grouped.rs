@@ -1,7 +1,7 @@
 //! The structure of a grouped product: grid (rows…, n), products over k with the one of a stack of packed weights that an
 //! index of the row names, stores at (rows…, n).
 
-use super::contract::{BLOCK, COLUMNS, Product, Rows, Strip, WIDTH, strips};
+use super::contract::{BLOCK, COLUMNS, Product, Rows, Strip, WIDTH, Weights, strips};
 use super::{Pieces, Schedule, Skeleton};
 use crate::access::panel_elements;
 use crate::facts::{AxisSet, Facts};
@@ -113,7 +113,8 @@ fn product(
     let rows = Rows::Copied(pieces.take(BLOCK * depth * dtype.bytes()));
     let result = pieces.take(BLOCK * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
-    Some(Product { stage, axis, depth, dtype, a, rows, weight, panel, result })
+    let weights = Weights::Numbers;
+    Some(Product { stage, axis, depth, dtype, a, rows, weight, weights, panel, result })
 }
 
 /// A product whose rows an earlier one has copied uses the copy.

@@ -8,7 +8,7 @@ mod contract;
 mod grouped;
 
 pub(crate) use attend::Attend;
-pub(crate) use contract::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH};
+pub(crate) use contract::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
 pub(crate) use grouped::{Grouped, SORTED};
 
 use crate::facts::Facts;

@@ -4,7 +4,7 @@
 
 use half::bf16;
 use sinter_codegen_host::micro::{Isa, pack_bf16, pack_f32, panel_bytes_bf16, panel_bytes_f32};
-use sinter_codegen_host::{HostKernel, compile};
+use sinter_codegen_host::{HostKernel, RawTensor, compile, pack};
 use sinter_ir::*;
 
 /// A deterministic stream of numbers (Knuth's MMIX generator).
@@ -70,6 +70,93 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(dtype.bytes()).map(|element| dtype.read(element) as f32).collect()
 }
 
+/// A weight in codes: the codes, scales and offsets of a parameter, the same at every call.
+struct Quantised {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+fn quantised(codes: Codes, n: usize, k: usize) -> Quantised {
+    let (mut stream, groups) = (Stream(u64::from(codes.bits) + 9), n * k / codes.group as usize);
+    let all = (0..n * k).map(|_| stream.below(1 << codes.bits) as u8).collect();
+    let scales = (0..groups).map(|_| 0.001 + 0.01 * stream.number().abs()).collect();
+    let offsets = (0..groups).map(|_| match codes.offset {
+        Offset::Middle => f32::from(codes.middle()),
+        Offset::Zeros => stream.below(1 << codes.bits) as f32,
+        Offset::Lows => stream.number() * 0.1,
+    });
+    Quantised { codes: all, scales, offsets: offsets.collect() }
+}
+
+/// The numbers of a parameter in codes, rounded as its type says.
+pub fn numbers_of_codes(param: &TileParam) -> Tensor<f32> {
+    let Layout::Codes(codes) = param.layout else { panic!("{} holds no codes", param.name) };
+    let (n, k) = (param.ty.shape[0].coeff as usize, param.ty.shape[1].coeff as usize);
+    let weight = quantised(codes, n, k);
+    let number = |at: usize| {
+        let (group, code) = (at / codes.group as usize, f32::from(weight.codes[at]));
+        let number = match codes.offset {
+            Offset::Lows => code * weight.scales[group] - weight.offsets[group],
+            _ => (code - weight.offsets[group]) * weight.scales[group],
+        };
+        number.stored(param.ty.dtype)
+    };
+    Tensor::new(vec![n, k], (0..n * k).map(number).collect())
+}
+
+/// A weight in codes as a checkpoint might have it, packed by the back end.
+fn packed_codes(param: &TileParam, codes: Codes) -> Vec<u8> {
+    let (n, k) = (param.ty.shape[0].coeff as usize, param.ty.shape[1].coeff as usize);
+    let (weight, group) = (quantised(codes, n, k), codes.group as usize);
+    let dims = |shape: &[usize]| shape.iter().copied().map(Dim::of).collect::<Vec<_>>();
+    let (by_group, one_each) = (dims(&[n, k / group, group]), dims(&[n, k / group, 1]));
+    let mut graph = Graph::new("w");
+    let mut number = graph.param("codes", DType::U8, &by_group).unwrap();
+    if codes.bits == 4 {
+        let mask = graph.constant(15.0, DType::U8).unwrap();
+        number = graph.map(ScalarOp::Bitand, &[number, mask]).unwrap();
+    }
+    number = graph.cast(number, DType::F32).unwrap();
+    let scales = graph.param("scales", DType::F32, &one_each).unwrap();
+    let offsets = match codes.offset {
+        Offset::Middle => graph.constant(f64::from(codes.middle()), DType::F32).unwrap(),
+        Offset::Zeros => {
+            let zeros = graph.param("offsets", DType::U8, &one_each).unwrap();
+            graph.cast(zeros, DType::F32).unwrap()
+        }
+        Offset::Lows => graph.param("offsets", DType::F32, &one_each).unwrap(),
+    };
+    let (first, second) = if codes.offset == Offset::Lows { (scales, offsets) } else { (offsets, scales) };
+    let ops = if codes.offset == Offset::Lows {
+        [ScalarOp::Mul, ScalarOp::Sub]
+    } else {
+        [ScalarOp::Sub, ScalarOp::Mul]
+    };
+    number = graph.map(ops[0], &[number, first]).unwrap();
+    number = graph.map(ops[1], &[number, second]).unwrap();
+    number = graph.reshape(number, &dims(&[n, k])).unwrap();
+    number = graph.cast(number, param.ty.dtype).unwrap();
+    graph.output("w", number);
+    let bytes = |data: &[f32]| data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let (scales, mut offsets) = (bytes(&weight.scales), bytes(&weight.offsets));
+    let mut type_of_offsets = DType::F32;
+    if codes.offset == Offset::Zeros {
+        offsets = weight.offsets.iter().map(|x| *x as u8).collect();
+        type_of_offsets = DType::U8;
+    }
+    let source = |name: &str| {
+        let (dtype, bytes, last) = match name {
+            "codes" => (DType::U8, &weight.codes, group),
+            "scales" => (DType::F32, &scales, 1),
+            _ => (type_of_offsets, &offsets, 1),
+        };
+        Some(RawTensor { dtype, shape: vec![n, k / group, last], bytes })
+    };
+    let def = WeightDef { source: graph, ty: param.ty.clone(), layout: param.layout };
+    pack(&def, &source).unwrap().bytes.to_vec()
+}
+
 fn packed(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
     if let [e, n, k] = tensor.shape[..] {
         let matrix = |at: usize| Tensor::new(vec![n, k], tensor.data[at * n * k..(at + 1) * n * k].to_vec());
@@ -108,6 +195,7 @@ pub fn launch(
         .map(|(param, tensor)| match param.layout {
             Layout::Rows => Memory::of(&encode(param.ty.dtype, &tensor.data)),
             Layout::Panels => Memory::of(&packed(param, tensor)),
+            Layout::Codes(codes) => Memory::of(&packed_codes(param, codes)),
         })
         .collect();
     let args: Vec<*mut u8> = memory.iter_mut().map(Memory::pointer).collect();
@@ -121,7 +209,7 @@ pub fn launch(
         };
     }
     let read = |((param, tensor), memory): ((&TileParam, &Tensor<f32>), &mut Memory)| match param.layout {
-        Layout::Panels => tensor.clone(),
+        Layout::Panels | Layout::Codes(_) => tensor.clone(),
         Layout::Rows => {
             let bytes = tensor.data.len() * param.ty.dtype.bytes();
             let used = &memory.bytes()[..bytes];

@@ -35,6 +35,12 @@ pub(super) trait Dots {
     unsafe fn store_scaled(x: Self::F, scale: f32, p: *mut f32);
     /// `acc` plus the four products of each column.
     fn dot(acc: Self::I, w: Self::W, a: Self::A) -> Self::I;
+    /// The sum of n codes of a row.
+    unsafe fn total(p: *const i8, n: usize) -> i32 {
+        // SAFETY: the caller lends n codes.
+        let codes = unsafe { std::slice::from_raw_parts(p, n) };
+        codes.iter().map(|code| i32::from(*code)).sum()
+    }
     /// `(acc − zero sum) scale + out`, the multiplication and addition of f32 rounded once.
     fn scaled(acc: Self::I, zero: Self::I, sum: i32, scale: Self::F, out: Self::F) -> Self::F;
 }
@@ -299,6 +305,18 @@ impl Dots for Vnni {
     #[inline(always)]
     fn dot(acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
         op!(_mm512_dpbusd_epi32(acc, w, a))
+    }
+    #[inline(always)]
+    unsafe fn total(p: *const i8, n: usize) -> i32 {
+        op!({
+            let (mut acc, one) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
+            for at in (0..n / 64 * 64).step_by(64) {
+                acc = _mm512_dpbusd_epi32(acc, one, _mm512_loadu_si512(p.add(at).cast()));
+            }
+            let mask = (1u64 << (n % 64)) - 1;
+            let rest = _mm512_maskz_loadu_epi8(mask, p.add(n / 64 * 64));
+            _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(acc, one, rest))
+        })
     }
 }
 

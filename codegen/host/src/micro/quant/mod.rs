@@ -15,24 +15,22 @@
 //!
 //! Invariant: every instruction set gives the same bits; so do any number of rows and panels, as in [`super`].
 //!
-//! # What generated code will call
+//! # What generated code calls
 //!
-//! 1. At load, [`pack_codes`] lays codes, scales and zeros into panels of 32 columns ([`QuantShape::panel_bytes`] each).
-//! 2. Before a product, [`QuantKernels::quantize`] turns each row of f32 into codes, a scale and a sum for each group. It is
-//!    one call for a row, so it fits behind the kernel that makes the row (a norm, or the product before), whose result is
-//!    then the codes and not a row of bf16. Rows lie [`QuantShape::row_bytes`] apart.
-//! 3. [`QuantKernels::gemm_u8`] or [`QuantKernels::gemm_u4`] takes the place of `gemm_bf16`: it writes f32, all scales
-//!    applied, so the expressions after the product stay as they are.
-//!
-//! A tile program says it as an `mma` whose weight parameter has a layout of codes; that layout, and the row's scale as a
-//! reduction (`max |x| / 127`) and its codes as a cast to `i8`, are what lowering has to recognise.
+//! [`QuantKernels::sums`] sums rows of codes that a kernel before it has stored, and [`QuantKernels::gemm_codes`] multiplies them; the row's own scale is part of the
+//! expressions after the product. [`QuantKernels::unpack_bf16`] and [`QuantKernels::unpack_f32`] write panels of codes as the
+//! panels that products of numbers read, where activations are not quantised.
 
 mod dots;
+mod entry;
 mod pack;
 mod product;
 mod rows;
 mod table;
+mod unpack;
 
+pub use entry::{CodesGemmFn, ROWS, SumsFn, UnpackFn, scratch_bytes, word};
+pub(crate) use pack::Panels;
 pub use pack::{QuantShape, pack_codes};
 pub use product::{QuantGemmFn, QuantRows};
 pub use rows::QuantizeFn;

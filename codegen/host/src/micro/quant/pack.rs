@@ -1,19 +1,13 @@
 //! Codes into panels.
 
 use super::super::PANEL;
+use sinter_ir::{Codes, Offset};
 
 /// Bytes of a panel's scales of a group.
 pub(super) const SCALES: usize = 4 * PANEL;
-/// Bytes of a panel's zeros of a group, and padding to a cache line.
-pub(super) const ZEROS: usize = 64;
 
-/// How a quantised weight of depth `k` lies.
-///
-/// A panel is its groups one after the other, and a group is its codes, 32 scales in f32 and, with `zeros`, 32 zeros of a
-/// byte in 64 bytes. Codes of eight bits are `[group / 4][32][4]`. Codes of four bits are `[group / 8][2][16][4]` bytes for
-/// the halves of the panel, where a byte holds the codes of a column at depths d (low) and d + 4 (high).
+/// How a quantised weight of depth `k` lies: as [`Codes`] say, the last group filled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
 pub struct QuantShape {
     /// The depth.
     pub k: usize,
@@ -21,19 +15,28 @@ pub struct QuantShape {
     pub group: usize,
     /// Bits of a code: 8 or 4.
     pub bits: usize,
-    /// Whether each group and column has a zero of its own; it is 128 or 8 otherwise.
-    pub zeros: bool,
+    /// What is taken off codes.
+    pub offset: Offset,
 }
 
 impl QuantShape {
+    /// A weight of depth `k` as codes; the depth is whole groups.
+    pub fn of(k: usize, codes: Codes) -> Self {
+        Self { k, group: codes.group as usize, bits: codes.bits as usize, offset: codes.offset }
+    }
+
+    fn codes(&self) -> Codes {
+        Codes { bits: self.bits as u32, group: self.group as u32, offset: self.offset }
+    }
+
     /// Eight bits, symmetric, a scale a column. The sums of products stay within i32 up to a depth of 65,536.
     pub fn int8(k: usize) -> Self {
-        Self { k, group: k.next_multiple_of(8).max(8), bits: 8, zeros: false }
+        Self { k, group: k.next_multiple_of(8).max(8), bits: 8, offset: Offset::Middle }
     }
 
     /// Four bits, symmetric, a scale for each column and `group` of the depth.
     pub fn int4(k: usize, group: usize) -> Self {
-        Self { k, group, bits: 4, zeros: false }
+        Self { k, group, bits: 4, offset: Offset::Middle }
     }
 
     /// Whether this is a shape that the kernels take.
@@ -49,7 +52,7 @@ impl QuantShape {
 
     /// Bytes of a group of a panel.
     pub fn group_bytes(&self) -> usize {
-        self.group * PANEL * self.bits / 8 + SCALES + if self.zeros { ZEROS } else { 0 }
+        self.codes().group_bytes()
     }
 
     /// Bytes of a panel.
@@ -69,7 +72,67 @@ impl QuantShape {
 
     /// The zero of every group and column where they have none of their own.
     pub(super) fn zero(&self) -> u8 {
-        if self.bits == 8 { 128 } else { 8 }
+        self.codes().middle()
+    }
+}
+
+/// Panels in the making.
+pub(crate) struct Panels<'a> {
+    pub(crate) shape: QuantShape,
+    /// Zeroed panels.
+    pub(crate) bytes: &'a mut [u8],
+}
+
+impl Panels<'_> {
+    /// The bytes of a column's group, and the column in its panel.
+    fn group(&mut self, row: usize, group: usize) -> (&mut [u8], usize) {
+        let size = self.shape.group_bytes();
+        let at = row / PANEL * self.shape.panel_bytes() + group * size;
+        (&mut self.bytes[at..at + size], row % PANEL)
+    }
+
+    /// Puts the codes of a column from a depth on.
+    pub(crate) fn codes(
+        &mut self,
+        row: usize,
+        mut depth: usize,
+        mut codes: impl ExactSizeIterator<Item = u8>,
+    ) {
+        let (each, bits) = (self.shape.group, self.shape.bits);
+        while codes.len() > 0 {
+            let (group, column) = self.group(row, depth / each);
+            let from = depth % each;
+            for (d, code) in (from..each).zip(&mut codes) {
+                if bits == 8 {
+                    group[d / 4 * PANEL * 4 + column * 4 + d % 4] = code;
+                } else {
+                    let half = column / 16 * 64 + column % 16 * 4;
+                    group[d / 8 * PANEL * 4 + half + d % 4] |= code << (d % 8 / 4 * 4);
+                }
+            }
+            depth += each - from;
+        }
+    }
+
+    /// Puts the scale of a column's group.
+    pub(crate) fn scale(&mut self, row: usize, group: usize, scale: f32) {
+        let at = self.shape.codes().code_bytes();
+        let (group, column) = self.group(row, group);
+        group[at + 4 * column..][..4].copy_from_slice(&scale.to_ne_bytes());
+    }
+
+    /// Puts the zero of a column's group.
+    pub(crate) fn zero(&mut self, row: usize, group: usize, zero: u8) {
+        let at = self.shape.codes().code_bytes() + SCALES;
+        let (group, column) = self.group(row, group);
+        group[at + column] = zero;
+    }
+
+    /// Puts what is taken off the products of a column's group; its negative lies there, as it is added.
+    pub(crate) fn low(&mut self, row: usize, group: usize, low: f32) {
+        let at = self.shape.codes().code_bytes() + SCALES;
+        let (group, column) = self.group(row, group);
+        group[at + 4 * column..][..4].copy_from_slice(&(-low).to_ne_bytes());
     }
 }
 
@@ -86,35 +149,21 @@ pub fn pack_codes(
 ) {
     let (k, groups) = (shape.k, shape.groups());
     let n = codes.len() / k.max(1);
+    let own = shape.offset == Offset::Zeros;
     assert!(shape.is_possible(), "{shape:?} is no shape of quantised weights");
     assert_eq!(codes.len(), n * k, "the codes are not rows of {k}");
     assert_eq!(scales.len(), n * groups, "wanted {groups} scales for each of {n} columns");
-    assert_eq!(zeros.map(<[u8]>::len), shape.zeros.then_some(n * groups), "wanted zeros as the shape says");
+    assert_eq!(zeros.map(<[u8]>::len), own.then_some(n * groups), "wanted zeros as the shape says");
     assert!(shape.bits == 8 || codes.iter().all(|code| *code < 16), "a code has more than four bits");
     assert!(dst.len() >= shape.bytes(row0 + n), "the panels have no columns {row0}..{}", row0 + n);
+    let mut panels = Panels { shape: *shape, bytes: dst };
     for i in 0..n {
-        let (panel, column) = ((row0 + i) / PANEL, (row0 + i) % PANEL);
-        let panel = &mut dst[panel * shape.panel_bytes()..][..shape.panel_bytes()];
-        for (g, to) in panel.chunks_exact_mut(shape.group_bytes()).enumerate() {
-            let depth = g * shape.group..k.min((g + 1) * shape.group);
-            put(shape, &codes[i * k..][depth], column, to);
-            let at = shape.group_bytes() - SCALES - if shape.zeros { ZEROS } else { 0 };
-            to[at + 4 * column..][..4].copy_from_slice(&scales[i * groups + g].to_ne_bytes());
+        panels.codes(row0 + i, 0, codes[i * k..(i + 1) * k].iter().copied());
+        for g in 0..groups {
+            panels.scale(row0 + i, g, scales[i * groups + g]);
             if let Some(zeros) = zeros {
-                to[at + SCALES + column] = zeros[i * groups + g];
+                panels.zero(row0 + i, g, zeros[i * groups + g]);
             }
-        }
-    }
-}
-
-/// Puts the codes of a column's group.
-fn put(shape: &QuantShape, codes: &[u8], column: usize, group: &mut [u8]) {
-    for (d, code) in codes.iter().enumerate() {
-        if shape.bits == 8 {
-            group[d / 4 * PANEL * 4 + column * 4 + d % 4] = *code;
-        } else {
-            let half = column / 16 * 64 + column % 16 * 4;
-            group[d / 8 * PANEL * 4 + half + d % 4] |= code << (d % 8 / 4 * 4);
         }
     }
 }

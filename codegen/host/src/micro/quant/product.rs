@@ -3,6 +3,7 @@
 use super::super::PANEL;
 use super::dots::Dots;
 use super::pack::{QuantShape, SCALES};
+use sinter_ir::Offset;
 
 /// Rows of activations as [`super::QuantizeFn`] makes them.
 #[derive(Debug, Clone, Copy)]
@@ -173,13 +174,18 @@ pub(super) unsafe fn tile<D: Dots, C: Codes, const MR: usize>(t: &Tile<'_>) {
             }
             for v in 0..2 {
                 let scale = D::load_f(w.add(64 * v).cast());
-                let zero = match shape.zeros {
-                    true => D::bytes(w.add(SCALES + 16 * v)),
-                    false => D::same(i32::from(shape.zero())),
+                let zero = match shape.offset {
+                    Offset::Middle => D::same(i32::from(shape.zero())),
+                    Offset::Zeros => D::bytes(w.add(SCALES + 16 * v)),
+                    Offset::Lows => D::same(0),
                 };
                 for r in 0..MR {
                     let sum = t.a.sums.add((t.row + r) * groups + g).read_unaligned();
                     out[r][v] = D::scaled(sums[r][v], zero, sum, scale, out[r][v]);
+                    if shape.offset == Offset::Lows {
+                        let low = D::load_f(w.add(SCALES + 64 * v).cast());
+                        out[r][v] = D::scaled(D::same(sum), zero, 0, low, out[r][v]);
+                    }
                 }
             }
             w = w.add(shape.group_bytes() - shape.group / C::DEPTH * PANEL * 4);

@@ -1,11 +1,12 @@
 //! The kernels of each instruction set.
 
 use super::super::{Isa, IsaError};
-use super::QuantizeFn;
 use super::dots::{Arrays, Avx2, Avx512, Vnni};
+use super::entry::{Call, multiply, shape, sums};
 use super::pack::QuantShape;
 use super::product::{Eight, Four, Product, QuantGemmFn, QuantRows, Tile, gemm, tile};
-use super::rows;
+use super::unpack::{Half, Single, unpack};
+use super::{CodesGemmFn, QuantizeFn, SumsFn, UnpackFn, rows};
 
 /// The kernels for quantised weights of one instruction set.
 #[derive(Debug)]
@@ -14,6 +15,14 @@ pub struct QuantKernels {
     pub gemm_u8: QuantGemmFn,
     /// Codes of four bits.
     pub gemm_u4: QuantGemmFn,
+    /// Rows of codes as they lie, and codes of either size.
+    pub gemm_codes: CodesGemmFn,
+    /// The sums that these products need.
+    pub sums: SumsFn,
+    /// Panels of codes as panels of f32.
+    pub unpack_f32: UnpackFn,
+    /// Panels of codes as panels of bf16.
+    pub unpack_bf16: UnpackFn,
     /// Rows of activations to codes.
     pub quantize: QuantizeFn,
     /// Whether products use `vpdpbusd`.
@@ -110,8 +119,45 @@ macro_rules! table {
                 unsafe { rows::quantize((x, k), group, codes, (sums, scale)) }
             }
 
-            pub(super) static TABLE: QuantKernels =
-                QuantKernels { gemm_u8, gemm_u4, quantize, dot_products: $dot_products };
+            #[allow(clippy::too_many_arguments, reason = "the arguments of a C function that generated code calls")]
+            #[target_feature(enable = $features)]
+            unsafe extern "C" fn gemm_codes(
+                a: *const i8, stride: usize, m: usize, w: *const u8, panels: usize, k: usize, form: u64, c: *mut f32,
+                scratch: *mut u8,
+            ) {
+                let shape = shape(k, form);
+                let run = if shape.bits == 8 { gemm_u8 } else { gemm_u4 };
+                // SAFETY: the contract is the caller's, and is passed on.
+                unsafe { multiply(&Call { a: (a, stride), m, w, panels, c, scratch }, &shape, run) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe extern "C" fn sum_codes(
+                a: *const i8, stride: usize, m: usize, k: usize, form: u64, scratch: *mut u8,
+            ) {
+                // SAFETY: the contract is the caller's, and is passed on.
+                unsafe { sums::<$dots>((a, stride), m, &shape(k, form), scratch) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe extern "C" fn unpack_f32(w: *const u8, panels: usize, k: usize, form: u64, to: *mut u8) {
+                // SAFETY: the contract is the caller's, and is passed on.
+                unsafe { unpack::<Single>(w, panels, &shape(k, form), to) }
+            }
+            #[target_feature(enable = $features)]
+            unsafe extern "C" fn unpack_bf16(w: *const u8, panels: usize, k: usize, form: u64, to: *mut u8) {
+                // SAFETY: the contract is the caller's, and is passed on.
+                unsafe { unpack::<Half>(w, panels, &shape(k, form), to) }
+            }
+
+            pub(super) static TABLE: QuantKernels = QuantKernels {
+                gemm_u8,
+                gemm_u4,
+                gemm_codes,
+                sums: sum_codes,
+                unpack_f32,
+                unpack_bf16,
+                quantize,
+                dot_products: $dot_products,
+            };
         }
     };
 }

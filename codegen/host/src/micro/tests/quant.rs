@@ -5,6 +5,7 @@ use super::super::quant::{
 };
 use super::super::{Isa, PANEL};
 use super::Guarded;
+use sinter_ir::Offset;
 
 /// Numbers that look random.
 fn numbers(seed: u32) -> impl FnMut() -> u32 {
@@ -38,7 +39,8 @@ impl Weight {
         let mask = if shape.bits == 8 { 255 } else { 15 };
         let mut code = || (next() & mask) as u8;
         let codes = (0..n * shape.k).map(|_| code()).collect();
-        let zeros = shape.zeros.then(|| (0..n * shape.groups()).map(|_| code()).collect());
+        let zeros =
+            (shape.offset == Offset::Zeros).then(|| (0..n * shape.groups()).map(|_| code()).collect());
         let mut next = numbers(seed + 1);
         let scales = (0..n * shape.groups()).map(|_| (next() % 1000) as f32 * 1e-4 - 0.03).collect();
         Self { shape, n, codes, scales, zeros }
@@ -137,13 +139,13 @@ fn shapes() -> Vec<QuantShape> {
         for mut shape in
             [QuantShape::int8(k), QuantShape::int4(k, 32), QuantShape::int4(k, 64), QuantShape::int4(k, 128)]
         {
-            for zeros in [false, true] {
-                shape.zeros = zeros;
+            for offset in [Offset::Middle, Offset::Zeros] {
+                shape.offset = offset;
                 shapes.push(shape);
             }
         }
     }
-    shapes.push(QuantShape { k: 136, group: 64, bits: 8, zeros: true });
+    shapes.push(QuantShape { k: 136, group: 64, bits: 8, offset: Offset::Zeros });
     shapes
 }
 
