@@ -49,13 +49,10 @@ impl TextSide {
              use `sinter run`",
         )?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
-        let input = ChatInput {
-            messages: messages.to_vec(),
-            add_generation_prompt: true,
-            now,
-            ..ChatInput::default()
-        };
-        Ok(self.tokenizer.encode(&template.render(&input)?, false)?)
+        let mut messages = messages.to_vec();
+        let hidden = self.tokenizer.hide(&mut messages)?;
+        let input = ChatInput { messages, add_generation_prompt: true, now, ..ChatInput::default() };
+        Ok(self.tokenizer.encode_hidden(&template.render(&input)?, &hidden)?)
     }
 
     /// The sampling that the flags and the model ask for; flags win.

@@ -24,7 +24,8 @@
 //!   configuration into a [`ModelSpec`](spec::ModelSpec), in which nothing is left open.
 //! - [`build`]: one builder writes the graph of every spec, in primitives only.
 //! - [`weights`]: [`Weights`](weights::Weights) is every tensor by name; [`header`] is the pure parser beneath.
-//! - [`tokenizer`], [`chat`]: text to ids and back, messages to prompts, both with limits on hostile files.
+//! - [`tokenizer`], [`chat`]: text to ids and back, messages to prompts, both with limits on hostile files; [`spelled`]: what
+//!   messages spell is no special token.
 //! - [`generation`], [`pooling`], [`scoring`]: the model's wishes for sampling, for sentence vectors, and for scores.
 //! - [`gguf`]: a single file seen as the model directory that it was converted from.
 //! - [`model`]: [`Model::open`](model::Model::open) does all of this for a directory.
@@ -79,6 +80,7 @@ pub mod weights;
 mod bounded;
 pub mod chat;
 mod clock;
+pub mod spelled;
 pub mod token_bytes;
 pub mod tokenizer;
 

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
 use crate::json;
 use crate::source::{FileKind, ModelDir, SourceError, shorten};
+use crate::spelled::{Finder, Renamed};
 
 /// The longest text that is encoded at once, in bytes.
 pub const TEXT_MAX: usize = 16 << 20;
@@ -61,6 +62,14 @@ pub enum TokenizerError {
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     vocabulary: usize,
+    /// What texts need that spell special tokens; made when the first one comes.
+    spelled: Arc<Spelled>,
+}
+
+#[derive(Default)]
+struct Spelled {
+    finder: OnceLock<Result<Finder, String>>,
+    renamed: OnceLock<Result<Renamed, String>>,
 }
 
 /// How well a text packs into tokens.
@@ -120,7 +129,7 @@ impl Tokenizer {
         // Files of sentence encoders ask for cutting and padding; both are the caller's decisions here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| malformed(e.to_string()))?;
-        Ok(Tokenizer { inner: Arc::new(inner), vocabulary })
+        Ok(Tokenizer { inner: Arc::new(inner), vocabulary, spelled: Arc::default() })
     }
 
     /// The ids of a text; `add_special` adds the begin and end tokens that the model's post-processor asks for.
@@ -181,6 +190,18 @@ impl Tokenizer {
         added.iter().map(|(id, token)| (*id, (token.content.clone(), token.special))).collect()
     }
 
+    /// Finds the names of added tokens in texts.
+    pub(crate) fn finder(&self) -> Result<&Finder, TokenizerError> {
+        let made = self.spelled.finder.get_or_init(|| Finder::new(&self.added_tokens()));
+        made.as_ref().map_err(|reason| failed("look for special tokens", reason))
+    }
+
+    /// The tokenizer with private names for its special tokens.
+    pub(crate) fn renamed(&self) -> Result<&Renamed, TokenizerError> {
+        let made = self.spelled.renamed.get_or_init(|| Renamed::new(&self.inner));
+        made.as_ref().map_err(|reason| failed("rename special tokens", reason))
+    }
+
     /// How the tokenizer turns tokens into text, as its file says it.
     pub(crate) fn decoder_json(&self) -> String {
         serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default()
@@ -228,7 +249,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 /// Runs a call of the library and turns both its errors and its panics into words.
-fn guarded<T, E: std::fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(crate) fn guarded<T, E: std::fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(panic) => {
@@ -239,7 +260,7 @@ fn guarded<T, E: std::fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Resu
     }
 }
 
-fn failed(action: &'static str, reason: &str) -> TokenizerError {
+pub(crate) fn failed(action: &'static str, reason: &str) -> TokenizerError {
     TokenizerError::Failed { action, reason: shorten(reason) }
 }
 

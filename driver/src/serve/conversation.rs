@@ -6,6 +6,7 @@ use super::state::App;
 use crate::tools::arguments_to_objects;
 use serde_json::{Map, Value, json};
 use sinter_frontend::chat::{ChatError, ChatInput};
+use sinter_frontend::tokenizer::TokenizerError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The messages of a request.
@@ -39,9 +40,21 @@ pub struct Conversation {
     pub extra: Map<String, Value>,
 }
 
+/// The prompt of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its text.
+    pub text: String,
+    /// Its token ids.
+    pub ids: Vec<u32>,
+    /// Whether its messages spell special tokens, which are plain text in the ids.
+    pub spells: bool,
+}
+
 impl Conversation {
-    /// The text of the prompt. Rendering takes its time: see [`App::aside`].
-    pub fn text(self, app: &App) -> Result<String, ApiError> {
+    /// The prompt. What messages and tools spell is no special token; those of the template are. Rendering takes its time:
+    /// see [`App::aside`].
+    pub fn prompt(self, app: &App) -> Result<Prompt, ApiError> {
         let template =
             app.text.template.as_ref().ok_or_else(|| {
                 ApiError::bad_request("the model has no chat template; use /v1/completions")
@@ -50,16 +63,16 @@ impl Conversation {
             let words = "continue_final_message and add_generation_prompt cannot both be true";
             return Err(ApiError::field("continue_final_message", words));
         }
-        let last = self.messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
+        let tokenizer = &app.text.tokenizer;
+        let wrong = |error: TokenizerError| ApiError::field("messages", error.to_string());
+        let (count, mut messages) = (self.messages.len(), self.messages);
+        messages.extend(self.tools);
+        let hidden = tokenizer.hide(&mut messages).map_err(wrong)?;
+        let tools = messages.split_off(count);
+        let last = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
         let last = last.trim().to_owned();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
-        let input = ChatInput {
-            messages: self.messages,
-            tools: self.tools,
-            add_generation_prompt: self.answer,
-            extra: self.extra,
-            now,
-        };
+        let input = ChatInput { messages, tools, add_generation_prompt: self.answer, extra: self.extra, now };
         let mut text = template.render(&input).map_err(refused)?;
         if self.continues {
             let place = text.rfind(&last).filter(|_| !last.is_empty());
@@ -71,7 +84,8 @@ impl Conversation {
             })?;
             text.truncate(place + last.len());
         }
-        Ok(text)
+        let ids = tokenizer.encode_hidden(&text, &hidden).map_err(wrong)?;
+        Ok(Prompt { text: hidden.show(&text), ids, spells: !hidden.is_empty() })
     }
 }
 

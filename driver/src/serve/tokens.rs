@@ -37,8 +37,16 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: JsonBody) -> Result<Jso
         let ids = match (fields.text("prompt"), fields.has("messages")) {
             (Some(text), false) => encode(app, text, fields.bool("add_special_tokens").unwrap_or(true))?,
             (None, true) => {
-                let text = chat::conversation(&fields, &ToolUse::of_openai(app, &fields)?)?.text(app)?;
-                encode(app, &text, fields.flag("add_special_tokens"))?
+                let prompt = chat::conversation(&fields, &ToolUse::of_openai(app, &fields)?)?.prompt(app)?;
+                match fields.flag("add_special_tokens") {
+                    false => prompt.ids,
+                    true if prompt.spells => {
+                        let words =
+                            "messages that spell special tokens get no others than those of the template";
+                        return Err(fields.wrong("add_special_tokens", words));
+                    }
+                    true => encode(app, &prompt.text, true)?,
+                }
             }
             _ => return Err(ApiError::bad_request("wanted either prompt or messages")),
         };

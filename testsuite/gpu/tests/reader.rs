@@ -29,11 +29,17 @@ fn load(golden: &Golden, target: Target) -> GpuModel {
 
 #[test]
 fn texts_of_an_encoder_get_the_bits_that_they_get_alone() {
+    for target in [Target::Sm80, Target::Sm90a] {
+        check(target);
+    }
+}
+
+fn check(target: Target) {
     let golden = open("bert");
     let vocab = golden.model.spec.vocab as f64;
     let ids = |len: u64| (0..len).map(|at| (uniform(len, at) * vocab) as u32).collect();
     let texts: Vec<Text> = [9, 23, 40].into_iter().map(|len| Text::new(ids(len), Rows::All)).collect();
-    let mut alone = load(&golden, Target::Sm80);
+    let mut alone = load(&golden, target);
     let mut one = |text: &Text| -> Vec<u32> {
         let rows = encode(&mut alone, &text.ids).expect("the step runs");
         rows.iter().map(|x| x.to_bits()).collect()
@@ -46,7 +52,7 @@ fn texts_of_an_encoder_get_the_bits_that_they_get_alone() {
         max_requests: 8,
         max_waiting_tokens: 1000,
     };
-    let (handle, thread) = Reader::spawn(Box::new(load(&golden, Target::Sm80)), config).expect("it starts");
+    let (handle, thread) = Reader::spawn(Box::new(load(&golden, target)), config).expect("it starts");
     let (sender, receiver) = channel();
     let mut rows = vec![Vec::new(); texts.len()];
     let sink = move |part: Part<'_>| {
@@ -58,7 +64,7 @@ fn texts_of_an_encoder_get_the_bits_that_they_get_alone() {
         ControlFlow::Continue(())
     };
     let ticket = handle.submit(texts, Box::new(sink)).expect("it is accepted");
-    assert_eq!(receiver.recv().expect("an answer"), wanted);
+    assert_eq!(receiver.recv().expect("an answer"), wanted, "{target}");
     assert_eq!(handle.stats().steps, 1, "they shared a step");
     drop((ticket, handle));
     thread.join().expect("the reader ends");

@@ -3,7 +3,7 @@
 use super::blocks::Blocks;
 use super::prompt;
 use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
-use crate::serve::conversation::{Conversation, MESSAGES, encode};
+use crate::serve::conversation::{Conversation, MESSAGES, Prompt};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::merge;
@@ -83,10 +83,7 @@ pub async fn messages(
 /// Counts the tokens of a conversation.
 pub async fn count_tokens(State(app): State<Arc<App>>, body: JsonBody) -> Result<Json<Value>, ApiError> {
     let fields = body.fields(&app, &[PROMPT])?;
-    let count = app.aside(move |app| {
-        let text = text(app, &fields, &tool_use(app, &fields)?)?;
-        Ok(encode(app, &text, false)?.len())
-    });
+    let count = app.aside(move |app| Ok(prompt(app, &fields, &tool_use(app, &fields)?)?.ids.len()));
     Ok(Json(json!({ "input_tokens": count.await? })))
 }
 
@@ -94,23 +91,23 @@ fn generation(app: &App, fields: &Fields) -> Result<(Generation, ToolUse), ApiEr
     let most =
         fields.count("max_tokens").ok_or_else(|| fields.wrong("max_tokens", "max_tokens is missing"))?;
     let mut tools = tool_use(app, fields)?;
-    let text = text(app, fields, &tools)?;
-    let mut generation = Generation::new(encode(app, &text, false)?);
+    let prompt = prompt(app, fields, &tools)?;
+    let mut generation = Generation::new(prompt.ids);
     generation.take(app, fields)?;
     generation.max_tokens = Some(most);
     generation.stops = stops(fields, "stop_sequences")?;
-    tools.apply(app, &text, None, &mut generation)?;
+    tools.apply(app, &prompt.text, None, &mut generation)?;
     Ok((generation, tools))
 }
 
-fn text(app: &App, fields: &Fields, tools: &ToolUse) -> Result<String, ApiError> {
+fn prompt(app: &App, fields: &Fields, tools: &ToolUse) -> Result<Prompt, ApiError> {
     let (messages, continues) = prompt::messages(fields.value("system"), fields.value("messages"))?;
     let thinking = fields.object("thinking", &[THINKING])?;
     let mut extra = serde_json::Map::new();
     if let Some(kind) = thinking.text("type") {
         extra.insert("enable_thinking".into(), json!(kind != "disabled"));
     }
-    Conversation { messages, tools: tools.described(), answer: !continues, continues, extra }.text(app)
+    Conversation { messages, tools: tools.described(), answer: !continues, continues, extra }.prompt(app)
 }
 
 fn tool_use(app: &App, fields: &Fields) -> Result<ToolUse, ApiError> {

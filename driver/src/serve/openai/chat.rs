@@ -3,7 +3,7 @@
 use super::chat_answer::{ChatStream, Header, whole};
 use super::shape::Shape;
 use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
-use crate::serve::conversation::{CONVERSATION, Conversation, encode, messages};
+use crate::serve::conversation::{CONVERSATION, Conversation, messages};
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::{Whole, merge};
@@ -78,8 +78,8 @@ pub async fn chat(
 /// What is to be generated. Rendering, tokenizing and compiling grammars take their time.
 fn generation(app: &App, fields: &Fields) -> Result<(Generation, ToolUse), ApiError> {
     let mut tools = ToolUse::of_openai(app, fields)?;
-    let prompt = conversation(fields, &tools)?.text(app)?;
-    let mut generation = Generation::new(encode(app, &prompt, false)?);
+    let prompt = conversation(fields, &tools)?.prompt(app)?;
+    let mut generation = Generation::new(prompt.ids);
     generation.take(app, fields)?;
     let most = fields.count("max_completion_tokens").or(fields.count("max_tokens"));
     generation.max_tokens = most.or(app.text.defaults.max_new_tokens);
@@ -91,7 +91,7 @@ fn generation(app: &App, fields: &Fields) -> Result<(Generation, ToolUse), ApiEr
         }
         (false, _) => None,
     };
-    tools.apply(app, &prompt, grammar(fields)?, &mut generation)?;
+    tools.apply(app, &prompt.text, grammar(fields)?, &mut generation)?;
     Ok((generation, tools))
 }
 

@@ -5,7 +5,7 @@ use super::items::{End, Items};
 use super::store::Stored;
 use crate::grammar::Grammar;
 use crate::serve::body::{Fields, JsonBody, Kind, MODEL, Row, STREAM, row};
-use crate::serve::conversation::{Conversation, encode};
+use crate::serve::conversation::Conversation;
 use crate::serve::error::ApiError;
 use crate::serve::generate::Generation;
 use crate::serve::many::merge;
@@ -153,8 +153,8 @@ fn begin(app: &App, fields: &Fields) -> Result<Begun, ApiError> {
     let messages = input::messages(fields.text("instructions"), &items)?;
     let conversation =
         Conversation { messages, tools: tools.described(), answer: true, continues: false, extra };
-    let text = conversation.text(app)?;
-    let mut generation = Generation::new(encode(app, &text, false)?);
+    let prompt = conversation.prompt(app)?;
+    let mut generation = Generation::new(prompt.ids);
     generation.take(app, fields)?;
     generation.max_tokens = fields.count("max_output_tokens").or(app.text.defaults.max_new_tokens);
     let include = fields.texts("include");
@@ -164,7 +164,7 @@ fn begin(app: &App, fields: &Fields) -> Result<Begun, ApiError> {
     let told = include.iter().any(|name| name == LOGPROBS);
     generation.logprobs = fields.count("top_logprobs").or(told.then_some(0));
     let (format, grammar) = format(fields)?;
-    tools.apply(app, &text, grammar, &mut generation)?;
+    tools.apply(app, &prompt.text, grammar, &mut generation)?;
     let response = response(app, fields, &generation, format);
     Ok(Begun { generation, tools, input: items, response })
 }
