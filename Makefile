@@ -13,7 +13,7 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
+.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak fuzz-http bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -21,6 +21,7 @@ help:
 	@echo "make clients  the clients of other projects against the server"
 	@echo "make page-test  the page of the server in headless Chromium"
 	@echo "make soak  half an hour of mixed load on the server, and kill -9 at random moments"
+	@echo "make fuzz-http  ten thousand requests of all kinds on the server"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
 	@echo "make bench-compile  how long GPU kernels of a whole model take to compile"
@@ -69,6 +70,8 @@ serve-test: setup $(VENV)/bin/python
 	testsuite/clients/run.sh short
 	$(PYTHON) testsuite/soak/soak.py --seconds 15
 	$(PYTHON) testsuite/soak/kill.py --rounds 6 --damages 3
+	$(VENV)/bin/pip install --quiet -r testsuite/soak/requirements.txt
+	$(VENV)/bin/python testsuite/soak/fuzz_http.py --examples 8 --cases 100 --phases fuzzing
 	$(MAKE) page-test
 
 # The page of the server in headless Chromium, which Debian has as a package.
@@ -87,6 +90,11 @@ SOAK ?= 1800
 soak: setup
 	$(PYTHON) testsuite/soak/soak.py --seconds $(SOAK)
 	$(PYTHON) testsuite/soak/kill.py
+
+# Requests of all kinds, well formed and not, on every path of /openapi.json, and a stream beside them that must not change.
+fuzz-http: setup $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet -r testsuite/soak/requirements.txt
+	$(VENV)/bin/python testsuite/soak/fuzz_http.py
 
 # The engine with 16 sequences beside itself with one and beside llama.cpp.
 bench-batch: setup $(VENV)/bin/python

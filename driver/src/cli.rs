@@ -387,6 +387,9 @@ pub struct ServeArgs {
     /// How the line of a request looks.
     #[arg(long, value_enum, default_value = "text")]
     pub log: LogStyle,
+    /// The OpenTelemetry collector that gets a span of each request, as in http://127.0.0.1:4318.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// How to compile.
     #[command(flatten)]
     pub build: BuildArgs,

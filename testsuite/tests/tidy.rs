@@ -162,6 +162,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("clap_complete", &["driver"]),
     ("indicatif", &["driver"]),
     ("llguidance", &["driver"]),
+    ("mimalloc", &["driver"]),
     ("axum", &["driver"]),
     ("hyper", &["driver"]),
     ("hyper-", &["driver"]),

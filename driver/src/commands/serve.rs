@@ -9,6 +9,7 @@ use crate::serve::auth::Keys;
 use crate::serve::log::Log;
 use crate::serve::sizing::{self, Wish};
 use crate::serve::state::{App, ModelFacts, Parts, ServeLimits};
+use crate::serve::trace::Traces;
 use crate::serve::work::Work;
 use crate::serve::{openai, run as serve};
 use crate::text::TextSide;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Result<()> {
     let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
     let address = address(args, !keys.is_empty())?;
+    let traces = args.otlp_endpoint.as_deref().map(|url| Traces::open(url, *output)).transpose()?;
     let program = pipeline::prepare(&args.model, &args.build, env, output)?;
     let text = TextSide::load(&program.dir, &program.info)?;
     text.defaults.notes.iter().for_each(|note| output.note(note));
@@ -43,17 +45,20 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
         },
         keys: Keys::new(&keys),
         log: Log::new(args.log),
+        traces: traces.clone(),
         dialect,
         work: started.work,
     });
     let (name, json) = (app.model.names[0].clone(), output.json);
-    serve(app, address, args.grace, |address| {
+    let served = serve(app, address, args.grace, |address| {
         output.note(format!("serving {name} at http://{address}"));
         if json {
             // Whoever started the server with --port 0 learns the port.
             let _ = output.json_line(&serde_json::json!({ "address": address.to_string(), "model": name }));
         }
-    })
+    });
+    traces.iter().for_each(Traces::close);
+    served
 }
 
 /// Starts an engine for a model that writes.

@@ -5,6 +5,7 @@
 //! over in silence. `null` is the same as a field that is left out. The tables are also what `/openapi.json` describes.
 
 use super::error::ApiError;
+use super::record::Caller;
 use super::state::App;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
@@ -82,6 +83,7 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let kind =
             request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
         let plain = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -113,7 +115,13 @@ impl FromRequest<Arc<App>> for JsonBody {
             _ => ApiError::bad_request("the body ended before its time"),
         })?;
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(map)) => Ok(JsonBody(map)),
+            Ok(Value::Object(map)) => {
+                let model = map.get(MODEL.name).and_then(Value::as_str);
+                if let (Some(caller), Some(model)) = (caller, model) {
+                    caller.record.asked_model(model);
+                }
+                Ok(JsonBody(map))
+            }
             Ok(_) => Err(ApiError::bad_request("the body is not a JSON object")),
             Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),
         }

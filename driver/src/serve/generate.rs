@@ -103,6 +103,7 @@ impl Generation {
         let choice = |_| Choice { text: Some(self.text(app)), tokens: Vec::new(), count: 0, last: None };
         let choices = (0..self.n).map(choice).collect();
         let (keep_tokens, include_stop) = (self.logprobs.is_some(), self.include_stop);
+        caller.record.asked(&app.model.names[0], &self);
         caller.record.admitted(self.prompt.len());
         let request = self.request(app, capacity);
         let ticket = engine.submit_to(request, sink(sender, overflow.clone()))?;

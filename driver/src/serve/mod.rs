@@ -37,6 +37,7 @@ pub mod inputs;
 pub mod log;
 pub mod record;
 pub mod state;
+pub mod trace;
 pub mod work;
 
 pub mod conversation;

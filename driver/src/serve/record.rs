@@ -1,7 +1,8 @@
 //! What is remembered of a request while it is served, and the line that the log gets at its end.
 
-use super::generate::Usage;
+use super::generate::{Generation, Usage};
 use super::log::{Line, Log};
+use super::trace::{Open, Outcome};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ struct Facts {
     usage: Option<Usage>,
     first: Option<Duration>,
     finish: Vec<&'static str>,
+    error: Option<&'static str>,
+    span: Option<Open>,
 }
 
 impl Record {
@@ -39,13 +42,30 @@ impl Record {
     pub fn new(log: Log, id: Arc<str>, what: String) -> Self {
         Self { log, id, what, started: Instant::now(), facts: Mutex::default() }
     }
+    /// The same request, with a span that ends with it.
+    pub fn with_span(self, span: Option<Open>) -> Self {
+        self.facts().span = span;
+        self
+    }
     /// The status of the response.
     pub fn status(&self, status: u16) {
         self.facts().status = status;
     }
-    /// A generation is handed to the engine.
+    /// The request names a model.
+    pub fn asked_model(&self, name: &str) {
+        if let Some(span) = &mut self.facts().span {
+            span.model(name);
+        }
+    }
+    /// So many tokens are handed to the engine.
     pub fn admitted(&self, prompt: usize) {
         self.facts().prompt += prompt;
+    }
+    /// The model of that name is to answer.
+    pub fn asked(&self, model: &str, generation: &Generation) {
+        if let Some(span) = &mut self.facts().span {
+            span.generation(model, generation);
+        }
     }
     /// The first token of an answer came after this time.
     pub fn first_token(&self, took: Duration) {
@@ -58,6 +78,7 @@ impl Record {
     /// A generation failed.
     pub fn failed(&self, code: &'static str) {
         self.finished(code);
+        self.facts().error = Some(code);
     }
     /// A generation ended.
     pub fn done(&self, usage: Usage) {
@@ -71,7 +92,19 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let facts = self.facts();
+        let mut facts = self.facts();
+        let usage = (facts.prompt > 0)
+            .then(|| facts.usage.unwrap_or(Usage { prompt: facts.prompt, ..Usage::default() }));
+        if let Some(span) = facts.span.take() {
+            span.end(&Outcome {
+                id: &self.id,
+                status: facts.status,
+                usage,
+                first: facts.first,
+                finish: &facts.finish,
+                error: facts.error,
+            });
+        }
         let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
         let mut line: Line = vec![
             ("id", json!(&*self.id)),
@@ -79,8 +112,7 @@ impl Drop for Record {
             ("status", json!(facts.status)),
             ("seconds", json!(seconds(self.started.elapsed()))),
         ];
-        if facts.prompt > 0 {
-            let usage = facts.usage.unwrap_or(Usage { prompt: facts.prompt, ..Usage::default() });
+        if let Some(usage) = usage {
             line.extend([
                 ("prompt_tokens", json!(usage.prompt)),
                 ("cached_tokens", json!(usage.cached)),

@@ -54,7 +54,10 @@ async fn no_method(request: Request) -> ApiError {
 async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id: Arc<str> = request_id(&request).into();
     let what = format!("{} {}", request.method(), request.uri().path());
-    let record = Arc::new(Record::new(app.log, id.clone(), what));
+    let traces = app.traces.as_ref();
+    let span =
+        traces.and_then(|traces| traces.begin(request.method(), request.uri().path(), request.headers()));
+    let record = Arc::new(Record::new(app.log, id.clone(), what).with_span(span));
     let caller = Caller { id: id.clone(), record: record.clone() };
     let open = OPEN.contains(&request.uri().path());
     request.extensions_mut().insert(caller);

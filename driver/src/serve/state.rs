@@ -6,6 +6,7 @@ use super::log::Log;
 use super::metrics::Metrics;
 use super::responses::store::Store;
 use super::shutdown::Phase;
+use super::trace::Traces;
 use super::work::Work;
 use crate::grammar::{Grammar, Grammars};
 use crate::text::TextSide;
@@ -73,6 +74,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Where lines go.
     pub log: Log,
+    /// Where spans go.
+    pub traces: Option<Traces>,
     /// Whether the server is up, drains or ends.
     pub phase: Phase,
     /// When it began.
@@ -102,6 +105,8 @@ pub struct Parts {
     pub keys: Keys,
     /// Where lines go.
     pub log: Log,
+    /// Where spans go.
+    pub traces: Option<Traces>,
     /// How the model writes calls of tools and reasoning.
     pub dialect: Dialect,
     /// Who answers.
@@ -111,7 +116,7 @@ pub struct Parts {
 impl App {
     /// What is shared, of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { model, text, limits, keys, log, dialect, work } = parts;
+        let Parts { model, text, limits, keys, log, traces, dialect, work } = parts;
         let special = text.tokenizer.special_ids().into_iter();
         let kept = |id: &u32| text.tokenizer.piece(*id).is_some_and(|piece| dialect.keeps(&piece));
         let markup = special.filter(kept).collect();
@@ -123,6 +128,7 @@ impl App {
             keys,
             metrics: Metrics::default(),
             log,
+            traces,
             phase: Phase::default(),
             started: Instant::now(),
             workers: Semaphore::new(threads.max(2)),

@@ -110,7 +110,7 @@ fn app(stalled_after: Duration) -> (Arc<App>, Arc<Gate>) {
         speculation: "none",
     };
     let limits = ServeLimits { body_bytes: 1 << 20, timeout: Duration::from_secs(600), stalled_after };
-    let (keys, log) = (Keys::default(), Log::new(LogStyle::Off));
+    let (keys, log, traces) = (Keys::default(), Log::new(LogStyle::Off), None);
     let dialect = Dialect::default();
     (
         App::new(Parts {
@@ -119,6 +119,7 @@ fn app(stalled_after: Duration) -> (Arc<App>, Arc<Gate>) {
             limits,
             keys,
             log,
+            traces,
             dialect,
             work: Work::Writer(engine),
         }),

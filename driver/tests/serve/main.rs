@@ -12,3 +12,4 @@ mod reader_errors;
 mod reader_life;
 mod readers;
 mod tools;
+mod traces;
