@@ -9,8 +9,9 @@
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
 //! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory,
-//! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated.
+//! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated, `boxes` does so by tensor copies.
 
+mod boxes;
 mod epilogue;
 mod fma;
 mod grouped;
@@ -76,7 +77,7 @@ pub fn kernel(
     let persistent = (schedule.kind == Kind::Warpgroups).then_some(1);
     if persistent.is_some() {
         let sizes = (schedule.tile_rows, schedule.tile_columns);
-        params.extend(warpgroups::tensor_maps(piece.tile, &found.products, sizes));
+        params.extend(warpgroups::tensor_maps(piece.tile, &found, sizes));
     }
     let threads = schedule.threads();
     // Without a limit the assembler aims at a full multiprocessor and may spill a few registers for it.

@@ -65,6 +65,29 @@ impl<'k> Body<'k> {
         self.call_for_effect("llvm.nvvm.cp.async.bulk.tensor.g2s.tile.2d", &operands);
     }
 
+    /// Orders this thread's writes of shared memory before asynchronous copies and products that read it: `fence.proxy.async`.
+    /// A barrier among those who wrote and the one who starts the copy must follow.
+    pub fn show_shared_to_copies(&'k self) {
+        self.call_for_effect("llvm.nvvm.fence.proxy.async.shared_cta", &[]);
+    }
+    /// Four 8×8 matrices of 16-bit elements: `stmatrix.x4`. Lane `8i + r` gives the address of row `r` of matrix `i`.
+    pub fn store_matrices(&'k self, to: Shared<'k>, [a, b, c, d]: [Int<'k>; 4]) {
+        let operands = [to.raw(), a.raw(), b.raw(), c.raw(), d.raw()];
+        self.call_for_effect("llvm.nvvm.stmatrix.sync.aligned.m8n8.x4.b16", &operands);
+    }
+    /// Begins to copy a box of a tensor of two dimensions from shared memory to these coordinates, the innermost first, and
+    /// ends a group of such copies. What is outside the tensor is not written. One thread does it.
+    pub fn store_box(&'k self, to: Param<'k>, (inner, outer): (Int<'k>, Int<'k>), from: Shared<'k>) {
+        let (hint, no) = (self.long(0), self.bit(false));
+        let operands = [from.raw(), to.raw(), inner.raw(), outer.raw(), hint.raw(), no.raw()];
+        self.call_for_effect("llvm.nvvm.cp.async.bulk.tensor.s2g.tile.2d", &operands);
+        self.call_for_effect("llvm.nvvm.cp.async.bulk.commit.group", &[]);
+    }
+    /// Waits until of this thread's groups of copies from shared memory at most `pending` still read it.
+    pub fn wait_for_stored_boxes(&'k self, pending: i32) {
+        self.call_for_effect("llvm.nvvm.cp.async.bulk.wait.group.read", &[self.int(pending).raw()]);
+    }
+
     /// Gives registers back, down to so many a thread; all threads of a warpgroup do it.
     pub fn fewer_registers(&'k self, count: i32) {
         self.call_for_effect("llvm.nvvm.setmaxnreg.dec.sync.aligned.u32", &[self.int(count).raw()]);
