@@ -264,6 +264,7 @@ fn hopper() {
             k.barrier();
             k.when(k.thread().equals(0), || {
                 k.store_box(k.tensor_map(2), (k.int(0), k.symbol(Sym::T)), memory);
+                k.end_stored_boxes();
                 k.wait_for_stored_boxes(0);
             });
         },

@@ -90,8 +90,10 @@ impl<'k> Boxes<'k> {
             let column = job.first.1 + (part.first * 8) as i32;
             let row = job.first.0 + row;
             let exists = row.lt(job.extent.0) & column.lt(job.extent.1);
-            k.when(k.lane().equals(0) & exists, || {
-                k.store_box(k.tensor_map(part.param.index()), (column, row), place);
+            k.when(k.lane().equals(0), || {
+                k.when(exists, || k.store_box(k.tensor_map(part.param.index()), (column, row), place));
+                // A group for each box, so that waiting counts boxes.
+                k.end_stored_boxes();
             });
         }
     }

@@ -21,7 +21,7 @@ mod stage;
 mod tiles;
 mod warpgroups;
 
-use crate::emit::{Assembler, Bit, Entry, Int, K};
+use crate::emit::{Assembler, Bit, Entry, Int, K, REGISTERS_AT_START};
 use crate::lower::Scope;
 use crate::{Error, Piece};
 use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
@@ -83,7 +83,7 @@ pub fn kernel(
     // Without a limit the assembler aims at a full multiprocessor and may spill a few registers for it.
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
     let max_registers = Some(match schedule.kind {
-        Kind::Warpgroups => warpgroups::REGISTERS,
+        Kind::Warpgroups => REGISTERS_AT_START,
         // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
         Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,

@@ -7,17 +7,12 @@
 
 use super::boxes::{self, Boxes};
 use super::{Job, epilogue};
-use crate::emit::{Float, Int, Shared};
+use crate::emit::{Float, Int, Left, REGISTERS, Right, Shared};
 use sinter_codegen_schedule::contract::{Contraction, Product, STEP, Unit, row_offset};
 use sinter_ir::{GpuParam, Id, Swizzle, TensorMapDef, TileProgram};
 
 /// Bytes of a row of a chunk: what a tensor copy turns.
 const ROW_BYTES: u32 = 128;
-/// Registers of a thread that copies, and of one that multiplies: together what a multiprocessor has for two multiplying
-/// warpgroups.
-const FEWER: u32 = 40;
-const MORE: u32 = 232;
-
 /// The parameters besides the addresses and symbols: a tensor map for each operand, and for each result that leaves in boxes.
 pub(super) fn tensor_maps(
     tile: &TileProgram,
@@ -56,14 +51,14 @@ pub(super) fn body(job: &Job<'_, '_>) {
     job.wait_for_inputs();
     let group = k.uniform(k.thread() >> 7);
     k.when(group.equals(0), || {
-        k.fewer_registers(FEWER as i32);
+        k.fewer_registers(REGISTERS.0 as i32);
         k.when(k.thread().equals(0), || {
             k.show_global_to_copies();
             each_tile(job, |job, count| ring.produce(job, count));
         });
     });
     k.when(group.differs(0), || {
-        k.more_registers(MORE as i32);
+        k.more_registers(REGISTERS.1 as i32);
         let boxes = job.found.boxed.then(|| Boxes::new(job));
         each_tile(job, |job, count| {
             let (sums, count) = ring.consume(job, group - 1, count);
@@ -240,15 +235,17 @@ impl<'a, 'k> Ring<'a, 'k> {
         let k = job.k;
         let (stage, parity) = self.place(count);
         k.wait_for_phase(self.full(stage), parity);
-        let left = k.matrix(self.left(stage).at(group * (64 * ROW_BYTES) as i32));
-        let right: Vec<_> = (0..run.len()).map(|at| k.matrix(self.right(stage, at))).collect();
+        let matrix = |at| k.matrix(at, (ROW_BYTES, 16));
+        let left = matrix(self.left(stage).at(group * (64 * ROW_BYTES) as i32));
+        let right: Vec<_> = (0..run.len()).map(|at| matrix(self.right(stage, at))).collect();
         k.begin_products();
         for step in 0..steps {
             // A step is 32 bytes further; addresses count 16.
             let further = i64::from(step * 2);
             for (right, sums) in right.iter().zip(&mut sums) {
                 let half = run[0].unit == Unit::F16;
-                *sums = k.warpgroup_product(half, sums, (left + further, *right + further));
+                let operands = (Left::Matrix(left + further), Right::AlongSum(*right + further));
+                *sums = k.warpgroup_product(half, sums, operands);
             }
         }
         k.end_products(0);
@@ -256,7 +253,3 @@ impl<'a, 'k> Ring<'a, 'k> {
         sums
     }
 }
-
-/// The registers of a thread at the start, from which all warpgroups get their own. The assembler wants that many for the
-/// sums of 256 columns.
-pub(super) const REGISTERS: u32 = (FEWER + 2 * MORE) / 3;
