@@ -65,6 +65,7 @@ fn every_schedule_compiles_for_every_target() {
                     AttendSchedule::Splits { .. } | AttendSchedule::Tiles { .. } => {
                         "mma.sync.aligned.m16n8k16"
                     }
+                    AttendSchedule::Warpgroups { .. } => "wgmma.mma_async.sync.aligned.m64n64k16",
                 };
                 assert!(kernel.ptx.contains(wanted), "{wanted} in\n{}", kernel.ptx);
             }

@@ -258,8 +258,26 @@ fn hopper() {
             k.wait_for_launch();
             k.let_next_launch_start();
             k.store(k.scratch(), k.tensor_map(2).address());
+            let memory = k.shared(8192, 1024);
+            k.store_matrices(memory.at(k.lane() * 16), [k.lane(); 4]);
+            k.show_shared_to_copies();
+            k.barrier();
+            k.when(k.thread().equals(0), || {
+                k.store_box(k.tensor_map(2), (k.int(0), k.symbol(Sym::T)), memory);
+                k.end_stored_boxes();
+                k.wait_for_stored_boxes(0);
+            });
         },
-        &["griddepcontrol.wait", "griddepcontrol.launch_dependents", ".param .align 64 .b8"],
+        &[
+            "griddepcontrol.wait",
+            "griddepcontrol.launch_dependents",
+            ".param .align 64 .b8",
+            "stmatrix.sync.aligned.m8n8.x4.shared.b16",
+            "fence.proxy.async.shared::cta",
+            "cp.async.bulk.tensor.2d.global.shared::cta",
+            "cp.async.bulk.commit_group",
+            "cp.async.bulk.wait_group.read",
+        ],
     );
 }
 

@@ -82,6 +82,12 @@ fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
     })
 }
 
+/// By how much an index grows with each of `width` iterations of an axis from a multiple of `width` on, if that is the same
+/// for each.
+pub fn advance(index: &Index, axis: AxisId, width: u64) -> Option<i64> {
+    step(index, axis, width)
+}
+
 /// How the elements of `width` iterations of `lane` from a multiple of `width` on lie.
 pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: AxisId, width: u32) -> Lanes {
     let (param, width) = (&tile.params[param], u64::from(width));

@@ -26,9 +26,12 @@ fn schedules(form: Form, target: Target, most: Option<u64>) -> Vec<AttendSchedul
 }
 
 fn counted(form: Form, schedule: AttendSchedule, lengths: &[usize], tokens: &[Token]) -> Counters {
-    let kernel = compiled(form, Target::Sm80, schedule);
+    // Of a schedule for Hopper the target follows.
+    let hopper = matches!(schedule, AttendSchedule::Warpgroups { .. });
+    let target = if hopper { Target::Sm90a } else { Target::Sm80 };
+    let kernel = compiled(form, target, schedule);
     let step = World::new(form, lengths, 1).step(tokens, 2);
-    let mut device = VirtualGpu::new(Target::Sm80);
+    let mut device = VirtualGpu::new(target);
     launch(&mut device, (&kernel, &form.program()), &step).expect("the kernel runs");
     device.take_counters().pop().expect("a launch").counters
 }
@@ -64,6 +67,25 @@ fn attend_in_tiles_is_all_products() {
 }
 
 #[test]
+fn attend_in_warpgroups_is_all_products() {
+    for width in [64, 80, 96, 128] {
+        let form = form((1, 2), width);
+        let tokens: Vec<Token> = (0..128).map(|at| (0, at)).collect();
+        let schedule = schedules(form, Target::Sm90a, None)[0];
+        assert_eq!(schedule, AttendSchedule::Warpgroups { groups: 2, stages: 2 });
+        let counters = counted(form, schedule, &[128], &tokens);
+        eprintln!("{width}, {schedule}: {counters:?}");
+        // 64 tokens a tile of 128 rows: one block of context, then two.
+        assert_eq!(counters.matrix_flops, 3 * 2 * (2 * u64::from(width) + 8) * 64 * 128);
+        assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+        // Queries, and keys and values, of which the second tile reads the first block again; results.
+        let row = 2 * u64::from(width) / 32;
+        assert_eq!(counters.dram_sectors_written, 2 * 128 * row);
+        assert!(counters.dram_sectors_read <= 4 * 128 * row + 64, "{counters:?}");
+    }
+}
+
+#[test]
 fn attend_assembles_at_the_sizes_of_models() {
     let assembler = ptxas::assembler();
     for target in Target::ALL {
@@ -72,8 +94,14 @@ fn attend_assembles_at_the_sizes_of_models() {
         {
             let form = form(shape, width);
             for most in [Some(16), None] {
-                for schedule in schedules(form, target, most).into_iter().take(2) {
+                // On Hopper the first two of many tokens are warpgroups.
+                let some = if target == Target::Sm90a && most.is_none() { 3 } else { 2 };
+                for schedule in schedules(form, target, most).into_iter().take(some) {
                     let kernel = compiled(form, target, schedule);
+                    if matches!(schedule, AttendSchedule::Warpgroups { .. }) {
+                        let steps = width.div_ceil(16) as usize + 4;
+                        assert_eq!(kernel.ptx.matches("wgmma.mma_async").count(), steps, "{schedule}");
+                    }
                     let used = ptxas::assemble(&assembler, &kernel, target)
                         .unwrap_or_else(|error| panic!("{schedule} of {form:?}: {error}"));
                     eprintln!(

@@ -19,10 +19,16 @@ struct Subject {
 
 impl Subject {
     fn new(form: Form, target: Target) -> Subject {
+        Subject::with(form, target, |_| true)
+    }
+
+    /// The same with some schedules only.
+    fn with(form: Form, target: Target, wanted: impl Fn(&AttendSchedule) -> bool) -> Subject {
         let program = form.program();
         let attend = Attend::of(&program).expect("it is attention");
         let assembler = Assembler::new(target).expect("the target is known");
-        let kernels = attend.schedules(target, Some(16)).into_iter().map(|schedule| {
+        let schedules = attend.schedules(target, Some(16)).into_iter().filter(wanted);
+        let kernels = schedules.map(|schedule| {
             let constant = &vec![false; program.params.len()];
             let job = Job { name: "attend", tile: &program, attend: &attend, schedule, constant };
             (schedule, kernel(&assembler, job).expect("the kernel compiles"))
@@ -48,14 +54,24 @@ fn expected(program: &TileProgram, (binding, params): &(Binding, Vec<Tensor<f32>
 }
 
 /// Every schedule against the evaluator. Weights and results in bf16 are off by 2⁻⁹ of at most 1 each.
-fn check(form: Form, target: Target, (lengths, tokens): (&[usize], &[Token])) {
-    let mut subject = Subject::new(form, target);
+fn check(form: Form, target: Target, step: (&[usize], &[Token])) {
+    check_some(form, (target, &|_| true), step);
+}
+
+/// The same of some schedules.
+fn check_some(
+    form: Form,
+    (target, wanted): (Target, &dyn Fn(&AttendSchedule) -> bool),
+    (lengths, tokens): (&[usize], &[Token]),
+) {
+    let mut subject = Subject::with(form, target, wanted);
+    assert!(!subject.kernels.is_empty(), "no schedule for {form:?}");
     let step = World::new(form, lengths, 11).step(tokens, 5);
-    let wanted = expected(&subject.program, &step);
+    let expected = expected(&subject.program, &step);
     let most = if form.dtype == "bf16" { 8e-3 } else { 2e-6 };
     for which in 0..subject.kernels.len() {
         let found = subject.out(which, &step);
-        for (at, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+        for (at, (found, wanted)) in found.iter().zip(&expected).enumerate() {
             let error = (f64::from(*found) - wanted).abs();
             assert!(
                 error <= most,
@@ -193,4 +209,89 @@ fn attend_leaves_out_what_is_hidden() {
             }
         }
     }
+}
+
+fn in_warpgroups(schedule: &AttendSchedule) -> bool {
+    matches!(schedule, AttendSchedule::Warpgroups { .. })
+}
+
+/// The widths of models, groups, windows, caps, one score more, and sequences without pages.
+fn forms_of_warpgroups() -> [Form; 7] {
+    [
+        form("bf16", (1, 4), (64, 64), Mask::Causal),
+        form("bf16", (2, 1), (80, 80), Mask::Window(67)),
+        Form { capped: true, ..form("bf16", (1, 3), (96, 96), Mask::Causal) },
+        form("bf16", (2, 8), (128, 128), Mask::Causal),
+        form("bf16", (1, 2), (256, 256), Mask::Window(100)),
+        Form { capped: true, ..form("bf16", (1, 1), (32, 16), Mask::Causal) },
+        form("bf16", (3, 1), (64, 64), Mask::Sequence),
+    ]
+}
+
+#[test]
+fn attend_in_warpgroups() {
+    for form in forms_of_warpgroups() {
+        check_some(form, (Target::Sm90a, &in_warpgroups), RAGGED);
+    }
+    let long: (&[usize], &[Token]) = (&[1030, 600], &[(0, 1029), (1, 599), (0, 511), (0, 512), (1, 3)]);
+    check_some(form("bf16", (1, 3), (16, 16), Mask::Causal), (Target::Sm90a, &in_warpgroups), long);
+    check_some(form("bf16", (1, 1), (16, 16), Mask::Window(530)), (Target::Sm90a, &in_warpgroups), long);
+}
+
+/// Prefill in one step of more rows than a tile has, and in pieces, against one token at a time by splits: the same bits on
+/// Hopper, whose `wgmma` adds as its `mma.sync` does.
+#[test]
+fn attend_in_warpgroups_gives_the_bits_of_decode() {
+    let lengths = [200, 12, 70];
+    let wanted = |schedule: &AttendSchedule| {
+        in_warpgroups(schedule) || *schedule == AttendSchedule::Splits { stages: 2 }
+    };
+    let forms = forms_of_warpgroups();
+    for form in forms.into_iter().filter(|form| form.mask != Mask::Sequence) {
+        let mut subject = Subject::with(form, Target::Sm90a, wanted);
+        let world = World::new(form, &lengths, 3);
+        let all: Vec<Token> = (0..3).flat_map(|of| (0..lengths[of]).map(move |at| (of, at))).collect();
+        // Every seventh token alone.
+        let alone: Vec<Vec<Token>> = all.iter().step_by(7).map(|token| vec![*token]).collect();
+        let decoded = outcome(&mut subject, &world, 0, &alone);
+        for which in 1..subject.kernels.len() {
+            let cuts = [150, 60, 40, 32];
+            let mut rest = &all[..];
+            let pieces = cuts.map(|cut| rest.split_off(..cut).expect("so many tokens").to_vec());
+            for steps in [vec![all.clone()], pieces.to_vec()] {
+                let found = outcome(&mut subject, &world, which, &steps);
+                let same = decoded.iter().all(|(token, bits)| found[token] == *bits);
+                assert!(same, "{} of {form:?}", subject.kernels[which].0);
+            }
+        }
+    }
+}
+
+/// What the kernel does so that its copies and products see what was written, left out: it is found.
+#[test]
+fn attend_in_warpgroups_without_a_fence_or_a_wait_is_found() {
+    let form = form("bf16", (1, 2), (64, 64), Mask::Causal);
+    let mut subject = Subject::with(form, Target::Sm90a, in_warpgroups);
+    let tokens: Vec<Token> = (100..150).map(|at| (0, at)).collect();
+    let step = World::new(form, &[150], 11).step(&tokens, 5);
+    let (_, kernel) = &subject.kernels[0];
+    let mut damaged = |text: &str, from: usize, by: &str| {
+        let mut kernel = kernel.clone();
+        let at = kernel.ptx.match_indices(text).nth(from).map(|(at, _)| at);
+        let at = at.unwrap_or_else(|| panic!("{text} is not in\n{}", kernel.ptx));
+        kernel.ptx.replace_range(at..at + text.len(), by);
+        launch(&mut subject.device, (&kernel, &subject.program), &step).map(|_| ())
+    };
+    assert_eq!(damaged("// begin inline asm", 0, "//"), Ok(()));
+    let mut found = |text, from, by| damaged(text, from, by).expect_err(text).to_string();
+    // The first fence shows the mbarriers to copies, the second the zeros in place of keys beyond the range.
+    let said = found("fence.proxy.async.shared::cta", 1, "//");
+    assert!(said.contains("no fence.proxy.async stands after the write"), "{said}");
+    let said = found("wgmma.wait_group.sync.aligned 0", 0, "wgmma.wait_group.sync.aligned 1");
+    assert!(said.contains("no wgmma.wait_group stands between"), "{said}");
+    let said = found("wgmma.fence.sync.aligned", 1, "//");
+    assert!(said.contains("written after the last wgmma.fence"), "{said}");
+    // Arrivals of a multiplying warp.
+    let said = found("mbarrier.arrive.shared.b64", 2, "// ");
+    assert!(said.contains("deadlock"), "{said}");
 }

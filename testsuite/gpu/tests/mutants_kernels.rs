@@ -211,11 +211,12 @@ fn less_scratch(program: &mut GpuProgram) -> bool {
     })
 }
 
+/// The result lies turned, so each thread stores its part; what goes wrong where tensor copies do is in `contract_boxes`.
 const PRODUCTS: &str = "tile @contract {
   p0: bf16[T, 328] read rows \"x\"
   p1: bf16[136, 328] read panels \"w\"
   p2: bf16[136, 328] read panels \"v\"
-  p3: f32[T, 136] write rows \"y\"
+  p3: f32[136, T] write rows \"y\"
   a0 = 0..T \"t\"
   a1 = 0..136 \"n\"
   a2 = 0..328 \"k\"
@@ -226,7 +227,7 @@ const PRODUCTS: &str = "tile @contract {
   e0 = s0
   e1 = s1
   e2 = sub e0, e1
-  s2 = store [] p3[a0, a1] = e2
+  s2 = store [] p3[a1, a0] = e2
 }";
 
 /// A kernel with what it needs to run: a tile program, or rows to draw from.

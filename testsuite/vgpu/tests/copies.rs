@@ -67,6 +67,10 @@ fn tiles_go_in_and_out_and_are_clipped() {
     let counters = gpu.take_counters()[0].counters;
     let sectors = (4 * ROWS * COLUMNS).div_ceil(32) as u64;
     assert_eq!([counters.dram_sectors_read, counters.dram_sectors_written], [sectors; 2]);
+    // Four boxes of 8 rows by 64 bytes come in whole. Of the rows of 80 bytes, which begin in the middle of every second
+    // sector, 64 bytes go out as 2 or 3 sectors and the last 16 as one.
+    let rows = |odd: usize| (0..ROWS).filter(|row| row % 2 == odd).count() as u64;
+    assert_eq!(counters.global_sectors, 4 * 8 * 2 + rows(0) * 3 + rows(1) * 4);
 }
 
 #[test]

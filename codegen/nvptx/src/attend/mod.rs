@@ -6,21 +6,24 @@
 //! and `splits` (few) use tensor cores where queries, keys and values are bf16. Both hold scores as fragments of
 //! `mma.sync` (`fragment`), read keys and values through shared memory (`stage`), and differ in who does what: in a tile
 //! a warp has 16 rows to itself and all of their context; of a split the warps share 16 rows, each with a part of the
-//! positions and then of the lanes.
+//! positions and then of the lanes. `warpgroups` does on Hopper what `tiles` does, with tensor copies (`ring`) and `wgmma`.
 
 mod chains;
 mod fragment;
+mod kept;
 mod point;
 mod query;
+mod ring;
 mod rows;
 mod splits;
 mod stage;
 mod tiles;
+mod warpgroups;
 
-use crate::emit::{Assembled, Assembler, Entry, K};
+use crate::emit::{Assembled, Assembler, Entry, K, REGISTERS_AT_START};
 use crate::lower::Scope;
 use crate::{Error, Piece};
-use sinter_codegen_schedule::attend::{Attend, AttendSchedule, FRAGMENT, SPLIT};
+use sinter_codegen_schedule::attend::{Attend, AttendSchedule, FRAGMENT, GROUP_ROWS, SPLIT};
 use sinter_ir::{Blocks, Dim, GpuKernel, GpuParam, Id, Target, TileProgram};
 
 /// A kernel to be written.
@@ -79,16 +82,24 @@ pub fn kernel(assembler: &Assembler, job: Job<'_>) -> Result<GpuKernel, Error> {
 fn entry(job: &Job<'_>) -> Entry {
     let mut params: Vec<GpuParam> = (0..job.tile.params.len()).map(GpuParam::Address).collect();
     params.push(GpuParam::Symbols);
-    if matches!(job.schedule, AttendSchedule::Splits { .. }) {
-        params.push(GpuParam::Scratch);
-    }
+    let max_registers = match job.schedule {
+        AttendSchedule::Rows { .. } | AttendSchedule::Tiles { .. } => None,
+        AttendSchedule::Splits { .. } => {
+            params.push(GpuParam::Scratch);
+            None
+        }
+        AttendSchedule::Warpgroups { groups, .. } => {
+            params.extend(ring::tensor_maps(job));
+            Some(if groups > 1 { REGISTERS_AT_START } else { 255 })
+        }
+    };
     Entry {
         name: job.name.into(),
         params,
         threads: job.schedule.threads(),
-        max_registers: None,
-        // Without a number ptxas takes few registers and spills.
-        min_blocks: Some(1),
+        max_registers,
+        // Without any number ptxas takes few registers and spills.
+        min_blocks: max_registers.is_none().then_some(1),
     }
 }
 
@@ -98,6 +109,7 @@ fn body<'k>(k: K<'k>, job: &Job<'_>) {
         AttendSchedule::Rows { warps } => chains::write(k, job, warps),
         AttendSchedule::Splits { stages } => splits::write(k, job, stages),
         AttendSchedule::Tiles { warps, stages } => tiles::write(k, job, (warps, stages)),
+        AttendSchedule::Warpgroups { groups, stages } => warpgroups::write(k, job, (groups, stages)),
     }
 }
 
@@ -115,11 +127,14 @@ fn room(job: &Job<'_>) -> (u32, u32) {
     match job.schedule {
         AttendSchedule::Rows { warps } => (warps, 1),
         AttendSchedule::Splits { .. } => (job.attend.group_part(FRAGMENT), 1),
-        AttendSchedule::Tiles { warps, .. } => {
-            let rows = warps * FRAGMENT;
-            (job.attend.group_part(rows), job.attend.tokens_in(rows))
-        }
+        AttendSchedule::Tiles { warps, .. } => of_rows(job, warps * FRAGMENT),
+        AttendSchedule::Warpgroups { groups, .. } => of_rows(job, groups * GROUP_ROWS),
     }
+}
+
+/// The same for so many rows.
+fn of_rows(job: &Job<'_>, rows: u32) -> (u32, u32) {
+    (job.attend.group_part(rows), job.attend.tokens_in(rows))
 }
 
 fn grid(job: &Job<'_>) -> Vec<Blocks> {

@@ -18,10 +18,7 @@ impl<'k> Query<'k> {
     /// Loads them.
     pub(super) fn load(k: K<'k>, job: &Job<'_>, rows: &[Row<'_, 'k>; 2], room: Option<Shared<'k>>) -> Self {
         let steps = job.attend.sizes.padded_depth() / 16;
-        let operand = |step: u32| {
-            let pair = |half: usize, offset: u32| pair(job, &rows[half], step * 16 + offset);
-            [pair(0, 0), pair(1, 0), pair(0, 8), pair(1, 8)]
-        };
+        let operand = |step: u32| operand(job, rows, step);
         let Some(room) = room else { return Query::Registers((0..steps).map(operand).collect()) };
         let threads = job.schedule.threads();
         let own = room.at(k.thread() << 4);
@@ -44,6 +41,12 @@ impl<'k> Query<'k> {
             Query::Shared(own, apart) => k.load_vector::<I32, 4>(own.at((step * apart) as i32), Cache::Any),
         }
     }
+}
+
+/// The operand for a step, from memory: rows `g` and `g + 8` at depths `2q` and `2q + 1`, then the same eight further.
+pub(super) fn operand<'k>(job: &Job<'_>, rows: &[Row<'_, 'k>; 2], step: u32) -> [Int<'k>; 4] {
+    let pair = |half: usize, offset: u32| pair(job, &rows[half], step * 16 + offset);
+    [pair(0, 0), pair(1, 0), pair(0, 8), pair(1, 8)]
 }
 
 /// Two neighbours of a row, which the lane owns, as a pair; zeros beyond the depth.

@@ -1,10 +1,11 @@
 //! The rows of a block: neighbouring tokens and the heads of a group. Their tokens may belong to several sequences.
 
 use super::Job;
-use super::point::Point;
+use super::point::{Point, ceil};
 use crate::emit::{Bit, Int, K};
 use crate::lower::{Scope, Val};
 use sinter_codegen_schedule::access;
+use sinter_codegen_schedule::attend::POSITIONS;
 use sinter_ir::{Expr, ExprId, Id};
 
 /// A row of a fragment as one thread sees it.
@@ -22,6 +23,13 @@ pub(super) struct Row<'a, 'k> {
 pub(super) struct Range<'k> {
     pub(super) from: Int<'k>,
     pub(super) to: Int<'k>,
+}
+
+impl<'k> Range<'k> {
+    /// The first block of positions with any of them, and one past the last.
+    pub(super) fn blocks(self) -> (Int<'k>, Int<'k>) {
+        (self.from.divided(POSITIONS as i32), ceil(self.to, POSITIONS))
+    }
 }
 
 impl<'a, 'k> Row<'a, 'k> {

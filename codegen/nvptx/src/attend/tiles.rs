@@ -5,12 +5,13 @@
 //! Tokens of several sequences in one tile are done one sequence after another.
 
 use super::Job;
-use super::fragment::{self, FRAGMENTS, Merger, State};
+use super::fragment::{self, FRAGMENTS, State};
+use super::kept::Kept;
 use super::point::Point;
 use super::query::Query;
 use super::rows::{Range, Row, Tokens};
 use super::stage::Stages;
-use crate::emit::{Cache, F32, Float, Int, K, Shared};
+use crate::emit::{Int, K};
 use crate::lower::Scope;
 use sinter_codegen_schedule::attend::{FRAGMENT, POSITIONS, SPLIT};
 
@@ -23,9 +24,7 @@ struct Tile<'p, 'a, 'k> {
     query: Query<'k>,
     stages: Stages<'a, 'k>,
     count: u32,
-    /// Where the thread keeps maxima and sums, and where weighted sums.
-    rows_kept: Shared<'k>,
-    lanes_kept: Shared<'k>,
+    kept: Kept<'k>,
 }
 
 pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, (warps, count): (u32, u32)) {
@@ -35,12 +34,9 @@ pub(super) fn write<'k>(k: K<'k>, job: &Job<'_>, (warps, count): (u32, u32)) {
     let rows = [first, first + 8].map(|row| Row::new(job, &point, row, heads));
     let stages = Stages::new(k, job, count);
     let query = Query::load(k, job, &rows, Query::room(k, job));
-    let threads = warps * 32;
-    let merged = k.shared(threads * sinter_codegen_schedule::attend::merged_bytes(job.attend.sizes), 16);
-    let rows_kept = merged.at(k.thread() << 3);
-    let lanes_kept = merged.at((threads * 16) as i32).at(k.thread() << 4);
+    let kept = Kept::new(job, k.thread(), warps * 32);
     let tokens = Tokens { k, job, point: &point, room };
-    let tile = Tile { k, job, tokens, rows, query, stages, count, rows_kept, lanes_kept };
+    let tile = Tile { k, job, tokens, rows, query, stages, count, kept };
     let all = tile.tokens.count();
     if !tile.tokens.may_differ() {
         return tile.sequence(k.int(0), all);
@@ -65,8 +61,8 @@ impl<'k> Tile<'_, '_, 'k> {
         let range = self.tokens.range(first, end);
         let scope = self.tokens.scope(first);
         let fragments = (self.job.attend.sizes.padded_lanes() / 8) as usize;
-        self.keep(&fragment::beginning(self.job, &self.rows, fragments));
-        let (from, to) = (range.from.divided(POSITIONS as i32), super::point::ceil(range.to, POSITIONS));
+        self.kept.keep(&fragment::beginning(self.job, &self.rows, fragments));
+        let (from, to) = range.blocks();
         k.when(from.lt(to), || {
             if self.count > 1 {
                 self.stages.fill(self.job, &scope, range, from);
@@ -86,20 +82,11 @@ impl<'k> Tile<'_, '_, 'k> {
                     let keys_are_read = || self.turn(&scope, range, (at, to));
                     self.block((range, at), state, keys_are_read)
                 });
-                self.merge(&state);
+                self.kept.merge(&state);
                 (last,)
             },
         );
-        let stored = [0, 1].map(|half| {
-            let row: &Row<'_, 'k> = &self.rows[half];
-            row.exists & row.token.ge(first) & row.token.lt(end)
-        });
-        let share = self.rows_kept()[1].map(fragment::share);
-        for n in 0..fragments {
-            let [a, b, c, d] = self.lanes_kept(n);
-            let values = [a * share[0], b * share[0], c * share[1], d * share[1]];
-            fragment::store(self.job, &self.rows, stored, (k.int(8 * n as i32), values));
-        }
+        self.kept.store(self.job, &self.rows, (first, end));
     }
 
     /// Waits for a block of positions and begins to copy what comes next: the next block, or, where there is room for one
@@ -160,47 +147,5 @@ impl<'k> Tile<'_, '_, 'k> {
             }
         }
         (max, sum, acc)
-    }
-
-    /// Where a fragment of the merged splits lies.
-    fn place(&self, n: usize) -> Shared<'k> {
-        self.lanes_kept.at((n as u32 * self.job.schedule.threads() * 16) as i32)
-    }
-
-    /// The sums lie behind the maxima of all threads.
-    fn sums_place(&self) -> Shared<'k> {
-        self.rows_kept.at((self.job.schedule.threads() * 8) as i32)
-    }
-
-    /// Keeps the merged splits.
-    fn keep(&self, (max, sum, acc): &State<'k>) {
-        self.keep_rows(*max, *sum);
-        for (n, acc) in acc.iter().enumerate() {
-            self.k.store_vector(self.place(n), *acc);
-        }
-    }
-
-    fn keep_rows(&self, max: [Float<'k>; 2], sum: [Float<'k>; 2]) {
-        self.k.store_vector(self.rows_kept, max);
-        self.k.store_vector(self.sums_place(), sum);
-    }
-
-    /// The maxima and sums that are kept.
-    fn rows_kept(&self) -> [[Float<'k>; 2]; 2] {
-        [self.rows_kept, self.sums_place()].map(|from| self.k.load_vector::<F32, 2>(from, Cache::Any))
-    }
-
-    /// A fragment of the weighted sums that are kept.
-    fn lanes_kept(&self, n: usize) -> [Float<'k>; 4] {
-        self.k.load_vector::<F32, 4>(self.place(n), Cache::Any)
-    }
-
-    /// Merges the next split with what is kept, a fragment at a time: registers do not hold both.
-    fn merge(&self, (max, sum, acc): &State<'k>) {
-        let merger = Merger::new(self.rows_kept(), [*max, *sum]);
-        self.keep_rows(merger.max, merger.sum);
-        for (n, acc) in acc.iter().enumerate() {
-            self.k.store_vector(self.place(n), merger.fragment(self.lanes_kept(n), *acc));
-        }
     }
 }

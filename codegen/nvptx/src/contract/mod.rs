@@ -9,8 +9,9 @@
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
 //! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory,
-//! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated.
+//! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated, `boxes` does so by tensor copies.
 
+mod boxes;
 mod epilogue;
 mod fma;
 mod grouped;
@@ -20,7 +21,7 @@ mod stage;
 mod tiles;
 mod warpgroups;
 
-use crate::emit::{Assembler, Bit, Entry, Int, K};
+use crate::emit::{Assembler, Bit, Entry, Int, K, REGISTERS_AT_START};
 use crate::lower::Scope;
 use crate::{Error, Piece};
 use sinter_codegen_schedule::contract::{self, Contract, Contraction, Kind};
@@ -76,13 +77,13 @@ pub fn kernel(
     let persistent = (schedule.kind == Kind::Warpgroups).then_some(1);
     if persistent.is_some() {
         let sizes = (schedule.tile_rows, schedule.tile_columns);
-        params.extend(warpgroups::tensor_maps(piece.tile, &found.products, sizes));
+        params.extend(warpgroups::tensor_maps(piece.tile, &found, sizes));
     }
     let threads = schedule.threads();
     // Without a limit the assembler aims at a full multiprocessor and may spill a few registers for it.
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
     let max_registers = Some(match schedule.kind {
-        Kind::Warpgroups => warpgroups::REGISTERS,
+        Kind::Warpgroups => REGISTERS_AT_START,
         // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
         Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,

@@ -2,28 +2,25 @@
 //!
 //! One thread brings chunks of both operands to a ring in shared memory by tensor copies; the other warpgroups multiply 64
 //! rows each. A stage of the ring is full when its bytes have arrived, and empty when every warp is done with it. Blocks
-//! are persistent: while the sums of a tile are stored, the chunks of the next one arrive.
+//! are persistent: while the sums of a tile are stored, the chunks of the next one arrive. Results leave by tensor copies
+//! too where their layout allows it, and by stores of each thread elsewhere.
 
+use super::boxes::{self, Boxes};
 use super::{Job, epilogue};
-use crate::emit::{Float, Int, Shared};
-use sinter_codegen_schedule::contract::{Product, STEP, Unit, row_offset};
+use crate::emit::{Float, Int, Left, REGISTERS, Right, Shared};
+use sinter_codegen_schedule::contract::{Contraction, Product, STEP, Unit, row_offset};
 use sinter_ir::{GpuParam, Id, Swizzle, TensorMapDef, TileProgram};
 
 /// Bytes of a row of a chunk: what a tensor copy turns.
 const ROW_BYTES: u32 = 128;
-/// Registers of a thread that copies, and of one that multiplies: together what a multiprocessor has for two multiplying
-/// warpgroups.
-const FEWER: u32 = 40;
-const MORE: u32 = 232;
-
-/// The parameters besides the addresses and symbols: a tensor map for each operand.
+/// The parameters besides the addresses and symbols: a tensor map for each operand, and for each result that leaves in boxes.
 pub(super) fn tensor_maps(
     tile: &TileProgram,
-    products: &[Product],
+    found: &Contraction,
     (rows, columns): (u32, u32),
 ) -> Vec<GpuParam> {
     let mut maps: Vec<TensorMapDef> = Vec::new();
-    for product in products {
+    for product in &found.products {
         for (load, rows) in [(&product.a, rows), (&product.b, columns)] {
             let param = &tile.params[load.param];
             let strides = sinter_codegen_schedule::access::dim_strides(param).unwrap_or_default();
@@ -40,6 +37,9 @@ pub(super) fn tensor_maps(
             }
         }
     }
+    if found.boxed {
+        maps.extend(boxes::tensor_maps(tile));
+    }
     maps.into_iter().map(GpuParam::TensorMap).collect()
 }
 
@@ -51,15 +51,23 @@ pub(super) fn body(job: &Job<'_, '_>) {
     job.wait_for_inputs();
     let group = k.uniform(k.thread() >> 7);
     k.when(group.equals(0), || {
-        k.fewer_registers(FEWER as i32);
+        k.fewer_registers(REGISTERS.0 as i32);
         k.when(k.thread().equals(0), || {
             k.show_global_to_copies();
             each_tile(job, |job, count| ring.produce(job, count));
         });
     });
     k.when(group.differs(0), || {
-        k.more_registers(MORE as i32);
-        each_tile(job, |job, count| ring.consume(job, group - 1, count));
+        k.more_registers(REGISTERS.1 as i32);
+        let boxes = job.found.boxed.then(|| Boxes::new(job));
+        each_tile(job, |job, count| {
+            let (sums, count) = ring.consume(job, group - 1, count);
+            store(job, boxes.as_ref(), group - 1, sums);
+            count
+        });
+        if let Some(boxes) = &boxes {
+            boxes.finish(k);
+        }
     });
 }
 
@@ -77,6 +85,23 @@ fn each_tile<'a, 'k>(job: &Job<'a, 'k>, body: impl FnOnce(&Job<'a, 'k>, Int<'k>)
             (tile + k.blocks(), count)
         },
     );
+}
+
+/// Stores the sums of a warpgroup's 64 rows, by product.
+fn store<'k>(job: &Job<'_, 'k>, boxes: Option<&Boxes<'k>>, group: Int<'k>, sums: Vec<Vec<Float<'k>>>) {
+    let k = job.k;
+    let first = group * 64 + (k.warp() & 3) * 16;
+    let fours = |sums: Vec<Float<'k>>| -> Vec<[Float<'k>; 4]> {
+        sums.chunks(4).map(|four| [four[0], four[1], four[2], four[3]]).collect()
+    };
+    let sums: Vec<_> = sums.into_iter().map(fours).collect();
+    match boxes {
+        Some(boxes) => boxes.store(job, &sums, first),
+        None => {
+            let sums: Vec<_> = sums.into_iter().map(|sums| vec![sums]).collect();
+            epilogue::store(job, &sums, (first + (k.lane() >> 2), (k.lane() & 3) * 2));
+        }
+    }
 }
 
 /// The stages in shared memory and their barriers.
@@ -170,8 +195,13 @@ impl<'a, 'k> Ring<'a, 'k> {
         })
     }
 
-    /// Multiplies all chunks of a tile and stores the sums of this warpgroup's 64 rows.
-    fn consume(&self, job: &Job<'_, 'k>, group: Int<'k>, mut count: Int<'k>) -> Int<'k> {
+    /// Multiplies all chunks of a tile: the sums of this warpgroup's 64 rows, and the number of chunks so far.
+    fn consume(
+        &self,
+        job: &Job<'_, 'k>,
+        group: Int<'k>,
+        mut count: Int<'k>,
+    ) -> (Vec<Vec<Float<'k>>>, Int<'k>) {
         let (k, chunk) = (job.k, job.schedule.tile_k);
         let columns = job.schedule.tile_columns as usize;
         let mut sums: Vec<Vec<Float<'k>>> = vec![Vec::new(); job.found.products.len()];
@@ -191,14 +221,7 @@ impl<'a, 'k> Ring<'a, 'k> {
                 sums[*at] = done;
             }
         }
-        let warp = k.warp() & 3;
-        let row = group * 64 + warp * 16 + (k.lane() >> 2);
-        let fours = |sums: Vec<Float<'k>>| {
-            vec![sums.chunks(4).map(|four| [four[0], four[1], four[2], four[3]]).collect::<Vec<_>>()]
-        };
-        let sums: Vec<_> = sums.into_iter().map(fours).collect();
-        epilogue::store(job, &sums, (row, (k.lane() & 3) * 2));
-        count
+        (sums, count)
     }
 
     /// Adds `steps` steps of 16 of a chunk.
@@ -212,15 +235,17 @@ impl<'a, 'k> Ring<'a, 'k> {
         let k = job.k;
         let (stage, parity) = self.place(count);
         k.wait_for_phase(self.full(stage), parity);
-        let left = k.matrix(self.left(stage).at(group * (64 * ROW_BYTES) as i32));
-        let right: Vec<_> = (0..run.len()).map(|at| k.matrix(self.right(stage, at))).collect();
+        let matrix = |at| k.matrix(at, (ROW_BYTES, 16));
+        let left = matrix(self.left(stage).at(group * (64 * ROW_BYTES) as i32));
+        let right: Vec<_> = (0..run.len()).map(|at| matrix(self.right(stage, at))).collect();
         k.begin_products();
         for step in 0..steps {
             // A step is 32 bytes further; addresses count 16.
             let further = i64::from(step * 2);
             for (right, sums) in right.iter().zip(&mut sums) {
                 let half = run[0].unit == Unit::F16;
-                *sums = k.warpgroup_product(half, sums, (left + further, *right + further));
+                let operands = (Left::Matrix(left + further), Right::AlongSum(*right + further));
+                *sums = k.warpgroup_product(half, sums, operands);
             }
         }
         k.end_products(0);
@@ -228,7 +253,3 @@ impl<'a, 'k> Ring<'a, 'k> {
         sums
     }
 }
-
-/// The registers of a thread at the start, from which all warpgroups get their own. The assembler wants that many for the
-/// sums of 256 columns.
-pub(super) const REGISTERS: u32 = (FEWER + 2 * MORE) / 3;

@@ -51,21 +51,20 @@ impl<'k> Body<'k> {
         self.fields(result)
     }
 
+    /// A field of a structure.
+    pub(super) fn field<T: Scalar>(&'k self, value: Value<'k, 'k>, at: usize) -> V<'k, T> {
+        let position = [("position", self.positions(&[at as i64]))];
+        V::new(self, self.op("llvm.extractvalue", &[value], T::mlir(self.context()), &position))
+    }
+
     /// The fields of a structure of `N` equal types.
     pub(super) fn fields<T: Scalar, const N: usize>(&'k self, value: Value<'k, 'k>) -> [V<'k, T>; N] {
-        std::array::from_fn(|at| {
-            let position = [("position", self.positions(&[at as i64]))];
-            V::new(self, self.op("llvm.extractvalue", &[value], T::mlir(self.context()), &position))
-        })
+        std::array::from_fn(|at| self.field(value, at))
     }
 
     /// The same for any number of fields.
     pub(super) fn all_fields<T: Scalar>(&'k self, value: Value<'k, 'k>, count: usize) -> Vec<V<'k, T>> {
-        let field = |at| {
-            let position = [("position", self.positions(&[at as i64]))];
-            V::new(self, self.op("llvm.extractvalue", &[value], T::mlir(self.context()), &position))
-        };
-        (0..count).map(field).collect()
+        (0..count).map(|at| self.field(value, at)).collect()
     }
 
     /// A call of an LLVM intrinsic without a result.

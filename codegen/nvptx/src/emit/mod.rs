@@ -40,6 +40,7 @@ mod value;
 pub use assemble::{Assembled, Assembler, Entry, Stages};
 pub use body::{Body, K};
 pub use flow::Carry;
+pub use hopper::{Left, REGISTERS, REGISTERS_AT_START, Right};
 pub use memory::{Cache, Vector};
 pub use value::{
     Bit, Double, F32, F64, Float, Global, I1, I8, I16, I32, I64, Int, Long, Param, Ptr, Scalar, Shared,

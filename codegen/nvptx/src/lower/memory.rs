@@ -103,10 +103,12 @@ impl<'k> Scope<'_, 'k> {
         }
     }
 
-    fn store_side_by_side(&self, to: Global<'k>, dtype: DType, values: &[Val<'k>]) {
+    /// Values side by side as the words that an element type of two or four bytes stores; of two bytes they are even in
+    /// number.
+    pub fn words(&self, dtype: DType, values: &[Val<'k>]) -> Vec<Int<'k>> {
         let k = self.k;
         let number = |value: &Val<'k>| -> Float<'k> { value.number(k) };
-        let words: Vec<Int<'k>> = match dtype {
+        match dtype {
             DType::F32 => values.iter().map(|value| number(value).bits()).collect(),
             DType::F16 => {
                 let half = |value| number(value).to_f16().int();
@@ -117,7 +119,12 @@ impl<'k> Scope<'_, 'k> {
             }
             DType::U32 => values.iter().map(|value| value.whole(k).greatest(0)).collect(),
             _ => values.iter().map(|value| value.whole(k)).collect(),
-        };
+        }
+    }
+
+    fn store_side_by_side(&self, to: Global<'k>, dtype: DType, values: &[Val<'k>]) {
+        let k = self.k;
+        let words = self.words(dtype, values);
         let mut rest = &words[..];
         while !rest.is_empty() {
             let here = to.at((words.len() - rest.len()) as i32 * 4);

@@ -15,6 +15,9 @@ use std::fmt;
 /// Elements that one step of the tensor cores sums.
 pub const STEP: u32 = 16;
 
+/// Bytes of a box of results: 16 rows of 128 bytes.
+pub const BOX_BYTES: u64 = 16 * 128;
+
 /// Which skeleton does a contraction.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
@@ -65,6 +68,11 @@ impl Contract {
     pub fn takes(&self, found: &Contraction, binding: &Binding) -> bool {
         self.kind != Kind::Skinny || found.n_rows.eval(binding) <= u64::from(self.tile_rows)
     }
+    /// Bytes of shared memory in which results wait for their tensor copies: two boxes of each multiplying warp.
+    pub fn box_bytes(&self, found: &Contraction) -> u64 {
+        let warps = u64::from(self.warps.0) * 4;
+        if self.kind == Kind::Warpgroups && found.boxed { warps * 2 * BOX_BYTES } else { 0 }
+    }
     /// Bytes of shared memory for a contraction.
     pub fn shared_bytes(&self, found: &Contraction) -> u64 {
         let (rows, columns) = (u64::from(self.tile_rows), u64::from(self.tile_columns));
@@ -72,7 +80,8 @@ impl Contract {
         let widest = found.widest() as u64;
         match self.kind {
             Kind::Fma => (rows + 4 + widest * (columns + 4)) * k * 4,
-            Kind::Tiles | Kind::Warpgroups => (rows + widest * columns) * k * 2 * stages,
+            Kind::Tiles => (rows + widest * columns) * k * 2 * stages,
+            Kind::Warpgroups => (rows + widest * columns) * k * 2 * stages + self.box_bytes(found),
             Kind::Skinny => widest * columns * k * 2 * stages,
         }
     }

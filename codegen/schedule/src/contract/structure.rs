@@ -51,6 +51,8 @@ pub struct Contraction {
     pub rows_share: bool,
     /// Whether a tile may have several columns: no left operand changes with the column.
     pub columns_share: bool,
+    /// Whether tensor copies can take all results to memory: matrices whose rows and columns are those of the whole.
+    pub boxed: bool,
 }
 
 impl Contraction {
@@ -103,6 +105,8 @@ pub fn find(tile: &TileProgram) -> Option<Contraction> {
     let group = group(tile, rows, &products);
     let rows_share = group.is_some() || !products.iter().any(|product| any_row(&product.b));
     let columns_share = !products.iter().any(|product| mentions(&product.a, *column));
+    let boxed =
+        matches!(rows, [row] if tile.stages.iter().all(|stage| is_boxed(tile, (*row, *column), stage)));
     let found = Contraction {
         rows: rows.to_vec(),
         n_rows,
@@ -112,6 +116,7 @@ pub fn find(tile: &TileProgram) -> Option<Contraction> {
         group,
         rows_share,
         columns_share,
+        boxed,
     };
     (found.unit().is_some()).then_some(found)
 }
@@ -221,6 +226,20 @@ pub fn is_plain(tile: &TileProgram, found: &Contraction, product: &Product) -> b
         && product.a.index[0].offset == 0
         && plain(&product.a, row)
         && plain(&product.b, found.column)
+}
+
+/// Whether tensor copies can do a stage, if it is a store: to a matrix of 16-bit floats or of f32 whose rows are whole pieces
+/// of 16 bytes, at its row and column.
+fn is_boxed(tile: &TileProgram, (row, column): (AxisId, AxisId), stage: &Stage) -> bool {
+    let Stage::Store { axes, param, index, .. } = stage else { return true };
+    let param = &tile.params[*param];
+    let float = matches!(param.ty.dtype, DType::Bf16 | DType::F16 | DType::F32);
+    let pitch = dim_strides(param).and_then(|strides| strides.first().copied());
+    float
+        && axes.is_empty()
+        && *index == [Index::axis(row), Index::axis(column)]
+        && param.ty.shape[..] == [tile.axes[row].extent, tile.axes[column].extent]
+        && pitch.is_some_and(|pitch| pitch.sym.is_none() && pitch.coeff.is_multiple_of(16))
 }
 
 /// The first row of a matrix that a plain operand reads.

@@ -31,6 +31,7 @@ impl Machine<'_> {
         let fenced = &warp.clock.fenced;
         let who = Who { agent, lane: 0, meetings: 1, clock: &clock, fenced, asynchronous: true, line };
         let wrong = |what: String| Wrong::of(lane, what);
+        let mut sectors: Vec<u64> = Vec::new();
         for piece in pieces {
             let Some(global) = piece.global else { continue };
             let touch = self.touch_of(warp, (agent, time));
@@ -47,10 +48,12 @@ impl Machine<'_> {
                 let first = allocation.first_write(sector, self.launch.serial);
                 self.counters.dram_sectors_written += u64::from(first);
             }
+            sectors.extend(global / SECTOR_BYTES..=(global + u64::from(piece.bytes) - 1) / SECTOR_BYTES);
         }
-        let bytes: u32 = pieces.iter().map(|piece| piece.bytes).sum();
+        sectors.sort_unstable();
+        sectors.dedup();
         self.counters.global_requests += 1;
-        self.counters.global_sectors += u64::from(bytes).div_ceil(SECTOR_BYTES);
+        self.counters.global_sectors += sectors.len() as u64;
         self.copies.stores[warp.agent * LANES + lane].begin((line, agent, time));
         self.progress += 1;
         Ok(())

@@ -9,6 +9,10 @@
 //! Online normalizer calculation for softmax, 2018); splits are merged in ascending order. What is no number's neighbour
 //! in that order changes nothing: a block without a visible position is neutral, and may be skipped.
 
+mod boxes;
+
+pub use boxes::{BOX_POSITIONS, BoxedRows, matrix};
+
 use sinter_ir::{
     Atom, AxisId, DType, Dim, Expr, ExprId, Id, Index, Load, Stage, StageId, Target, TileProgram,
 };
@@ -68,6 +72,8 @@ pub struct Attend {
     pub sizes: Sizes,
     /// Whether queries, keys and values are bf16, so that tensor cores multiply them.
     pub tensor: bool,
+    /// Whether tensor copies can bring keys and values to shared memory.
+    pub boxed: bool,
 }
 
 /// Constant extents.
@@ -112,7 +118,17 @@ pub enum AttendSchedule {
         /// Blocks of context in shared memory at a time.
         stages: u32,
     },
+    /// The same on Hopper: one warp brings keys and values by tensor copies, warpgroups of 64 rows each multiply.
+    Warpgroups {
+        /// Multiplying warpgroups of a block.
+        groups: u32,
+        /// Blocks of context in shared memory at a time, a power of two.
+        stages: u32,
+    },
 }
+
+/// Rows of a multiplying warpgroup.
+pub const GROUP_ROWS: u32 = 64;
 
 impl Attend {
     /// The structure, or why the program has another.
@@ -143,7 +159,14 @@ impl Attend {
             collect_contexts(index, *tokens, *context, &mut contexts);
         }
         let tensor = [&query, &key, value].iter().all(|load| tile.params[load.param].ty.dtype == DType::Bf16);
+        // Tensor copies bring rows that no query sees; without bounds, such may lie nowhere.
+        let bounded = to.is_some() || contexts.is_empty();
+        let boxed = |load: &Load, lane: AxisId, width: u32| {
+            boxes::is_boxed(tile, load, (*context, lane, width)) && key.param != value.param
+        };
+        let boxed = tensor && bounded && boxed(&key, depth, sizes.depth) && boxed(value, *lanes, sizes.lanes);
         let attend = Attend {
+            boxed,
             online: StageId(number as u32),
             dot,
             context: *context,
@@ -213,8 +236,21 @@ impl Attend {
         });
         // Splits have counters for so many tokens.
         let few = most.is_some_and(|most| most <= SPLIT_TOKENS);
-        let all: Vec<_> = splits.into_iter().filter(|_| few).chain(tiles).collect();
-        all.into_iter().filter(|schedule| schedule.shared_bytes(self) <= target.max_shared_bytes()).collect()
+        let (wide, tiles) = (self.wide(target, most), tiles.to_vec());
+        let many = if few { [tiles, wide] } else { [wide, tiles] };
+        let all = splits.into_iter().filter(|_| few).chain(many.into_iter().flatten());
+        all.filter(|schedule| schedule.shared_bytes(self) <= target.max_shared_bytes()).collect()
+    }
+
+    /// The ways to run it in warpgroups: with one where a step fills no more.
+    fn wide(&self, target: Target, most: Option<u64>) -> Vec<AttendSchedule> {
+        if target != Target::Sm90a || !self.boxed {
+            return Vec::new();
+        }
+        let rows = most.map(|most| most * u64::from(self.sizes.group));
+        let one = rows.is_some_and(|rows| rows <= u64::from(GROUP_ROWS));
+        let groups = if one { [1, 2] } else { [2, 1] };
+        groups.map(|groups| AttendSchedule::Warpgroups { groups, stages: 2 }).to_vec()
     }
 }
 
@@ -230,13 +266,21 @@ impl AttendSchedule {
                 let queries = if query_in_shared(sizes) { warps * 32 * sizes.padded_depth() } else { 0 };
                 stages * stage + queries + warps * 32 * merged_bytes(sizes)
             }
+            AttendSchedule::Warpgroups { groups, stages } => {
+                let stage = POSITIONS * 2 * (sizes.depth + sizes.lanes);
+                let queries = if query_in_shared(sizes) { GROUP_ROWS * 2 * sizes.depth } else { 0 };
+                // Two barriers for the keys and two for the values of a stage, and one more of 8 bytes.
+                stages * (stage + 32) + 16 + groups * (queries + 128 * merged_bytes(sizes))
+            }
         }
     }
     /// Bytes that the block of a split leaves in memory for the block that merges: of each row the weighted sums of all
     /// warps, their lanes in whole pairs of fragments, and the maximum and the sum of the weights; a sector of each.
     pub fn left_bytes(&self, attend: &Attend) -> u64 {
         match self {
-            AttendSchedule::Rows { .. } | AttendSchedule::Tiles { .. } => 0,
+            AttendSchedule::Rows { .. }
+            | AttendSchedule::Tiles { .. }
+            | AttendSchedule::Warpgroups { .. } => 0,
             AttendSchedule::Splits { .. } => {
                 let pairs = (attend.sizes.padded_lanes() / FRAGMENT).div_ceil(DECODE_WARPS);
                 let rows = attend.sizes.group;
@@ -260,6 +304,7 @@ impl AttendSchedule {
         match self {
             AttendSchedule::Rows { warps } | AttendSchedule::Tiles { warps, .. } => warps * 32,
             AttendSchedule::Splits { .. } => DECODE_WARPS * 32,
+            AttendSchedule::Warpgroups { groups, .. } => (groups + 1) * 128,
         }
     }
 }
@@ -400,6 +445,9 @@ impl fmt::Display for AttendSchedule {
             AttendSchedule::Splits { stages } => write!(f, "splits of {SPLIT}, {stages} stages"),
             AttendSchedule::Tiles { warps, stages } => {
                 write!(f, "tiles of {} rows, {stages} stages", warps * FRAGMENT)
+            }
+            AttendSchedule::Warpgroups { groups, stages } => {
+                write!(f, "warpgroups of {} rows, {stages} stages", groups * GROUP_ROWS)
             }
         }
     }
