@@ -133,6 +133,8 @@ gpu-goldens: setup
 gpu-build: setup
 	$(CARGO) build --release -p sinter-driver --features nvptx
 	$(CARGO) build --release -p sinter-gpu-tests --bin gpu_check
+	mkdir -p target/release/lib
+	ldd target/release/gpu_check | awk '$$1 ~ /^lib(ffi|zstd|z)\./ { print $$3 }' | xargs -I{} cp -L {} target/release/lib/
 	git rev-parse HEAD > target/release/commit.txt 2>/dev/null || echo unknown > target/release/commit.txt
 
 # How long the GPU kernels of a whole model take, cold and from the cache; they must be the same bytes every time.

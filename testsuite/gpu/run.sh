@@ -38,6 +38,18 @@ bin=$here/bin
 for tool in sinter gpu_check; do
     [ -x "$bin/$tool" ] || { echo "$bin/$tool is missing; run make gpu-build"; exit 1; }
 done
+# Libraries of the machine that built the binaries, for one that has not all of them.
+[ ! -d "$bin/lib" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$bin/lib
+for tool in sinter gpu_check; do
+    missing=$(ldd "$bin/$tool" 2>&1 | grep "not found")
+    if [ -n "$missing" ]; then
+        echo "$bin/$tool does not run here:"
+        echo "$missing"
+        printf '{"failed": "%s does not run here, see doctor.log"}\n' "$tool" > "$out/summary.json"
+        echo "$missing" > "$out/doctor.log"
+        exit 1
+    fi
+done
 goldens=${GOLDENS:-$here/../goldens}
 # What is large and of no use afterwards.
 work=$(mktemp -d)
