@@ -326,9 +326,6 @@ impl Writer<'_> {
         let entry = "attention.sliding_window";
         let width = self.whole(entry)?.filter(|width| *width > 0);
         match family.attention.window {
-            WindowRow::Never | WindowRow::IfUsed(_) | WindowRow::BothSides { .. } if width.is_some() => {
-                Err(self.wrong(entry, "no window in this architecture"))
-            }
             WindowRow::AllLayers(_) => {
                 self.set("sliding_window", json!(width));
                 Ok(())
@@ -348,7 +345,14 @@ impl Writer<'_> {
                 }
                 Ok(())
             }
-            WindowRow::Never | WindowRow::IfUsed(_) | WindowRow::BothSides { .. } => Ok(()),
+            WindowRow::Never
+            | WindowRow::IfUsed(_)
+            | WindowRow::FromLayer(_)
+            | WindowRow::Listed { .. }
+            | WindowRow::BothSides { .. } => match width {
+                Some(_) => Err(self.wrong(entry, "no window in this architecture")),
+                None => Ok(()),
+            },
         }
     }
 
