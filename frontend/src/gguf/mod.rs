@@ -39,6 +39,9 @@ use tensors::Sources;
 
 pub use parse::FormatError;
 
+/// The type, the shape and the bytes of a tensor.
+pub type TypedBytes<'a> = (Dtype, &'a [usize], Cow<'a, [u8]>);
+
 /// Why a file cannot be used.
 #[derive(Debug, Error)]
 pub enum GgufError {
@@ -178,7 +181,7 @@ impl Gguf {
     }
 
     /// A tensor by the checkpoint's name: its type, its shape and its bytes.
-    pub fn tensor(&self, name: &str) -> Option<(Dtype, &[usize], Cow<'_, [u8]>)> {
+    pub fn tensor(&self, name: &str) -> Option<TypedBytes<'_>> {
         let entry = self.sources.entries.get(name)?;
         let bytes = match self.sources.made.get(name) {
             Some(source) => Cow::Owned(source.read(&self.bytes)),
