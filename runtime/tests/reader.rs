@@ -154,7 +154,8 @@ fn every_text_gets_its_own_rows() {
         let requests = requests();
         let clients: Vec<Client> =
             requests.iter().map(|texts| Client::ask(&handle, texts).unwrap()).collect();
-        serve(reader, || {
+        // The reader works as long as anyone has a handle or a ticket.
+        serve(reader, move || {
             wait(&handle);
             for (texts, client) in requests.iter().zip(&clients) {
                 let rows = texts.iter().map(wanted).collect();
