@@ -73,6 +73,7 @@ impl AtLoad {
                         order: None,
                         factor: 1.0,
                     },
+                    minima: None,
                 },
             );
             parts.insert(codes, (name.clone(), 0));

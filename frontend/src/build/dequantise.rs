@@ -19,13 +19,8 @@ fn dims(extents: &[usize]) -> Vec<Dim> {
 }
 
 impl Emit {
-    /// The numbers that a quantised matrix stands for, `f32[N, K]`, or `f32[K, N]` where it is stored turned.
+    /// The numbers that a quantised matrix stands for, `f32[N, K]`.
     pub(super) fn dequantised(&mut self, stored: &StoredMatrix) -> Emitted {
-        let value = self.as_stored(stored)?;
-        if stored.turned { self.graph.transpose(value, &[1, 0]) } else { Ok(value) }
-    }
-
-    fn as_stored(&mut self, stored: &StoredMatrix) -> Emitted {
         let (n, k) = (stored.rows, stored.columns);
         let codes = self.codes(stored)?;
         match &stored.scales {

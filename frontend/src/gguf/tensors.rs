@@ -234,7 +234,8 @@ impl Sources {
         match &tensor.format.kind {
             Kind::Blocks(_) if vector => Err(format!("a vector is stored as {}", tensor.format.name)),
             Kind::Blocks(blocks) => {
-                self.blocks(target, source, (blocks, turned));
+                // Matrices in blocks lie outputs first, which is how all quantised ones are read.
+                self.blocks(target, source, blocks);
                 Ok(())
             }
             Kind::Plain(dtype) => {
@@ -274,7 +275,7 @@ impl Sources {
     }
 
     /// The fields of a matrix in blocks.
-    fn blocks(&mut self, target: &str, source: Source, (blocks, turned): (&Blocks, bool)) {
+    fn blocks(&mut self, target: &str, source: Source, blocks: &Blocks) {
         let (rows, columns, elements) = (source.rows, source.columns, source.tensor.format.elements);
         let count = columns / elements;
         let groups = blocks.groups.as_ref().map(|groups| columns / groups.size);
@@ -324,7 +325,7 @@ impl Sources {
         let zeros = if blocks.zero == 0 { Zeros::None } else { Zeros::Number(blocks.zero as f64) };
         let minimum = |(_, added)| Minima { values: values("minima", "minimum_factors"), added };
         let minima = blocks.minimum.map(minimum);
-        let matrix = StoredMatrix { rows, columns, codes, zeros, scales, minima, turned };
+        let matrix = StoredMatrix { rows, columns, codes, zeros, scales, minima };
         self.matrices.insert(target.to_owned(), matrix);
     }
 }

@@ -377,7 +377,7 @@ impl Scheme {
                 (codes, Zeros::None, scales)
             }
         };
-        Ok(StoredMatrix { rows, columns, codes, zeros, scales, minima: None, turned: false })
+        Ok(StoredMatrix { rows, columns, codes, zeros, scales, minima: None })
     }
 }
 
@@ -396,7 +396,7 @@ impl Place<'_> {
     fn in_blocks(&self, name: &str) -> Result<StoredMatrix, QuantError> {
         let fault = |reason| QuantError::Tensor { tensor: shorten(name), reason };
         let matrix = self.weights.in_blocks(name).ok_or_else(|| fault("its format is not known".into()))?;
-        let found = if matrix.turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+        let found = (matrix.rows, matrix.columns);
         if found != self.shape {
             return Err(fault(format!("wanted shape {:?}, found {found:?}", self.shape)));
         }

@@ -15,8 +15,6 @@ pub struct StoredMatrix {
     pub scales: Scales,
     /// What is added to the product.
     pub minima: Option<Minima>,
-    /// Whether the model has inputs first: the matrix is `[K, N]`, and this its transpose.
-    pub turned: bool,
 }
 
 /// The numbers that stand for the elements of a matrix.
