@@ -177,7 +177,7 @@ fn other_rotary_embeddings_are_named() {
     for (text, word) in [
         (r#"{"rope_scaling":{"type":"magic","factor":2}}"#, "magic"),
         (r#"{"rope_scaling":{"type":"dynamic"}}"#, "factor"),
-        (r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e4}}"#, "long_factor"),
+        (r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e4}}"#, "short_factor"),
         (
             r#"{"rope_scaling":{"type":"longrope","long_factor":[1,2]}}"#,
             "5 numbers, one for each rotated pair",

@@ -3,6 +3,7 @@
 mod support;
 
 use sinter_frontend::header::parse_header;
+use sinter_frontend::source::ModelDir;
 use sinter_frontend::weights::Weights;
 use sinter_ir::DType;
 use support::{Model, safetensors, says, with_header};
@@ -152,7 +153,8 @@ fn broken_indexes_are_refused() {
 fn other_kinds_of_weights_are_named() {
     refused(&Model::new(), &["wanted model.safetensors", "no file of weights"]);
     refused(&Model::new().file("pytorch_model.bin", "x"), &["pytorch_model.bin", "convert"]);
-    refused(&Model::new().file("m.gguf", "x"), &["GGUF"]);
+    let named = Model::new().file("m.gguf", "x");
+    says(ModelDir::open(named.path()).unwrap_err(), &["m.gguf", "GGUF"]);
 }
 
 #[test]

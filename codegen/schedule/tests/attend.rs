@@ -69,9 +69,10 @@ fn the_default_keeps_the_tensor_cores_busy() {
         let attend = Attend::of(&parsed(&text(width))).expect("it is attention");
         attend.schedules(target, most)[0].to_string()
     };
-    // Two blocks of 64 rows have room: on an A100 with one block of keys and values each, on an H100 with two.
+    // On an A100 two blocks of 64 rows have room, with one block of keys and values each. Hopper's warpgroups share what
+    // they multiply with.
     assert_eq!(first(128, Target::Sm80, None), "tiles of 64 rows, 1 stages");
-    assert_eq!(first(128, Target::Sm90a, None), "tiles of 64 rows, 2 stages");
+    assert_eq!(first(128, Target::Sm90a, None), "warpgroups of 128 rows, 2 stages");
     assert_eq!(first(64, Target::Sm80, None), "tiles of 64 rows, 2 stages");
     assert_eq!(first(128, Target::Sm90a, Some(16)), "splits of 512, 3 stages");
     for target in Target::ALL {
