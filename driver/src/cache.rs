@@ -1,4 +1,4 @@
-//! The compile cache: plans and GPU programs by what they were made from.
+//! The compile cache: plans and GPU kernels by what they were made from.
 //!
 //! An entry is a file whose first line is the SHA-256 of the rest. An entry that cannot be read or does not match is a
 //! miss with the reason on stderr; a cache that cannot be written is a note. Neither ever changes a result.

@@ -1,14 +1,16 @@
-//! GPU programs: compiled here if this build can, kept in the compile cache, opened on a device.
+//! GPU kernels: compiled here if this build can; and the devices that run them.
 
-use crate::atomic_file::sha256;
-use crate::cache::{self, Cache};
 use crate::device::Place;
 use crate::environment::Environment;
+use crate::jit::{Compiler, Jit, Keeper};
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
+#[cfg(feature = "nvptx")]
+use sinter_ir::GpuKernel;
 use sinter_ir::{GpuDevice, GpuProgram, Plan, Target};
 use sinter_runtime::CudaDevice;
 use sinter_vgpu::VirtualGpu;
+use std::sync::Arc;
 
 /// Whether this build can compile for GPUs.
 pub const CAN_COMPILE: bool = cfg!(feature = "nvptx");
@@ -18,26 +20,36 @@ pub const HOW_TO_COMPILE: &str = "this build of sinter cannot compile for GPUs, 
                                   with `cargo build --release -p sinter-driver --features nvptx`, which needs LLVM and \
                                   MLIR 22";
 
-/// The program of a plan for a target, from the compile cache if it is there.
-pub fn program(plan: &Plan, target: Target, env: &Environment, output: &Output) -> Result<GpuProgram> {
+/// The kernels of a plan for a target, compiled when they are needed, from the compile cache if they are there.
+pub fn jit(plan: Arc<Plan>, target: Target, env: &Environment, output: &Output) -> Result<Jit> {
     if !CAN_COMPILE {
         bail!("{HOW_TO_COMPILE}");
     }
-    let key = cache::key(&sha256(&serde_json::to_vec(plan)?), target.name());
-    let check = |program: &GpuProgram| {
-        if program.target == target { Ok(()) } else { bail!("it is for {}", program.target) }
-    };
-    let cache = Cache::new(env.cache.as_deref(), "programs");
-    cache.get_or((&key, output), check, || compile(plan, target))
+    Ok(Jit::new(plan, target, COMPILER, (env.cache.as_deref(), output)))
 }
 
 #[cfg(feature = "nvptx")]
-fn compile(plan: &Plan, target: Target) -> Result<GpuProgram> {
-    sinter_codegen_nvptx::compile(plan, target).with_context(|| format!("compiling for {target}"))
+const COMPILER: Compiler = Compiler { compile, sizes: &sinter_codegen_nvptx::BUCKETS };
+
+#[cfg(not(feature = "nvptx"))]
+const COMPILER: Compiler = Compiler { compile, sizes: &[None] };
+
+#[cfg(feature = "nvptx")]
+fn compile(
+    plan: &Plan,
+    target: Target,
+    sizes: &[Option<u64>],
+    keeper: &mut Keeper<'_>,
+) -> Result<GpuProgram> {
+    let mut keep = |description: &str, make: &dyn Fn() -> Result<GpuKernel, sinter_codegen_nvptx::Error>| {
+        keeper(description, &|| Ok(make()?))
+    };
+    let program = sinter_codegen_nvptx::compile_sizes(plan, target, sizes, &mut keep);
+    program.with_context(|| format!("compiling for {target}"))
 }
 
 #[cfg(not(feature = "nvptx"))]
-fn compile(_: &Plan, target: Target) -> Result<GpuProgram> {
+fn compile(_: &Plan, target: Target, _: &[Option<u64>], _: &mut Keeper<'_>) -> Result<GpuProgram> {
     Err(anyhow::anyhow!("{HOW_TO_COMPILE}")).with_context(|| format!("compiling for {target}"))
 }
 

@@ -13,9 +13,10 @@
 //! - [`cli`] is the grammar of the command line; each command is one file under [`commands`].
 //! - [`output`] keeps the promise that results go to stdout, everything else to stderr, and that `--json` works
 //!   everywhere.
-//! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them.
+//! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them;
+//!   [`jit`] compiles when kernels are needed.
 //! - [`tools`] reads tool calls and reasoning out of answers, and forces calls.
-//! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU programs; both refuse what does not match, with the reason.
+//! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU kernels; both refuse what does not match, with the reason.
 //!
 //! The exit code is 0 when the command did what was asked, 2 for bad usage, and 1 with a reason otherwise:
 //!
@@ -37,6 +38,7 @@ pub mod device;
 pub mod gpu;
 pub mod grammar;
 pub mod info;
+pub mod jit;
 pub mod perplexity;
 pub mod pipeline;
 pub mod ptx;

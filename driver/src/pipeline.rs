@@ -7,14 +7,15 @@ use crate::device::{self, BuildTarget, Kernels, Place};
 use crate::environment::Environment;
 use crate::gpu;
 use crate::info::{ModelInfo, kv_bytes_per_token};
+use crate::jit::{Background, Jit};
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use sinter_codegen_host::micro::Isa;
 use sinter_frontend::source::ModelDir;
 use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan, WeightDef};
 use sinter_runtime::{
-    DeviceModel, GpuConfig, GpuModel, HostConfig, HostMemoryPlan, HostModel, HugeMemory, Limits,
-    RuntimeError, WeightBytes,
+    DeviceModel, GpuConfig, GpuMemoryPlan, GpuModel, HostConfig, HostMemoryPlan, HostModel, HugeMemory,
+    Limits, RuntimeError, WeightBytes,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +38,8 @@ pub struct Program {
     pub dir: ModelDir,
     /// Threads to run with.
     pub threads: usize,
+    /// Whether all kernels are compiled before the model runs.
+    ahead: bool,
     output: Output,
 }
 
@@ -45,8 +48,17 @@ pub struct Program {
 pub enum Ready {
     /// The plan's kernels as machine code.
     Host(Vec<HostKernel>),
-    /// A program, and the GPU.
-    Gpu(Arc<GpuProgram>, Place),
+    /// Kernels for a GPU, and the GPU.
+    Gpu(GpuKernels, Place),
+}
+
+/// Kernels for a GPU.
+#[derive(Debug)]
+pub enum GpuKernels {
+    /// For steps of every size, as a bundle has them.
+    There(Arc<GpuProgram>),
+    /// Compiled when they are needed.
+    Jit(Arc<Jit>),
 }
 
 /// Turns a model or a bundle into a program.
@@ -58,10 +70,13 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
     let targets = [place.target()];
     let choice = checkpoint.choice(build, &targets, output)?;
-    let (dtype, plan) = (choice.dtype(), checkpoint.plan(&choice, env, output)?);
+    let (dtype, plan) = (choice.dtype(), Arc::new(checkpoint.plan(&choice, env, output)?));
     let ready = match place.target() {
         BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
-        BuildTarget::Gpu(target) => Ready::Gpu(Arc::new(gpu::program(&plan, target, env, output)?), place),
+        BuildTarget::Gpu(target) => {
+            let jit = gpu::jit(plan.clone(), target, env, output)?;
+            Ready::Gpu(GpuKernels::Jit(Arc::new(jit)), place)
+        }
     };
     let layout = WeightLayout::of(&targets);
     let weights = (pack_all(&plan, (&checkpoint, layout), threads(build), output)?, layout);
@@ -69,11 +84,12 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     Ok(Program {
         info,
         dtype,
-        plan: Arc::new(plan),
+        plan,
         ready,
         weights,
         dir,
         threads: threads(build),
+        ahead: false,
         output: *output,
     })
 }
@@ -98,7 +114,8 @@ fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Progra
         BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
         BuildTarget::Gpu(target) => {
             let program = programs.into_iter().find(|program| program.target == target);
-            Ready::Gpu(Arc::new(program.with_context(|| format!("no kernels for {target}"))?), place)
+            let program = program.with_context(|| format!("no kernels for {target}"))?;
+            Ready::Gpu(GpuKernels::There(Arc::new(program)), place)
         }
     };
     let (dtype, info, weights) = (manifest.dtype, manifest.info, (weights, manifest.weights));
@@ -111,6 +128,7 @@ fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Progra
         weights,
         dir,
         threads: threads(build),
+        ahead: false,
         output: *output,
     })
 }
@@ -123,7 +141,23 @@ fn place(build: &BuildArgs, kernels: &Kernels<'_>, output: &Output) -> Result<Pl
     Ok(place)
 }
 
+impl GpuKernels {
+    /// The program that a model begins with, and who makes the rest of it: nobody if all is there, or wanted at once.
+    fn begin(&self, limits: &Limits, ahead: bool) -> Result<(Arc<GpuProgram>, Option<Background>)> {
+        Ok(match self {
+            GpuKernels::There(program) => (program.clone(), None),
+            GpuKernels::Jit(jit) if ahead => (Arc::new(jit.all()?), None),
+            GpuKernels::Jit(jit) => (Arc::new(jit.first(limits)?), Some(Background::new(jit.clone()))),
+        })
+    }
+}
+
 impl Program {
+    /// The same program, all of whose kernels are compiled before it runs: for who measures.
+    pub fn ahead(self) -> Self {
+        Self { ahead: true, ..self }
+    }
+
     /// What the model gives: `logits`, `hidden` or `scores`.
     pub fn result_name(&self) -> Option<&str> {
         let names = self.plan.outputs.iter().map(|output| output.name.as_str());
@@ -154,32 +188,31 @@ impl Program {
     pub fn load_with(&self, limits: Limits, profile: bool) -> Result<Box<dyn DeviceModel>> {
         match &self.ready {
             Ready::Host(kernels) => self.on_host(kernels, limits, profile),
-            Ready::Gpu(program, place) => self.on_gpu(program, place, (limits, profile)),
+            Ready::Gpu(kernels, place) => self.on_gpu(kernels, place, (limits, profile)),
         }
     }
 
     /// Bytes that steps within these limits take besides the weights and the KV cache.
-    pub fn step_bytes(&self, limits: &Limits) -> u64 {
-        match &self.ready {
+    pub fn step_bytes(&self, limits: &Limits) -> Result<u64> {
+        Ok(match &self.ready {
             Ready::Host(kernels) => {
                 let memory = HostMemoryPlan::of(&self.plan, kernels, limits, self.threads);
                 memory.activations.saturating_add(memory.scratch)
             }
-            Ready::Gpu(program, _) => {
-                let memory = GpuModel::memory(&self.plan, program, limits);
+            Ready::Gpu(kernels, _) => {
+                let memory = GpuModel::memory(&self.plan, &kernels.begin(limits, self.ahead)?.0, limits);
                 memory.total() - memory.weights - memory.states
             }
-        }
+        })
     }
 
     /// Bytes that there are for all but the weights, where the system says so.
     pub fn free_bytes(&self) -> Option<u64> {
         match &self.ready {
-            Ready::Gpu(program, Place::Cuda { ordinal, .. }) => {
+            Ready::Gpu(_, Place::Cuda { ordinal, .. }) => {
                 let report = sinter_runtime::cuda_report();
                 let all = report.devices.get(*ordinal as usize)?.memory;
-                let none = Limits { vocab: 1, max_positions: 1, max_tokens: 1, max_sequences: 1, pages: 1 };
-                let weights = GpuModel::memory(&self.plan, program, &none).weights;
+                let weights = GpuMemoryPlan::weight_bytes(&self.plan);
                 // The driver and whoever else is there want some.
                 Some((all / 10 * 9).saturating_sub(weights))
             }
@@ -206,12 +239,13 @@ impl Program {
 
     fn on_gpu(
         &self,
-        program: &Arc<GpuProgram>,
+        kernels: &GpuKernels,
         place: &Place,
         (limits, profile): (Limits, bool),
     ) -> Result<Box<dyn DeviceModel>> {
         let device = gpu::open(place)?.context("the host is no GPU")?;
-        let memory = GpuModel::memory(&self.plan, program, &limits);
+        let (program, source) = kernels.begin(&limits, self.ahead || profile)?;
+        let memory = GpuModel::memory(&self.plan, &program, &limits);
         self.output.note(format!("{}: {memory}", device.name()));
         let (weights, layout) = &self.weights;
         let defs: Vec<_> = self.plan.weights.values().collect();
@@ -220,8 +254,12 @@ impl Program {
             rows.map_err(|error| RuntimeError::Load(error.to_string()))
         };
         let config = GpuConfig { limits, profile };
-        let model = GpuModel::new(self.plan.clone(), program.clone(), &weight, device, config);
-        Ok(Box::new(model.with_context(|| format!("cannot load the model, which wants {memory}"))?))
+        let model = GpuModel::new(self.plan.clone(), program, &weight, device, config);
+        let model = model.with_context(|| format!("cannot load the model, which wants {memory}"))?;
+        Ok(match source {
+            Some(source) => Box::new(model.with_source(Box::new(source))),
+            None => Box::new(model),
+        })
     }
 }
 

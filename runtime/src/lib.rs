@@ -57,7 +57,7 @@ pub use cuda::{CudaDevice, CudaInfo, CudaReport, cuda_report};
 pub use device::{DeviceModel, KernelTime, Limits, Row};
 pub use engine::Finish;
 pub use error::RuntimeError;
-pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, WeightSource};
+pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, KernelSource, WeightSource};
 pub use host::{
     HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool,
     WeightBytes, packed_bytes,

@@ -32,11 +32,11 @@ def inspect(sinter: str, model: Path, target: str, cache: Path) -> tuple[float, 
     return seconds, json.loads(done.stdout)
 
 
-def programs(cache: Path) -> str:
-    """What was compiled, as one number."""
+def compiled(cache: Path) -> str:
+    """What was compiled, as one number: the cache keeps each kernel in a file of its own."""
     digest = hashlib.sha256()
-    for file in sorted((cache / "programs").iterdir()):
-        digest.update(file.read_bytes())
+    for file in sorted((cache / "kernels").iterdir()):
+        digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -47,7 +47,7 @@ def measure(sinter: str, model: Path, target: str, rounds: int, folder: Path) ->
         seconds, found = inspect(sinter, model, target, cache)
         cold.append(seconds)
         kernels = len(found["gpu"]["kernels"])
-        made.add(programs(cache))
+        made.add(compiled(cache))
         warm += [inspect(sinter, model, target, cache)[0] for _ in range(3)]
     return {
         "target": target,

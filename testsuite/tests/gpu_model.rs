@@ -102,7 +102,7 @@ fn what_does_not_belong_together_is_refused() {
     };
     has(&|p| p.target = Target::Sm90a, "compute capability 8.0");
     has(&|p| p.buckets.clear(), "no launches");
-    has(&|p| drop(p.buckets.pop()), "the last bucket has a limit");
+    has(&|p| drop(p.buckets.pop()), "the last bucket takes 4 tokens, steps have up to");
     has(&|p| p.buckets[0].max_tokens = None, "not sorted");
     has(&|p| p.buckets[1].launches[0].kernel = 999, "no kernel 999");
     has(&|p| p.buckets[1].launches[0].steps[0] = 999, "no step 999");

@@ -54,5 +54,6 @@ pub mod rows;
 mod compile;
 mod error;
 
-pub use compile::{Piece, compile, stages};
+pub use compile::{Keeper, Piece, compile, compile_sizes, stages};
 pub use error::Error;
+pub use sinter_codegen_schedule::BUCKETS;

@@ -43,7 +43,7 @@ pub(super) fn run(args: &BenchArgs, env: &Environment, output: &Output) -> Resul
 
 /// Measures a model without a server.
 fn alone(model: &str, args: &Speed, (env, output): (&Environment, &Output)) -> Result<()> {
-    let program = pipeline::prepare(model, &args.build, env, output)?;
+    let program = pipeline::prepare(model, &args.build, env, output)?.ahead();
     if !program.info.decoder && args.phase == Phase::Decode {
         bail!("{} is an encoder, which does not decode", program.info.architecture);
     }
@@ -81,10 +81,10 @@ fn place(program: &Program) -> (String, String) {
             let isa = sinter_codegen_host::micro::Isa::detect();
             (format!("host, {} threads", program.threads), isa.to_string())
         }
-        Ready::Gpu(kernels, Place::Cuda { ordinal, .. }) => {
-            (format!("cuda:{ordinal}"), kernels.target.to_string())
+        Ready::Gpu(_, place @ Place::Cuda { ordinal, .. }) => {
+            (format!("cuda:{ordinal}"), place.target().to_string())
         }
-        Ready::Gpu(kernels, _) => ("virtual GPU".into(), kernels.target.to_string()),
+        Ready::Gpu(_, place) => ("virtual GPU".into(), place.target().to_string()),
     }
 }
 

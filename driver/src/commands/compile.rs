@@ -12,6 +12,7 @@ use crate::pipeline;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use sinter_ir::{Plan, Target};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Result<()> {
@@ -44,8 +45,9 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     if args.target.contains(&BuildTarget::Host) {
         pipeline::compile_kernels(&plan)?;
     }
-    let programs =
-        gpus.iter().map(|target| gpu::program(&plan, *target, env, output)).collect::<Result<Vec<_>>>()?;
+    let plan = Arc::new(plan);
+    let program = |target: &Target| gpu::jit(plan.clone(), *target, env, output)?.all();
+    let programs = gpus.iter().map(program).collect::<Result<Vec<_>>>()?;
     let contents = Contents {
         plan: &plan,
         targets: &args.target,

@@ -19,6 +19,7 @@ use sinter_frontend::weights::Weights;
 use sinter_ir::Target;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Result<()> {
     if bundle::is_bundle(Path::new(&args.model)) {
@@ -72,8 +73,8 @@ fn kernels(
     (env, output): (&Environment, &Output),
 ) -> Result<gpu_kernels::Kernels> {
     let dtype = checkpoint.dtype(args.dtype, &[BuildTarget::Gpu(target)]);
-    let plan = checkpoint.plan(&Choice::for_gpus(dtype), env, output)?;
-    gpu_kernels::describe(&plan, &gpu::program(&plan, target, env, output)?, args)
+    let plan = Arc::new(checkpoint.plan(&Choice::for_gpus(dtype), env, output)?);
+    gpu_kernels::describe(&plan, &gpu::jit(plan.clone(), target, env, output)?.all()?, args)
 }
 
 /// What a step of the model gives, and which command takes it.

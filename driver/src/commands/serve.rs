@@ -22,6 +22,10 @@ use sinter_runtime::engine::{Engine, EngineConfig};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// So long the engine or reader has to end its last step.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Result<()> {
     let keys: Vec<String> = args.api_key.iter().cloned().chain(env.api_key.clone()).collect();
@@ -58,6 +62,11 @@ pub(super) fn run(args: &ServeArgs, env: &Environment, output: &Output) -> Resul
         }
     });
     traces.iter().for_each(Traces::close);
+    // Whoever works was told to stop. While it lives a compiler may work, which the end of the process would pull from under it.
+    let until = Instant::now() + FAREWELL;
+    while !started.thread.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     served
 }
 
@@ -67,9 +76,9 @@ fn writer(args: &ServeArgs, program: &Program, (env, output): (&Environment, &Ou
     let model = program.load_with(limits, false)?;
     let device = model.device();
     let guesses = args.speculate.load(&args.build, &limits, (env, output))?;
-    let (engine, _) = Engine::spawn_with(model, guesses, config(args))?;
+    let (engine, thread) = Engine::spawn_with(model, guesses, config(args))?;
     let context = limits.max_positions.min(limits.pages * PAGE as usize);
-    Ok(Started { work: Work::Writer(engine), context, limits, device })
+    Ok(Started { work: Work::Writer(engine), thread, context, limits, device })
 }
 
 /// How the model writes calls and reasoning: as its template shows, or as the user says.
@@ -118,7 +127,7 @@ pub(super) fn limits(args: &ServeArgs, program: &Program, output: &Output) -> Re
         sequences: args.max_sequences,
         kv_memory: args.kv_memory,
         page_bytes: info::kv_bytes_per_token(&program.plan) * PAGE,
-        other: program.step_bytes(&limits),
+        other: program.step_bytes(&limits)?,
         free: program.free_bytes(),
     });
     let sizes = sizes.map_err(anyhow::Error::msg)?;

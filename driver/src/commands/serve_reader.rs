@@ -12,10 +12,13 @@ use sinter_frontend::config::RawConfig;
 use sinter_frontend::scoring::Scoring;
 use sinter_runtime::reader::{Grid, Reader, ReaderConfig};
 use sinter_runtime::{DeviceModel, Limits};
+use std::thread::JoinHandle;
 
 /// A reader that works, the tokens that it reads of a text at most, and what it was told of the model.
 pub(super) struct Started {
     pub(super) work: Work,
+    /// The thread that works.
+    pub(super) thread: JoinHandle<()>,
     pub(super) context: usize,
     pub(super) limits: Limits,
     pub(super) device: String,
@@ -46,9 +49,9 @@ pub(super) fn start(args: &ServeArgs, program: &Program, output: &Output) -> Res
         max_requests: args.max_queue,
         max_waiting_tokens: args.max_queue_tokens,
     };
-    let (handle, _) = Reader::spawn(model, config)?;
+    let (handle, thread) = Reader::spawn(model, config)?;
     let context = handle.admission().capacity;
-    Ok(Started { work: Work::Reader(Reading { handle, reads }), context, limits, device })
+    Ok(Started { work: Work::Reader(Reading { handle, reads }), thread, context, limits, device })
 }
 
 /// How large steps are, and the KV cache of a decoder. An encoder reads a text in one step, however long.

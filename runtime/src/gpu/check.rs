@@ -11,13 +11,18 @@ const MAX_THREADS: u32 = 1024;
 /// Blocks in a cluster, without asking for more than the portable size.
 const MAX_CLUSTER: u32 = 8;
 
-/// All checks of what the plan alone cannot say.
-pub(super) fn check(plan: &Plan, program: &GpuProgram) -> Result<(), String> {
+/// All checks of what the plan alone cannot say; steps have up to so many tokens.
+pub(super) fn check(plan: &Plan, program: &GpuProgram, tokens: u64) -> Result<(), String> {
+    ranges(&program.buckets, tokens)?;
+    launches(plan, program)
+}
+
+/// The checks of kernels and launches.
+pub(super) fn launches(plan: &Plan, program: &GpuProgram) -> Result<(), String> {
     for kernel in &program.kernels {
         self::kernel(kernel, program).map_err(|reason| format!("the kernel {}: {reason}", kernel.name))?;
     }
     draw(program)?;
-    ranges(&program.buckets)?;
     for (number, bucket) in program.buckets.iter().enumerate() {
         let place = |reason| format!("bucket {number}: {reason}");
         for launch in &bucket.launches {
@@ -77,12 +82,14 @@ fn draw(program: &GpuProgram) -> Result<(), String> {
     }
 }
 
-/// Buckets are sorted, and the last takes any number of tokens.
-fn ranges(buckets: &[GpuBucket]) -> Result<(), String> {
+/// Buckets are sorted, and the last takes the largest step.
+fn ranges(buckets: &[GpuBucket], tokens: u64) -> Result<(), String> {
     let limit = |bucket: &GpuBucket| bucket.max_tokens.unwrap_or(u64::MAX);
     match buckets.last() {
         None => return Err("the program has no launches".into()),
-        Some(last) if last.max_tokens.is_some() => return Err("the last bucket has a limit".into()),
+        Some(last) if limit(last) < tokens => {
+            return Err(format!("the last bucket takes {} tokens, steps have up to {tokens}", limit(last)));
+        }
         Some(_) => {}
     }
     if buckets.windows(2).any(|pair| limit(&pair[0]) >= limit(&pair[1])) {

@@ -9,8 +9,10 @@ mod place;
 mod launch;
 mod recordings;
 
+mod arrivals;
 mod model;
 
+pub use arrivals::KernelSource;
 pub use model::{GpuConfig, GpuModel, WeightSource};
 pub use place::GpuMemoryPlan;
 

@@ -1,5 +1,6 @@
 //! The model on a GPU: memory for everything the plan names, and the walk over the launches of a step.
 
+use super::arrivals::Arrivals;
 use super::place::{GpuMemoryPlan, Placement, input_places, slot_bytes};
 use super::recordings::{Choice, Key, Recordings, rounded_pages};
 use super::{check, launch};
@@ -25,35 +26,37 @@ pub type WeightSource<'w> = &'w dyn Fn(usize) -> Result<WeightBytes, RuntimeErro
 
 /// A model on a GPU.
 pub struct GpuModel {
-    plan: Arc<Plan>,
-    program: Arc<GpuProgram>,
-    config: GpuConfig,
+    pub(super) plan: Arc<Plan>,
+    pub(super) program: Arc<GpuProgram>,
+    pub(super) config: GpuConfig,
     checked: Checked,
     check: BatchCheck,
-    functions: Vec<GpuFunction>,
+    pub(super) functions: Vec<GpuFunction>,
     /// For each bucket where its buffers lie.
-    placements: Vec<Placement>,
-    blocks: Blocks,
+    pub(super) placements: Vec<Placement>,
+    pub(super) blocks: Blocks,
     /// Inputs on their way to the device, and the result on its way back.
     outward: Memory,
     homeward: Memory,
     /// Tokens that were drawn, on their way back.
     drawn: Memory,
     recordings: Option<Recordings>,
-    times: Vec<KernelTime>,
-    device: Box<dyn GpuDevice>,
+    pub(super) times: Vec<KernelTime>,
+    pub(super) device: Box<dyn GpuDevice>,
+    /// Launches of further sizes, if someone makes them.
+    pub(super) arrivals: Option<Arrivals>,
 }
 
 /// A piece of device memory.
 #[derive(Debug, Clone, Copy, Default)]
-struct Block {
+pub(super) struct Block {
     at: DevicePtr,
     bytes: u64,
 }
 
 /// All device memory of a model.
 #[derive(Debug, Default)]
-struct Blocks {
+pub(super) struct Blocks {
     /// One address for each weight of the plan.
     weights: Vec<DevicePtr>,
     states: Vec<Block>,
@@ -62,9 +65,9 @@ struct Blocks {
     result: Block,
     /// One token a row.
     tokens: Block,
-    slots: Vec<Block>,
+    pub(super) slots: Vec<Block>,
     /// One for each kernel of the program.
-    scratch: Vec<Block>,
+    pub(super) scratch: Vec<Block>,
 }
 
 impl GpuModel {
@@ -83,7 +86,7 @@ impl GpuModel {
     ) -> Result<Self, RuntimeError> {
         let checked = load::check(&plan)?;
         check::device(&*device, &program).map_err(RuntimeError::Load)?;
-        check::check(&plan, &program).map_err(RuntimeError::Load)?;
+        check::check(&plan, &program, config.limits.max_tokens as u64).map_err(RuntimeError::Load)?;
         let time = |kernel: &GpuKernel| KernelTime { name: kernel.name.clone(), launches: 0, nanos: 0 };
         let mut model = Self {
             check: BatchCheck::new(config.limits, !plan.states.is_empty()),
@@ -100,6 +103,7 @@ impl GpuModel {
             config,
             checked,
             device,
+            arrivals: None,
         };
         model.load_kernels()?;
         model.set_aside(weight)?;
@@ -146,7 +150,7 @@ impl GpuModel {
     }
 
     /// Grows what is too small for a step; slots as given.
-    fn grow(&mut self, slots: &[u64], binding: &Binding) -> Result<(), RuntimeError> {
+    pub(super) fn grow(&mut self, slots: &[u64], binding: &Binding) -> Result<(), RuntimeError> {
         let mut moved = false;
         let device = &mut *self.device;
         for (block, bytes) in self.blocks.slots.iter_mut().zip(slots) {
@@ -173,7 +177,17 @@ impl GpuModel {
         Ok(())
     }
 
-    fn forget_recordings(&mut self) -> Result<(), GpuError> {
+    /// Forgets kernels that nothing launches, from this position on, and frees their memory.
+    pub(super) fn forget_kernels(&mut self, from: usize) -> Result<(), GpuError> {
+        Arc::make_mut(&mut self.program).kernels.truncate(from);
+        self.functions.truncate(from);
+        self.times.truncate(from);
+        let scratch = self.blocks.scratch.split_off(from).into_iter();
+        let mut taken = scratch.filter(|block| block.at != DevicePtr::default());
+        taken.try_for_each(|block| self.device.free(block.at))
+    }
+
+    pub(super) fn forget_recordings(&mut self) -> Result<(), GpuError> {
         let old = self.recordings.as_mut().map(Recordings::clear).unwrap_or_default();
         old.into_iter().try_for_each(|recording| self.device.forget(recording))
     }
@@ -273,9 +287,7 @@ impl GpuModel {
         let pages = &mut binding.values[Sym::P.index()];
         *pages = rounded_pages(*pages, most);
         let tokens = binding.get(Sym::T);
-        let holds = |most: Option<u64>| most.is_none_or(|most| tokens <= most);
-        let bucket =
-            self.program.buckets.iter().position(|bucket| holds(bucket.max_tokens)).unwrap_or_default();
+        let bucket = self.bucket_for(tokens);
         let slots: Vec<u64> = self.placements[bucket].slots.iter().map(|slot| slot.bytes(&binding)).collect();
         self.grow(&slots, &binding)?;
         self.write_inputs(batch, draws, &binding)?;

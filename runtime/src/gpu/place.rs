@@ -103,14 +103,15 @@ pub struct GpuMemoryPlan {
 }
 
 impl GpuMemoryPlan {
-    /// The memory for steps within these limits. It grows if a step wants logits of more than one row a sequence.
+    /// The memory for steps within these limits. It grows if a step wants logits of more than one row a sequence, and a
+    /// little where launches come while the model runs.
     pub fn of(plan: &Plan, program: &GpuProgram, limits: &Limits) -> Self {
         let largest = load::largest(limits);
         let placements: Vec<_> =
             program.buckets.iter().map(|bucket| Placement::of(plan, &bucket.launches)).collect();
         let results = plan.outputs.iter().filter(|output| !load::is_state(plan, &output.name));
         Self {
-            weights: distinct(plan).filter_map(|def| gpu_weight_bytes(&def.ty, def.layout)).sum(),
+            weights: Self::weight_bytes(plan),
             states: plan.states.iter().map(|state| state.ty.bytes(&largest)).sum(),
             activations: slot_bytes(&placements, program, &largest).iter().sum(),
             borders: input_places(plan, &largest).1
@@ -118,6 +119,10 @@ impl GpuMemoryPlan {
                 + largest.get(Sym::R) * (DRAW_BYTES as u64 + 4),
             scratch: program.kernels.iter().map(|kernel| kernel.scratch_bytes(&largest)).sum(),
         }
+    }
+    /// The bytes of a plan's weights alone.
+    pub fn weight_bytes(plan: &Plan) -> u64 {
+        distinct(plan).filter_map(|def| gpu_weight_bytes(&def.ty, def.layout)).sum()
     }
     /// All of it.
     pub fn total(&self) -> u64 {

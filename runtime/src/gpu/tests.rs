@@ -145,7 +145,7 @@ fn slots_are_as_large_as_their_largest_step() {
     assert_eq!(bytes, vec![100 * 8 * 4; placements[0].slots.len()]);
     let few = slot_bytes(&placements[..1], &program, &Binding::new(100, 1, 1, 16));
     assert_eq!(few, vec![16 * 8 * 4; few.len()]);
-    assert_eq!(check::check(&plan, &program), Ok(()));
+    assert_eq!(check::check(&plan, &program, 100), Ok(()));
 }
 
 #[test]
