@@ -126,8 +126,9 @@ goldens: setup $(VENV)/bin/python
 
 # Every golden model, compiled for sm_80 and sm_90a, on the virtual GPU; the tests of `make test` take some of them.
 # SINTER_GOLDENS=llama,bert takes those alone, CASES=bf16_sm_80 one type and target.
-gpu-goldens: setup
+gpu-goldens: setup ptxas
 	$(CARGO) test --release -p sinter-gpu-tests --features goldens --test goldens -- $(CASES) --nocapture
+	SINTER_PTXAS="$(PTXAS)" $(CARGO) test --release -p sinter-gpu-tests --features goldens --test assembles
 
 # The binaries that run.sh takes to a machine with a GPU; needs LLVM and MLIR.
 gpu-build: setup

@@ -1,5 +1,5 @@
 """Holds `sinter quantize` against transformers: what it writes loads there, gives the logits that Sinter gives, and keeps the
-small chat model's answers.
+small chat model's answers; so do weights that are rounded at load.
 
     pip install -r ../goldens/requirements.txt accelerate
     python check_quantised.py ../../target/release/sinter
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file
@@ -27,8 +28,27 @@ FORMATS = {
     "int4 in groups of 64": (["--format", "int4", "--group", "64"], None),
     "fp8": (["--format", "fp8"], None),
 }
+# The same for weights that are rounded at load, with activations of 8 bits.
+AT_LOAD = {"--quant int8": ("int8", 0.99), "--quant int4": ("int4", 0.97)}
 # Sums in another order differ by so many standard deviations of the logits.
 BOUND = 1e-4
+
+
+class Sinter:
+    """What the command computes of the example model with further arguments, seen as a model of transformers."""
+
+    def __init__(self, command, *arguments):
+        self.command = [command, "logits", str(EXAMPLE / "model"), "--device", "host", *arguments]
+
+    def __call__(self, ids):
+        with tempfile.TemporaryDirectory() as place:
+            out = Path(place) / "logits.safetensors"
+            rows = []
+            for row in ids:
+                tokens = ["--tokens", ",".join(map(str, row.tolist())), "--out", str(out)]
+                subprocess.run(self.command + tokens, check=True, stdout=subprocess.DEVNULL)
+                rows.append(load_file(out)["logits"][0].clone())
+        return SimpleNamespace(logits=torch.stack(rows))
 
 
 def load(folder):
@@ -104,6 +124,10 @@ def main():
             apart = distance(sinter, folder, model, tokens)
             print(f", {after / before:.1%} kept, mean error {told['mean_error']:.2%}, logits {apart:.1e} apart")
             failed |= apart > BOUND or (kept is not None and after < kept * before)
+    for name, (quant, kept) in AT_LOAD.items():
+        after = report(name, Sinter(sinter, "--dtype", "f32", "--quant", quant), tokenizer)
+        print(f", {after / before:.1%} kept")
+        failed |= after < kept * before
     sys.exit("a bound is broken" if failed else 0)
 
 
