@@ -221,7 +221,7 @@ fn forms_of_warpgroups() -> [Form; 7] {
         form("bf16", (1, 4), (64, 64), Mask::Causal),
         form("bf16", (2, 1), (80, 80), Mask::Window(67)),
         Form { capped: true, ..form("bf16", (1, 3), (96, 96), Mask::Causal) },
-        form("bf16", (2, 8), (128, 128), Mask::Causal),
+        form("bf16", (1, 4), (128, 128), Mask::Causal),
         form("bf16", (1, 2), (256, 256), Mask::Window(100)),
         Form { capped: true, ..form("bf16", (1, 1), (32, 16), Mask::Causal) },
         form("bf16", (3, 1), (64, 64), Mask::Sequence),
@@ -233,6 +233,10 @@ fn attend_in_warpgroups() {
     for form in forms_of_warpgroups() {
         check_some(form, (Target::Sm90a, &in_warpgroups), RAGGED);
     }
+}
+
+#[test]
+fn attend_in_warpgroups_over_several_splits() {
     let long: (&[usize], &[Token]) = (&[1030, 600], &[(0, 1029), (1, 599), (0, 511), (0, 512), (1, 3)]);
     check_some(form("bf16", (1, 3), (16, 16), Mask::Causal), (Target::Sm90a, &in_warpgroups), long);
     check_some(form("bf16", (1, 1), (16, 16), Mask::Window(530)), (Target::Sm90a, &in_warpgroups), long);
