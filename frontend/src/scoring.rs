@@ -22,6 +22,9 @@ pub struct Scoring {
     pub labels: Vec<String>,
     /// What makes probabilities of them.
     pub map: ScoreMap,
+    /// Whether they come from the mean of all tokens. Its sum runs over a whole step, so its bits depend on where in the step a
+    /// text lies: each takes a step of its own.
+    pub mean: bool,
 }
 
 /// The last words of the class paths that cross-encoders name.
@@ -51,7 +54,8 @@ impl Scoring {
             (Some("multi_label_classification"), _) => ScoreMap::Sigmoid,
             _ => ScoreMap::Softmax,
         };
-        Ok(Self { labels, map })
+        let mean = root.opt_str("classifier_pooling")? == Some("mean");
+        Ok(Self { labels, map, mean })
     }
 
     /// Probabilities of scores, in place.
@@ -124,7 +128,7 @@ mod tests {
     #[test]
     fn scores_become_probabilities() {
         let apply = |map, mut scores: Vec<f64>| {
-            Scoring { labels: Vec::new(), map }.apply(&mut scores);
+            Scoring { labels: Vec::new(), map, mean: false }.apply(&mut scores);
             scores
         };
         assert_eq!(apply(ScoreMap::Identity, vec![3.5]), [3.5]);

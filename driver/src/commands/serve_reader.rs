@@ -41,7 +41,10 @@ pub(super) fn start(args: &ServeArgs, program: &Program, output: &Output) -> Res
     let device = model.device();
     let config = ReaderConfig {
         step_tokens: args.max_step_tokens.min(limits.max_tokens),
-        texts: args.max_sequences,
+        texts: match &reads {
+            Reads::Scores(scoring) if scoring.mean => 1,
+            Reads::Scores(_) | Reads::Vectors(_) => args.max_sequences,
+        },
         grid: match program.ready {
             Ready::Host(_) => Grid::LANES,
             Ready::Gpu(..) => Grid::BLOCKS,

@@ -97,9 +97,7 @@ impl Emit {
     }
 
     fn product(&mut self, x: ValueId, spec: &LinearSpec) -> Emitted {
-        if spec.layout == MatrixLayout::OutIn
-            && let Some(weight) = self.codes_of(&spec.weight)?
-        {
+        if let Some(weight) = self.codes_of(&spec.weight)? {
             let (codes, scale) = self.rounded_rows(x)?;
             let product = self.graph.contract("tk,nk->tn", codes, weight)?;
             return self.map2(ScalarOp::Mul, product, scale);
