@@ -5,7 +5,7 @@ use sinter_codegen_host::micro::Isa;
 use sinter_codegen_host::{compile_all, pack};
 use sinter_frontend::build::BuildOptions;
 use sinter_frontend::model::Model;
-use sinter_ir::DType;
+use sinter_ir::{DType, Plan};
 use sinter_runtime::{HostConfig, HostModel, Limits};
 use std::sync::Arc;
 
@@ -29,7 +29,11 @@ pub fn load_with(model: &Model, dtype: DType, isa: Isa, limits: Limits) -> HostM
 
 /// Compiles and loads a model, built so, for steps of these sizes; quantised weights are codes in memory.
 pub fn load_built(model: &Model, options: BuildOptions, isa: Isa, limits: Limits) -> HostModel {
-    let plan = compiled::plan_of(model, options, true);
+    load_plan(model, compiled::plan_of(model, options, true), isa, limits)
+}
+
+/// Compiles a plan of a model and loads it for steps of these sizes.
+pub fn load_plan(model: &Model, plan: Plan, isa: Isa, limits: Limits) -> HostModel {
     let tiles: Vec<_> = plan.kernels.values().collect();
     let kernels = compile_all(&tiles, isa).expect("the kernels compile");
     let weights = compiled::weights(model, &plan, |def, source| Ok(pack(def, source)?.bytes));

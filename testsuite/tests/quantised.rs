@@ -14,7 +14,7 @@ use sinter_ir::{Binding, DType, Layout, Op, Tensor, WeightDef, evaluate};
 use sinter_runtime::encode;
 use sinter_testsuite::compiled;
 use sinter_testsuite::golden::{self, Golden, error_in_deviations};
-use sinter_testsuite::host::{instruction_sets, load, load_built, logits};
+use sinter_testsuite::host::{instruction_sets, load, load_built, load_plan, logits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The distance that float32 sums in another order make.
@@ -71,6 +71,31 @@ fn codes_stay_codes_in_memory() {
             assert_eq!(plan.weights.values().filter(codes).count(), wanted, "{} in {dtype}", golden.name);
         }
     }
+}
+
+/// Exact activations times codes are what they are times the numbers that the codes stand for, to the last bit.
+#[test]
+fn products_by_codes_have_the_bits_of_products_by_numbers() {
+    let mut count = 0;
+    for golden in cases().into_iter().filter(of_codes) {
+        let limits = compiled::limits(&golden.model, golden.tokens.len());
+        for dtype in [DType::F32, DType::Bf16] {
+            for isa in instruction_sets() {
+                let [codes, numbers] = [true, false].map(|codes| {
+                    let plan = compiled::plan_of(&golden.model, BuildOptions::new(dtype), codes);
+                    let mut model = load_plan(&golden.model, plan, isa, limits);
+                    bits(&logits(&mut model, &golden.tokens, [1, 3, golden.tokens.len()]))
+                });
+                assert!(codes == numbers, "{} in {dtype} on {isa}", golden.name);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > CODES.len(), "{count} pairs");
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
 }
 
 /// Activations of 8 bits round once more: logits are near those of exact ones, and not the same.
