@@ -8,7 +8,7 @@
 //! Only special tokens are hidden. Added tokens that are not special, such as the marks of tool calls in some models, are
 //! part of the text in both directions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
@@ -70,10 +70,13 @@ impl Tokenizer {
         if !values.iter().any(|value| any_string(value, &spells)) {
             return Ok(Hidden::default());
         }
-        let mut free = MARKS.filter_map(char::from_u32).filter(|c| {
-            let occurs = |text: &str| text.contains(*c);
-            !values.iter().any(|value| any_string(value, &occurs))
-        });
+        let mut occur = BTreeSet::new();
+        for value in values.iter() {
+            each_string(value, &mut |text| {
+                occur.extend(text.chars().filter(|c| MARKS.contains(&u32::from(*c))))
+            });
+        }
+        let mut free = MARKS.filter_map(char::from_u32).filter(|c| !occur.contains(c));
         let mut marks: BTreeMap<String, char> = BTreeMap::new();
         for value in values.iter() {
             each_string(value, &mut |text| {
@@ -87,7 +90,6 @@ impl Tokenizer {
                 }
             });
         }
-        drop(free);
         for value in values.iter_mut() {
             replace_strings(value, &mut |text| {
                 let replaced = finder.replaced(text, |token, _| marks.get(token).map(char::to_string));

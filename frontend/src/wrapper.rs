@@ -51,7 +51,7 @@ pub(crate) fn text_part(config: RawConfig) -> Result<RawConfig, ConfigError> {
     };
     let Some(text) = root.value("text_config") else {
         let own = flat(root.fields(), family);
-        return Ok(config.replaced(own));
+        return Ok(config.replaced(own).noted(NOTE));
     };
     let text = text.as_object().ok_or_else(|| root.wrong("text_config", "an object"))?;
     let mut inner = text.clone();

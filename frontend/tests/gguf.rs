@@ -108,6 +108,52 @@ fn what_is_damaged_is_named() {
     }
 }
 
+/// The error of a file with one more entry of metadata.
+fn with_entry(name: &str, key: &str, (kind, value): (u32, &[u8])) -> String {
+    let mut file = bytes(name);
+    let entry = |key: &str, kind: u32, value: &[u8]| {
+        [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), &kind.to_le_bytes(), value].concat()
+    };
+    let text = |text: &[u8]| [&(text.len() as u64).to_le_bytes()[..], text].concat();
+    let mut added = entry(key, kind, value);
+    // Tensors keep their alignment: another entry fills up.
+    let rest = (added.len() + entry("general.filler", 8, &text(b"")).len()).next_multiple_of(32);
+    let rest = rest - added.len() - entry("general.filler", 8, &text(b"")).len();
+    added.extend(entry("general.filler", 8, &text(&vec![b'x'; rest])));
+    let count = u64::from_le_bytes(file[16..24].try_into().unwrap()) + 2;
+    file[16..24].copy_from_slice(&count.to_le_bytes());
+    file.splice(24..24, added);
+    match Gguf::parse(file) {
+        Ok(_) => "accepted".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn entries_that_would_change_the_model_are_refused() {
+    let two = 2f32.to_le_bytes();
+    let longrope = [&8u64.to_le_bytes()[..], b"longrope"].concat();
+    for (name, key, value, wanted) in [
+        ("llama", "llama.attention.causal", (7, &[1][..]), "accepted"),
+        ("llama", "llama.attention.causal", (7, &[0]), "wanted true, found false"),
+        ("llama", "llama.use_parallel_residual", (7, &[1]), "wanted false, found true"),
+        ("llama", "llama.use_parallel_residual", (4, &[1, 0, 0, 0]), "wanted true or false, found 1"),
+        ("llama_yarn", "llama.rope.scaling.attn_factor", (6, &two), "wanted 1 where long texts"),
+        ("llama3_rope", "llama.rope.scaling.attn_factor", (6, &two), "wanted 1 where long texts"),
+        ("llama", "llama.rope.scaling.type", (8, &longrope), "wanted longrope where tensors hold factors"),
+        ("llama3_rope", "llama.rope.scaling.factor", (6, &two), "wanted longrope where tensors hold factors"),
+    ] {
+        let error = with_entry(name, key, value);
+        assert!(error.contains(wanted), "{key}: {error}");
+    }
+}
+
+#[test]
+fn two_tensors_do_not_stand_for_one() {
+    let error = replaced("llama3_rope", b"rope_freqs.weight", b"model.norm.weight");
+    assert!(error.contains("`output_norm.weight`: it stands for model.norm.weight, and so does"), "{error}");
+}
+
 #[test]
 fn every_truncation_is_refused() {
     let file = bytes("formats_32");

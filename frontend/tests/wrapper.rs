@@ -81,6 +81,18 @@ fn the_text_part_is_the_model_that_it_is_alone() {
     }
 }
 
+/// Old files have the fields of the text model beside those of the others.
+#[test]
+fn the_text_part_of_an_old_file_is_told_of_too() {
+    let mut whole = config("llama");
+    whole["model_type"] = "llava".into();
+    whole["vision_config"] = json!({ "depth": 3 });
+    let weights = std::fs::read(golden("llama").join("model.safetensors")).unwrap();
+    let dir = support::Model::new().file("config.json", whole.to_string()).file("model.safetensors", weights);
+    let notes = Model::open(dir.open()).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("text model alone")), "{notes:?}");
+}
+
 #[test]
 fn what_the_whole_says_besides_is_read_or_refused() {
     let open = |config: Value| {

@@ -2,8 +2,8 @@
 
 - `ARCHITECTURES` takes the weights of the goldens beside it and writes them as the converter of llama.cpp does: the names
   come from the `gguf` package, and so do the names of the metadata. The expected logits are those of the golden's model.
-- `FORMATS` are tiny Llamas whose matrices are stored in blocks, a format for each. Where the package can quantise, it does;
-  the blocks of the others are random bytes. Expected are the logits on the numbers that the package reads from them.
+- `FORMATS` are tiny Llamas, and a GPT-2, whose matrices are stored in blocks, a format for each. Where the package can
+  quantise, it does; the blocks of the others are random bytes. Expected are the logits on the numbers that the package reads from them.
 - `TOKENIZERS` hold a vocabulary, and `tokenizers.json` what the original tokenizer makes of some texts.
 
 Where transformers reads GGUF files of an architecture itself, its numbers must be the same; the script fails otherwise.
@@ -232,8 +232,10 @@ def save_architecture(name):
     save_file({"tokens": tokens, "logits": logits.contiguous()}, FOLDER / f"{name}.safetensors")
 
 
-def check_with_transformers(path, tokens, logits):
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+def check_with_transformers(path, tokens, logits, **options):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, **options
+    )
     difference = (theirs.eval()(tokens[None]).logits[0] - logits).abs().max() / logits.std()
     assert difference < 1e-3, f"{path.name}: transformers reads it as something else, {difference} deviations away"
 
@@ -258,6 +260,12 @@ FORMATS = {
         "attn_q": Type.Q4_K, "attn_k": Type.Q5_K, "attn_v": Type.Q6_K, "attn_output": Type.Q3_K,
         "ffn_gate": Type.Q2_K, "ffn_up": Type.IQ4_XS, "ffn_down": Type.Q4_K, "token_embd": Type.Q6_K,
         "output": Type.BF16,
+    },
+    # The checkpoint has these inputs first, the file outputs first.
+    "formats_turned": {
+        "arch": "gpt2", "hidden": 32,
+        "attn_qkv": Type.Q8_0, "attn_output": Type.Q4_0, "ffn_up": Type.Q5_1, "ffn_down": Type.Q4_1,
+        "token_embd": Type.Q8_0,
     },
 }  # fmt: skip
 # Where the numbers of a block lie that every other one is multiplied by, and their size in random blocks.
@@ -284,30 +292,45 @@ def stored(weight, kind):
     return raw, torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
 
 
-@torch.no_grad()
-def save_formats(name):
-    kinds = dict(FORMATS[name])
-    hidden = kinds.pop("hidden")
-    np.random.seed(hidden)
-    torch.manual_seed(hidden)
+def tiny(arch, hidden):
+    if arch == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=101, n_embd=hidden, n_inner=2 * hidden, n_layer=2, n_head=2, n_positions=64,
+            attn_implementation="eager",
+        )  # fmt: skip
+        return transformers.GPT2LMHeadModel(config).float().eval()
     config = transformers.LlamaConfig(
         vocab_size=101, hidden_size=hidden, intermediate_size=hidden, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, head_dim=hidden // 4, max_position_embeddings=64, attn_implementation="eager",
     )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).float().eval()
+    return transformers.LlamaForCausalLM(config).float().eval()
+
+
+@torch.no_grad()
+def save_formats(name):
+    kinds = dict(FORMATS[name])
+    hidden, arch = kinds.pop("hidden"), kinds.pop("arch", "llama")
+    np.random.seed(hidden)
+    torch.manual_seed(hidden)
+    model = tiny(arch, hidden)
     for parameter in model.parameters():
         parameter.copy_(torch.randn_like(parameter) * 0.08 + (parameter.dim() == 1))
     path = FOLDER / f"{name}.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    describe(writer, config, "llama")
+    writer = gguf.GGUFWriter(path, arch)
+    describe(writer, model.config, arch)
     parameters = dict(model.named_parameters())
-    map_back = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
+    map_back = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], model.config.num_hidden_layers)
     for old, parameter in parameters.items():
-        new = map_back.get_name(old, try_suffixes=(".weight",))
+        new = map_back.get_name(old, try_suffixes=(".weight", ".bias"))
         kind = kinds.get(new.removesuffix(".weight").split(".")[-1], Type.F32)
         heads = {"attn_q": 4, "attn_k": 2}.get(new.split(".")[-2])
         if kind == Type.F32:
             writer.add_tensor(new, parameter.numpy())
+            continue
+        if arch == "gpt2" and "token_embd" not in new:
+            raw, numbers = stored(parameter.T.contiguous(), kind)
+            writer.add_tensor(new, raw, raw_dtype=kind)
+            parameter.copy_(numbers.T)
             continue
         raw, numbers = stored(take_turns(parameter, heads) if heads else parameter, kind)
         writer.add_tensor(new, raw, raw_dtype=kind)
@@ -317,7 +340,8 @@ def save_formats(name):
     finish(writer)
     tokens = torch.randint(0, 101, (13,))
     logits = model(tokens[None]).logits[0]
-    check_with_transformers(path, tokens, logits)
+    # Of a GPT-2 it reads the tensors, and not how many rows its tables have.
+    check_with_transformers(path, tokens, logits, **({"config": model.config} if arch == "gpt2" else {}))
     save_file({"tokens": tokens, "logits": logits.contiguous()}, FOLDER / f"{name}.safetensors")
 
 

@@ -40,7 +40,8 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "e",
         "testsuite/gpu/tests/goldens.rs",
         "f32_sm_90a",
-        "PTX on the virtual GPU, by `make gpu-goldens`: as (a), (b) and (d); the same for sm_80 and in bf16 beside it",
+        "PTX of whole models on the virtual GPU: as (a), (b) and (d); the same for sm_80 and in bf16 beside it. It is long, and no \
+         part of `make test`: it runs by hand, as `make gpu-goldens`",
     ),
     (
         "f",
@@ -59,6 +60,13 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "testsuite/tests/quantised.rs",
         "every_family_is_read_quantised",
         "a golden with its products in 8-bit floats: the results of the numbers that these stand for",
+    ),
+    (
+        "i",
+        "testsuite/gpu/tests/assembles.rs",
+        "goldens_in_bf16_for_hopper",
+        "a third of the goldens, and the other two thirds by the tests for Ampere and Ada beside it: NVIDIA's assembler takes \
+         every kernel. It shows that they compile, not what they compute",
     ),
 ];
 
@@ -117,14 +125,16 @@ fn cells(family: &str, row: &Row) -> [String; 7] {
         (false, true) => tested(&["h"]),
         (false, false) => panic!("{family}: no quantised golden; add one to make_quantised.py"),
     };
-    [row.goldens.len().to_string(), host, half, tested(&["e"]), guesses, cached, quantised]
+    // `make test` runs no whole model of every family on the virtual GPU.
+    let ptx = "assembled (i), by hand (e)".into();
+    [row.goldens.len().to_string(), host, half, ptx, guesses, cached, quantised]
 }
 
 fn document() -> String {
     let table = table();
     let mut text = String::from(
         "# Models\n\nWritten by `testsuite/tests/models.rs` (`BLESS=1` writes it anew): families are the rows of the front end, a cell says\n\
-         which test covers all goldens of the family, or why the thing is not there.\n\n\
+         which test covers all goldens of the family, or why the thing is not there. Tests are part of `make test` but for those by hand.\n\n\
          | family | goldens | host f32 | host bf16 | PTX | speculative | prefix cache | quantised |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );

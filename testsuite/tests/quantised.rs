@@ -126,7 +126,7 @@ fn activations_of_eight_bits_stay_near() {
 
 #[test]
 fn weights_have_the_bits_of_the_naive_evaluator() {
-    let blocks = ["formats_32", "formats_256"].map(golden::open_gguf);
+    let blocks = ["formats_32", "formats_256", "formats_turned"].map(golden::open_gguf);
     for golden in cases().into_iter().chain(blocks) {
         let graph = golden.model.build(BuildOptions::new(DType::F32)).unwrap();
         let wanted = |name: &str| {

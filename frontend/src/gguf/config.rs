@@ -9,17 +9,14 @@ use super::{GgufError, vocabulary};
 use crate::family::*;
 use crate::resolve::rows;
 use crate::source::shorten;
-use crate::spec::NormKind;
+use crate::spec::{ModelKind, NormKind};
 
 /// Entries of an architecture that change nothing in what is computed here.
-const HARMLESS: &[&str] = &[
-    "attention.causal",
-    "attention.value_length",
-    "rope.scaling.finetuned",
-    "tensor_data_layout",
-    "vocab_size",
-    "use_parallel_residual",
-];
+const HARMLESS: &[&str] = &["rope.scaling.finetuned", "tensor_data_layout", "vocab_size"];
+
+/// The tensors that become fields: divisors of the frequencies for all texts, for short and for long ones.
+pub(super) const ROPE_TENSORS: [&str; 3] =
+    ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// What a file's metadata says.
 pub(super) struct Described {
@@ -56,7 +53,7 @@ pub(super) fn describe(place: &str, head: &Head, bytes: &[u8]) -> Result<Describ
     }
     let family = writer.family(row)?;
     writer.common(family, (heads, kv_heads))?;
-    writer.switches(family);
+    writer.switches(family)?;
     writer.rope(family, bytes)?;
     writer.window(family)?;
     writer.experts(family)?;
@@ -217,8 +214,8 @@ impl Writer<'_> {
         }
     }
 
-    /// What the presence of a tensor says, and what one entry says.
-    fn switches(&mut self, family: &Family) {
+    /// What the presence of a tensor says, and what entries say.
+    fn switches(&mut self, family: &Family) -> Result<(), GgufError> {
         let attention = &family.attention;
         let any = |names: &[&str]| names.iter().any(|name| self.has(name));
         let bias = any(&["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"]);
@@ -229,12 +226,22 @@ impl Writer<'_> {
         ];
         found.extend(attention.head_norms.map(|norms| (norms.present, any(&["blk.0.attn_q_norm.weight"]))));
         found.extend(family.head.map(|head| (head.bias, any(&["output.bias"]))));
-        let parallel = self.metadata.flag(&self.key("use_parallel_residual")).ok().flatten();
-        found.extend(parallel.map(|parallel| (family.residual.parallel, parallel)));
+        found.extend(self.said("use_parallel_residual", family.residual.parallel)?);
+        self.said("attention.causal", Switch::Fixed(family.kind == ModelKind::Decoder))?;
         for (switch, on) in found {
             if let Switch::Field(field, _) = switch {
                 self.set(field, json!(on));
             }
+        }
+        Ok(())
+    }
+
+    /// What an entry says of a switch, which must be what the family says where that leaves no choice.
+    fn said(&self, entry: &str, switch: Switch) -> Result<Option<(Switch, bool)>, GgufError> {
+        let said = self.metadata.flag(&self.key(entry))?;
+        match (switch, said) {
+            (Switch::Fixed(on), Some(said)) if on != said => Err(self.wrong(entry, on.to_string())),
+            _ => Ok(said.map(|said| (switch, said))),
         }
     }
 
@@ -267,7 +274,8 @@ impl Writer<'_> {
         let original = self.whole("rope.scaling.original_context_length")?;
         let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
         let attention = self.real("rope.scaling.attn_factor")?;
-        let mut object = match kind.unwrap_or(if factor.is_some() { "linear" } else { "none" }) {
+        let kind = kind.unwrap_or(if factor.is_some() { "linear" } else { "none" });
+        let mut object = match kind {
             "none" | "longrope" => Map::new(),
             kind @ ("linear" | "yarn") => {
                 let factor = factor.ok_or_else(|| self.wrong("rope.scaling.factor", "a number"))?;
@@ -278,24 +286,34 @@ impl Writer<'_> {
             }
             _ => return Err(self.wrong("rope.scaling.type", "none, linear, yarn or longrope")),
         };
-        if object.get("rope_type").and_then(Json::as_str) == Some("yarn") {
+        if kind == "yarn" {
             for (field, entry) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
                 if let Some(number) = self.real(&format!("rope.scaling.{entry}"))? {
                     object.insert(field.into(), json!(number));
                 }
             }
         }
-        // Factors of the frequencies, one each: for all texts, or for short and for long ones.
-        let short = self.numbers("rope_freqs.weight", bytes)?;
-        let each = short.is_some();
-        let short = short.or(self.numbers("rope_factors_short.weight", bytes)?);
-        let long = self.numbers("rope_factors_long.weight", bytes)?;
-        if let Some(short) = short {
-            let long = long.unwrap_or_else(|| short.clone());
+        let factors = self.factors(bytes)?;
+        let fits = match &factors {
+            None => kind != "longrope",
+            Some(_) => ["none", "longrope"].contains(&kind),
+        };
+        if !fits {
+            return Err(
+                self.wrong("rope.scaling.type", "longrope where tensors hold factors, and there alone")
+            );
+        }
+        let by_length = self.has(ROPE_TENSORS[1]);
+        if !by_length && attention.is_some_and(|factor| factor != 1.0) {
+            return Err(
+                self.wrong("rope.scaling.attn_factor", "1 where long texts have no factors of their own")
+            );
+        }
+        if let Some([short, long]) = factors {
             object.insert("rope_type".into(), json!("longrope"));
             object.insert("short_factor".into(), json!(short));
             object.insert("long_factor".into(), json!(long));
-            let attention = if each { Some(1.0) } else { attention };
+            let attention = if by_length { attention } else { Some(1.0) };
             attention
                 .into_iter()
                 .for_each(|factor| drop(object.insert("attention_factor".into(), json!(factor))));
@@ -307,6 +325,21 @@ impl Writer<'_> {
             self.set("rope_scaling", Json::Object(object));
         }
         Ok(())
+    }
+
+    /// Divisors of the frequencies, one each: those of short texts and those of long ones, or for both the same.
+    fn factors(&self, bytes: &[u8]) -> Result<Option<[Vec<f64>; 2]>, GgufError> {
+        let [all, short, long] = ROPE_TENSORS.map(|name| self.numbers(name, bytes));
+        match (all?, short?, long?) {
+            (None, None, None) => Ok(None),
+            (Some(all), None, None) => Ok(Some([all.clone(), all])),
+            (None, Some(short), Some(long)) => Ok(Some([short, long])),
+            _ => Err(GgufError::Tensor {
+                place: self.metadata.place.to_owned(),
+                tensor: ROPE_TENSORS[0].to_owned(),
+                reason: format!("wanted this alone, or {} and {}", ROPE_TENSORS[1], ROPE_TENSORS[2]),
+            }),
+        }
     }
 
     /// The numbers of a tensor of F32.

@@ -4,17 +4,18 @@
 //! tensor. What conversions change: the rows of queries and keys take turns, those of joined projections are parted, one
 //! is added to norms' weights, experts lie in one tensor, and matrices with inputs first are turned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use safetensors::Dtype;
 
 use super::GgufError;
-use super::config::Described;
+use super::config::{Described, ROPE_TENSORS};
 use super::formats::{Blocks, Kind};
 use super::parse::{Head, Tensor};
 use crate::family::*;
-use crate::header::TensorEntry;
+use crate::header::{TENSORS_MAX, TensorEntry};
 use crate::quant::{Codes, InBlocks, Minima, Scales, StoredMatrix, Zeros};
+use crate::source::shorten;
 use crate::spec::MatrixLayout;
 
 /// A tensor under a checkpoint's name, or a field of one.
@@ -83,9 +84,7 @@ pub(super) fn find(place: &str, head: &Head, described: &Described) -> Result<So
     let roles = roles(described);
     let mut sources = Sources::default();
     for (name, tensor) in &head.tensors {
-        if ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"]
-            .contains(&name.as_str())
-        {
+        if ROPE_TENSORS.contains(&name.as_str()) {
             continue;
         }
         let bad = |reason| GgufError::Tensor { place: place.to_owned(), tensor: name.clone(), reason };
@@ -94,7 +93,7 @@ pub(super) fn find(place: &str, head: &Head, described: &Described) -> Result<So
         let named = match roles.get(base.as_str()) {
             None => {
                 // It is told to the user as one that nothing reads.
-                sources.plain(name.clone(), tensor, Field::Numbers).map_err(bad)?;
+                sources.plain(name, tensor).map_err(bad)?;
                 continue;
             }
             Some(role) => role,
@@ -235,8 +234,7 @@ impl Sources {
             Kind::Blocks(_) if vector => Err(format!("a vector is stored as {}", tensor.format.name)),
             Kind::Blocks(blocks) => {
                 // Matrices in blocks lie outputs first, which is how all quantised ones are read.
-                self.blocks(target, source, blocks);
-                Ok(())
+                self.blocks(target, source, blocks)
             }
             Kind::Plain(dtype) => {
                 let (mut dtype, mut shape, mut source) = (*dtype, shape, source);
@@ -247,35 +245,55 @@ impl Sources {
                     shape.reverse();
                     source.field = Field::Turned;
                 }
-                self.numbers(target, (dtype, shape), source);
-                Ok(())
+                self.numbers(target, (dtype, shape), source)
             }
         }
     }
 
-    fn plain(&mut self, name: String, tensor: &Tensor, field: Field) -> Result<(), String> {
+    /// A tensor as it lies in the file, under the name that it has there.
+    fn plain(&mut self, name: &str, tensor: &Tensor) -> Result<(), String> {
         let (begin, end) = (tensor.begin as u64, tensor.end as u64);
         let (dtype, shape) = match tensor.format.kind {
             Kind::Plain(dtype) => (dtype, tensor.shape.clone()),
             Kind::Blocks(_) => (Dtype::U8, vec![tensor.end - tensor.begin]),
         };
-        debug_assert!(field == Field::Numbers, "it is given out as it is");
-        self.entries.insert(name, TensorEntry { dtype, shape: shape.into(), begin, end });
-        Ok(())
+        self.entry(name.to_owned(), TensorEntry { dtype, shape: shape.into(), begin, end })
     }
 
-    fn numbers(&mut self, target: &str, (dtype, shape): (Dtype, Vec<usize>), source: Source) {
-        let row = source.row_bytes();
-        let begin = source.tensor.begin + source.first * row;
-        let (begin, end) = (begin as u64, (begin + source.rows * row) as u64);
-        self.entries.insert(target.to_owned(), TensorEntry { dtype, shape: shape.into(), begin, end });
-        if source.field != Field::Numbers || source.order != Order::Same {
-            self.made.insert(target.to_owned(), source);
+    /// Enters a tensor. A file that spells a tensor in two ways, or has more than any model, is not one that was converted.
+    fn entry(&mut self, name: String, entry: TensorEntry) -> Result<(), String> {
+        if self.entries.len() >= TENSORS_MAX {
+            return Err(format!("it makes more than {TENSORS_MAX} tensors"));
+        }
+        match self.entries.entry(name) {
+            btree_map::Entry::Occupied(other) => {
+                Err(format!("it stands for {}, and so does another tensor", shorten(other.key())))
+            }
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                Ok(())
+            }
         }
     }
 
+    fn numbers(
+        &mut self,
+        target: &str,
+        (dtype, shape): (Dtype, Vec<usize>),
+        source: Source,
+    ) -> Result<(), String> {
+        let row = source.row_bytes();
+        let begin = source.tensor.begin + source.first * row;
+        let (begin, end) = (begin as u64, (begin + source.rows * row) as u64);
+        self.entry(target.to_owned(), TensorEntry { dtype, shape: shape.into(), begin, end })?;
+        if source.field != Field::Numbers || source.order != Order::Same {
+            self.made.insert(target.to_owned(), source);
+        }
+        Ok(())
+    }
+
     /// The fields of a matrix in blocks.
-    fn blocks(&mut self, target: &str, source: Source, blocks: &Blocks) {
+    fn blocks(&mut self, target: &str, source: Source, blocks: &Blocks) -> Result<(), String> {
         let (rows, columns, elements) = (source.rows, source.columns, source.tensor.format.elements);
         let count = columns / elements;
         let groups = blocks.groups.as_ref().map(|groups| columns / groups.size);
@@ -298,7 +316,7 @@ impl Sources {
             let bytes = if field == Field::Codes { rows * row } else { 0 };
             let (begin, end) = (begin as u64, (begin + bytes) as u64);
             let entry = TensorEntry { dtype, shape: [rows, width].into(), begin, end };
-            self.entries.insert(name(ending), entry);
+            self.entry(name(ending), entry)?;
             self.made.insert(name(ending), Source { field, ..source.clone() });
         }
         let values = |values: &str, factors: &str| InBlocks {
@@ -327,6 +345,7 @@ impl Sources {
         let minima = blocks.minimum.map(minimum);
         let matrix = StoredMatrix { rows, columns, codes, zeros, scales, minima };
         self.matrices.insert(target.to_owned(), matrix);
+        Ok(())
     }
 }
 
@@ -344,10 +363,13 @@ impl Order {
         let (fits, what) = match self {
             Order::Same => (true, String::new()),
             Order::Turns { heads } => {
-                (rows.is_multiple_of(2 * heads), format!("heads of an even number of rows, {heads} of them"))
+                let fits = heads.checked_mul(2).is_some_and(|halves| rows.is_multiple_of(halves));
+                (fits, format!("heads of an even number of rows, {heads} of them"))
             }
             Order::Parted { heads, kv_heads } => {
-                let fits = rows.is_multiple_of(heads + 2 * kv_heads) && heads.is_multiple_of(kv_heads);
+                let parts = kv_heads.checked_mul(2).and_then(|others| heads.checked_add(others));
+                let fits = parts.is_some_and(|parts| rows.is_multiple_of(parts));
+                let fits = fits && heads.is_multiple_of(kv_heads);
                 (fits, format!("{heads} queries and {kv_heads} keys and values"))
             }
         };
@@ -380,7 +402,7 @@ impl Order {
 
 impl Source {
     fn row_bytes(&self) -> usize {
-        self.columns / self.tensor.format.elements.min(self.columns) * self.tensor.format.bytes
+        self.columns / self.tensor.format.elements * self.tensor.format.bytes
     }
 
     /// The bytes of the field, from those of the file.
@@ -450,4 +472,26 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> impl Iterator<Item = f32> {
         _ => sinter_ir::DType::F32,
     };
     bytes.chunks_exact(dtype.bytes()).map(move |bytes| dtype.read(bytes) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file may give any number of heads: one whose double is 2 again fits no rows.
+    #[test]
+    fn numbers_of_heads_beyond_all_fit_no_rows() {
+        let beyond = usize::MAX / 2 + 2;
+        for order in [
+            Order::Turns { heads: beyond },
+            Order::Turns { heads: 0 },
+            Order::Parted { heads: beyond, kv_heads: beyond },
+            Order::Parted { heads: usize::MAX, kv_heads: 1 },
+            Order::Parted { heads: 2, kv_heads: 0 },
+        ] {
+            assert!(order.check(2).is_err(), "{order:?}");
+        }
+        assert!(Order::Turns { heads: 2 }.check(8).is_ok());
+        assert!(Order::Parted { heads: 4, kv_heads: 2 }.check(8).is_ok());
+    }
 }

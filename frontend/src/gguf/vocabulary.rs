@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::GgufError;
 use super::metadata::Metadata;
 use super::pretokenizers::{self, known};
+use crate::source::shorten;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -93,7 +94,8 @@ impl<'a> Vocabulary<'a> {
         let mut ids = Map::with_capacity(self.tokens.len());
         for (id, token) in self.tokens.iter().enumerate() {
             if ids.insert(token.to_string(), json!(id)).is_some() {
-                return Err(metadata.wrong(TOKENS, format!("every token once, and {token:?} is there twice")));
+                let wanted = format!("every token once, and {:?} is there twice", shorten(token));
+                return Err(metadata.wrong(TOKENS, wanted));
             }
         }
         Ok(ids)
