@@ -25,9 +25,9 @@ pub enum Offset {
 /// How a quantised weight lies in panels of 32 output columns.
 ///
 /// A panel is its groups of the depth one after the other. A group is its codes, 32 scales in f32 and, by its [`Offset`],
-/// nothing, 32 bytes of zeros in 64, or 32 lows in f32. Codes of eight bits are `[group / 4][32][4]`. Codes of four bits are
-/// `[group / 8][2][16][4]` bytes for the halves of the panel, where a byte holds the codes of a column at depths d (low) and
-/// d + 4 (high). Columns of padding have the scale 0.
+/// nothing, 32 bytes of zeros in 64, or in f32 the negatives of 32 lows, which are added. Codes of eight bits are
+/// `[group / 4][32][4]`. Codes of four bits are `[group / 8][2][16][4]` bytes for the halves of the panel, where a byte holds
+/// the codes of a column at depths d (low) and d + 4 (high). Columns of padding have the scale 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Codes {
     /// Bits of a code: 8 or 4.
@@ -73,6 +73,18 @@ impl Codes {
     pub fn middle(&self) -> u8 {
         1 << (self.bits - 1)
     }
+
+    /// The layout of that name, as it is displayed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (bits, rest) = text.strip_prefix("codes")?.split_once('x')?;
+        let (group, offset) = match (rest.strip_suffix('z'), rest.strip_suffix('m')) {
+            (Some(group), _) => (group, Offset::Zeros),
+            (_, Some(group)) => (group, Offset::Lows),
+            _ => (rest, Offset::Middle),
+        };
+        let codes = Codes { bits: bits.parse().ok()?, group: group.parse().ok()?, offset };
+        codes.fits(codes.group as usize).then_some(codes)
+    }
 }
 
 impl fmt::Display for Codes {
@@ -83,20 +95,6 @@ impl fmt::Display for Codes {
             Offset::Lows => "m",
         };
         write!(f, "codes{}x{}{offset}", self.bits, self.group)
-    }
-}
-
-impl Codes {
-    /// The layout of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (bits, rest) = text.strip_prefix("codes")?.split_once('x')?;
-        let (group, offset) = match (rest.strip_suffix('z'), rest.strip_suffix('m')) {
-            (Some(group), _) => (group, Offset::Zeros),
-            (_, Some(group)) => (group, Offset::Lows),
-            _ => (rest, Offset::Middle),
-        };
-        let codes = Codes { bits: bits.parse().ok()?, group: group.parse().ok()?, offset };
-        codes.fits(codes.group as usize).then_some(codes)
     }
 }
 
@@ -262,6 +260,7 @@ type Differences = (ValueId, Option<(ValueId, ValueId)>, (i64, i64));
 /// A whole number as codes less zeros of groups; of constants the range knows.
 fn differences(graph: &Graph, value: ValueId) -> Option<Differences> {
     if let Some([codes, zeros]) = binary(graph, value, ScalarOp::Sub)
+        && graph.ty(value).dtype == DType::F32
         && elements(graph, zeros)? > 1
         && elements(graph, zeros)? < elements(graph, codes)?
     {
@@ -302,7 +301,11 @@ fn range(graph: &Graph, value: ValueId) -> Option<(i64, i64)> {
         },
         Op::Map(ScalarOp::Shr) => of(0).filter(|(low, _)| *low >= 0).map(|(_, high)| (0, high)),
         Op::Map(ScalarOp::Add) => of(0).zip(of(1)).map(|(x, y)| (x.0 + y.0, x.1 + y.1)),
-        Op::Map(ScalarOp::Sub) => of(0).zip(of(1)).map(|(x, y)| (x.0 - y.1, x.1 - y.0)),
+        // A difference below 0 wraps around where numbers have no sign.
+        Op::Map(ScalarOp::Sub) => {
+            let range = of(0).zip(of(1)).map(|(x, y)| (x.0 - y.1, x.1 - y.0));
+            range.filter(|range| range.0 >= 0 || node.ty.dtype == DType::F32)
+        }
         _ => None,
     }
 }

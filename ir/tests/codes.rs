@@ -103,6 +103,14 @@ fn other_expressions_are_not() {
         %3 = mul %1, %2
         %4 = cast[bf16] %3
         %5 = cast[f32] %4"#,
+        // Differences without sign, which wrap around below 0.
+        r#"%0 = param["q", (6, 16), u8]
+        %1 = cast[u32] %0
+        %2 = const[128.0, u32]
+        %3 = sub %1, %2
+        %4 = cast[f32] %3
+        %5 = param["s", (6, 1), f32]
+        %6 = mul %4, %5"#,
         // Rows of two forms.
         r#"%0 = param["q", (6, 16), i8]
         %1 = cast[f32] %0

@@ -53,7 +53,7 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "g",
         "testsuite/tests/quantised.rs",
         "logits_are_those_of_the_dequantised_weights",
-        "quantised checkpoints, dequantised while they are packed: logits of transformers on the dequantised weights",
+        "quantised checkpoints, codes in memory or dequantised while they are packed: logits of transformers on the dequantised weights",
     ),
     (
         "h",

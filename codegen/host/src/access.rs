@@ -25,7 +25,7 @@ pub(crate) type Flat = BTreeMap<Vec<Sym>, Index>;
 pub(crate) fn flatten(param: &TileParam, index: &[Index]) -> Flat {
     match param.layout {
         Layout::Panels => BTreeMap::from([(Vec::new(), panels(param, index))]),
-        // The number of the element; where its code lies is for the emitter.
+        // The number of the element; the emitter knows where its code lies.
         Layout::Rows | Layout::Codes(_) => {
             let (mut flat, mut stride, mut syms) = (Flat::new(), 1, Vec::new());
             for (index, dim) in index.iter().zip(&param.ty.shape).rev() {

@@ -16,7 +16,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 let rows = site.add(Op::Gather {}, &[x, i]);
                 Ok(site.add(op, &[rows]))
             },
-            None,
+            Some(CAST_CODES),
         ),
         Card("gather-before-reduce", Fold, E, "Rows that nobody wants are not reduced.", REDUCE).build(
             "(gather (reduce ?m ?a ?x) ?i)",
@@ -35,11 +35,11 @@ pub(super) fn rules() -> Vec<Rule> {
     rules.extend(UNARY.iter().map(|(name, from, to, case)| {
         Card(name, Fold, E, "Rows that nobody wants are not computed.", case).rewrite(from, to)
     }));
-    rules.extend(BINARY.iter().map(|(op, name, from, case)| {
+    rules.extend(BINARY.iter().map(|(op, name, from, [case, counter])| {
         Card(name, Fold, E, "Rows that nobody wants are not computed.", case).build(
             from,
             |site| gather_binary(site, *op),
-            None,
+            Some(counter),
         )
     }));
     rules
@@ -67,13 +67,19 @@ macro_rules! binary {
             ScalarOp::$scalar,
             concat!("gather-before-", $op),
             concat!("(gather (", $op, " ?x ?y) ?i)"),
-            concat!("graph @g {\n %0 = input[\"x\", (9, 4), f32]\n %1 = input[\"z\", (9, 1), f32]\n %2 = ", $op,
-                " %0, %1\n %3 = input[\"i\", (R), u32]\n %4 = gather %2, %3\n return \"y\" %4\n}"),
+            [
+                concat!("graph @g {\n %0 = input[\"x\", (9, 4), f32]\n %1 = input[\"z\", (9, 1), f32]\n %2 = ", $op,
+                    " %0, %1\n %3 = input[\"i\", (R), u32]\n %4 = gather %2, %3\n return \"y\" %4\n}"),
+                // A table whose rows are codes with scales.
+                concat!("graph @g {\n %0 = param[\"q\", (9, 8), i8]\n %1 = cast[f32] %0\n %2 = param[\"s\", (9, 1), f32]\n %3 = ",
+                    $op, " %1, %2\n %4 = input[\"i\", (R), u32]\n %5 = gather %3, %4\n return \"y\" %5\n}"),
+            ],
         )),*]
     };
 }
 
-type Binary = (ScalarOp, &'static str, &'static str, &'static str);
+/// Op, name, pattern, and the case with the one that the guard refuses.
+type Binary = (ScalarOp, &'static str, &'static str, [&'static str; 2]);
 
 const BINARY: &[Binary] = binary!("add" Add, "sub" Sub, "mul" Mul, "div" Div, "max" Max);
 
@@ -113,6 +119,13 @@ const CONTRACT: &str = r#"graph @g {
 const CAST: &str = r#"graph @g {
   %0 = input["x", (9, 5), f32]
   %1 = cast[bf16] %0
+  %2 = input["i", (R), u32]
+  %3 = gather %1, %2
+  return "y" %3
+}"#;
+const CAST_CODES: &str = r#"graph @g {
+  %0 = param["q", (9, 8), i8]
+  %1 = cast[f32] %0
   %2 = input["i", (R), u32]
   %3 = gather %1, %2
   return "y" %3

@@ -179,8 +179,7 @@ fn kinds(
             Some((DType::I8, Weights::Codes(codes, pieces.take(quant::scratch_bytes(depth, &codes)))))
         }
         Layout::Codes(codes) if found == wanted => {
-            let numbers = WIDTH * (depth + 1) / 2 * 2 * wanted.bytes();
-            Some((found, Weights::Unpacked(codes, pieces.take(numbers))))
+            Some((found, Weights::Unpacked(codes, pieces.take(WIDTH * depth * wanted.bytes()))))
         }
         Layout::Codes(_) => None,
         Layout::Panels | Layout::Rows if found == DType::I8 && wanted == DType::F32 => {

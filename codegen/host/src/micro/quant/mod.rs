@@ -1,8 +1,7 @@
 //! Products with quantised weights: codes of 8 or 4 bits times rows that are quantised to 8 bits as they come.
 //!
 //! A weight is a code `u` without sign: `w = scale (u − zero)`, with one scale and one zero for each output column and group
-//! of the depth. Eight bits have one group, all of the depth, and codes `w + 128`; four bits have groups of 32, 64 or 128. A
-//! row of activations has one scale, the greatest magnitude over 127, and codes from −127 to 127. So for a row `q` and a
+//! of the depth, or `w = scale u − low`; how it lies is [`Codes`](sinter_ir::Codes). A row of activations has one scale, the greatest magnitude over 127, and codes from −127 to 127. So for a row `q` and a
 //! column
 //!
 //! ```text
@@ -17,9 +16,11 @@
 //!
 //! # What generated code calls
 //!
-//! [`QuantKernels::sums`] sums rows of codes that a kernel before it has stored, and [`QuantKernels::gemm_codes`] multiplies them; the row's own scale is part of the
-//! expressions after the product. [`QuantKernels::unpack_bf16`] and [`QuantKernels::unpack_f32`] write panels of codes as the
-//! panels that products of numbers read, where activations are not quantised.
+//! [`QuantKernels::sums`] sums rows of codes that a kernel before it has stored, and [`QuantKernels::gemm_codes`] multiplies
+//! them; the row's own scale is part of the expressions after the product. Where activations are not quantised,
+//! [`QuantKernels::unpack_bf16`] and [`QuantKernels::unpack_f32`] write panels of codes as the panels that products of numbers
+//! read. [`QuantKernels::quantize`] is called by tests and benchmarks alone: a tile program has a row's scale and codes as
+//! expressions.
 
 mod dots;
 mod entry;
