@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -44,7 +45,9 @@ def deviation(values: list[float]) -> float:
 
 
 def worst(found: list[float], wanted: list[float]) -> float:
-    return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) / deviation(wanted)
+    errors = [abs(a - b) for a, b in zip(found, wanted, strict=True)]
+    # max() passes over what is no number.
+    return (math.nan if any(map(math.isnan, errors)) else max(errors)) / deviation(wanted)
 
 
 def distance(found: list[float], wanted: list[float]) -> float:

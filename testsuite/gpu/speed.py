@@ -66,7 +66,10 @@ def ours(folder: Path, number: int) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     if not out.exists():
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    if "rows" not in found:
+        raise RuntimeError(f"{' '.join(command)}: {found['error']}")
+    return found
 
 
 def kernels(folder: Path) -> dict:

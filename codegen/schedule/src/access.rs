@@ -61,7 +61,7 @@ fn divisor(index: &Index, lane: AxisId, width: u64) -> u64 {
 
 /// By how much the index grows with each of `width` iterations of `lane` from a multiple of `width` on, if that is the
 /// same for each.
-fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
+pub fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
     index.terms.iter().try_fold(0, |sum, (atom, factor)| {
         let within = |inner: &Index, by: u64| {
             let step = step(inner, lane, width)?;
@@ -80,12 +80,6 @@ fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
         };
         Some(sum + factor * step)
     })
-}
-
-/// By how much an index grows with each of `width` iterations of an axis from a multiple of `width` on, if that is the same
-/// for each.
-pub fn advance(index: &Index, axis: AxisId, width: u64) -> Option<i64> {
-    step(index, axis, width)
 }
 
 /// How the elements of `width` iterations of `lane` from a multiple of `width` on lie.

@@ -1,9 +1,9 @@
 //! Attention to be tested: programs of many forms, and steps of sequences whose keys and values lie in pages.
 
-use crate::launch::{Stream, decode, encode, plan_of, run};
+use crate::launch::{Stream, alone, decode, encode, plan_of, run};
 use sinter_ir::{
-    Access, Arg, Binding, DType, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuKernel, GpuLaunch, GpuProgram,
-    PAGE, Real, Target, Tensor, TileProgram,
+    Access, Arg, Binding, DType, DevicePtr, GpuDevice, GpuError, GpuKernel, PAGE, Real, Target, Tensor,
+    TileProgram,
 };
 use std::fmt::Write;
 
@@ -293,9 +293,7 @@ pub fn launch(
     (binding, params): &(Binding, Vec<Tensor<f32>>),
 ) -> Result<Vec<f32>, GpuError> {
     let args = plan_of(program).steps[0].args.clone();
-    let launch = GpuLaunch { kernel: 0, args: args.clone(), steps: vec![0] };
-    let buckets = vec![GpuBucket { max_tokens: None, launches: vec![launch] }];
-    let whole = GpuProgram { target: Target::Sm80, kernels: vec![kernel.clone()], buckets, draw: None };
+    let whole = alone(program, Target::Sm80, kernel.clone());
     let mut places: Vec<(Arg, DevicePtr)> = Vec::new();
     let (mut out, mut written) = (Vec::new(), None);
     for ((param, tensor), arg) in program.params.values().zip(params).zip(args) {

@@ -5,6 +5,7 @@
 //! 128 wide, in bf16, over a paged cache.
 
 use crate::attention::{Form, Mask, Token, World};
+use crate::contraction::product;
 use crate::launch::{Prepared, Stream, decode, encode, plan_of, prepare};
 use serde_json::{Value, json};
 use sinter_codegen_nvptx::compile;
@@ -83,25 +84,6 @@ fn told(mut shape: Value, result: Result<Value, GpuError>) -> Value {
     shape
 }
 
-/// The program that multiplies rows with a weight.
-fn product(n: usize, k: usize) -> TileProgram {
-    let text = format!(
-        "tile @contract {{
-  p0: bf16[T, {k}] read rows \"x\"
-  p1: bf16[{n}, {k}] read panels \"w\"
-  p2: bf16[T, {n}] write rows \"y\"
-  a0 = 0..T \"t\"
-  a1 = 0..{n} \"n\"
-  a2 = 0..{k} \"k\"
-  grid a0, a1
-  s0 = mma a2 : p0[a0, a2] * p1[a1, a2]
-  e0 = s0
-  s1 = store [] p2[a0, a1] = e0
-}}"
-    );
-    TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))
-}
-
 impl Bench<'_> {
     fn random(&mut self, shape: [usize; 2], scale: f32) -> Tensor<f32> {
         Tensor::from_fn(&shape, |_| (self.stream.number() * scale).stored(DType::Bf16))
@@ -119,7 +101,7 @@ impl Bench<'_> {
 
     /// One weight with so many rows in turn.
     fn products(&mut self, (n, k): (usize, usize), tokens: &[usize]) -> Result<Vec<Value>, GpuError> {
-        let tile = product(n, k);
+        let tile = product((DType::Bf16, DType::Bf16), (n, k));
         let program = self.compiled(&tile)?;
         let params: Vec<&TileParam> = tile.params.values().collect();
         let w = self.random([n, k], (3.0 / k as f32).sqrt());

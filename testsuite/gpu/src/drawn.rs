@@ -1,8 +1,8 @@
 //! Tokens drawn by the kernel that draws, and rows to draw them from.
 
-use crate::launch::Stream;
+use crate::launch::{Stream, shape};
 use sinter_ir::draw::{DRAW_BYTES, Draw};
-use sinter_ir::{Binding, GpuDevice, GpuError, GpuKernel, GpuParam, LaunchArg, LaunchShape};
+use sinter_ir::{Binding, GpuDevice, GpuError, GpuKernel, GpuParam, LaunchArg};
 use sinter_runtime::{Sampler, SamplingParams};
 
 /// The tokens of rows of equal width, from two launches with one scratch memory: a launch leaves it as the next wants it.
@@ -33,13 +33,7 @@ pub fn twice(
         other => panic!("the kernel wants {other:?}"),
     };
     let args: Vec<LaunchArg> = kernel.params.iter().map(arg).collect();
-    let shape = LaunchShape {
-        blocks: kernel.blocks(&binding, device.multiprocessors()) as u32,
-        threads: kernel.threads,
-        shared_bytes: kernel.shared_bytes,
-        cluster: kernel.cluster,
-        dependent: kernel.dependent_launch,
-    };
+    let shape = shape(kernel, &binding, device);
     let function = device.load(&kernel.ptx, &kernel.name, kernel.shared_bytes)?;
     let mut once = || -> Result<Vec<u32>, GpuError> {
         device.write(tokens, &vec![0xaa; rows.len() * 4])?;

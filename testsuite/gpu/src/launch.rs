@@ -79,6 +79,24 @@ pub fn plan_of(tile: &TileProgram) -> Plan {
     plan
 }
 
+/// A program that does a tile program by this kernel, whatever the size of the step.
+pub fn alone(tile: &TileProgram, target: Target, kernel: GpuKernel) -> GpuProgram {
+    let launch = GpuLaunch { kernel: 0, args: plan_of(tile).steps[0].args.clone(), steps: vec![0] };
+    let buckets = vec![GpuBucket { max_tokens: None, launches: vec![launch] }];
+    GpuProgram { target, kernels: vec![kernel], buckets, draw: None }
+}
+
+/// The shape of a kernel's launch.
+pub fn shape(kernel: &GpuKernel, binding: &Binding, device: &dyn GpuDevice) -> LaunchShape {
+    LaunchShape {
+        blocks: kernel.blocks(binding, device.multiprocessors()) as u32,
+        threads: kernel.threads,
+        shared_bytes: kernel.shared_bytes,
+        cluster: kernel.cluster,
+        dependent: kernel.dependent_launch,
+    }
+}
+
 /// A launch with everything known.
 pub struct Prepared {
     function: GpuFunction,
@@ -141,13 +159,7 @@ pub fn prepare(
                 })),
             }
         }
-        let shape = LaunchShape {
-            blocks: kernel.blocks(binding, device.multiprocessors()) as u32,
-            threads: kernel.threads,
-            shared_bytes: kernel.shared_bytes,
-            cluster: kernel.cluster,
-            dependent: kernel.dependent_launch,
-        };
+        let shape = shape(kernel, binding, device);
         prepared.push(Prepared { function, shape, args });
     }
     Ok(prepared)

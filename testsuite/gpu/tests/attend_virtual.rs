@@ -253,6 +253,7 @@ fn attend_in_warpgroups_gives_the_bits_of_decode() {
     let forms = forms_of_warpgroups();
     for form in forms.into_iter().filter(|form| form.mask != Mask::Sequence) {
         let mut subject = Subject::with(form, Target::Sm90a, wanted);
+        assert!(!in_warpgroups(&subject.kernels[0].0) && subject.kernels.len() > 1, "{form:?}");
         let world = World::new(form, &lengths, 3);
         let all: Vec<Token> = (0..3).flat_map(|of| (0..lengths[of]).map(move |at| (of, at))).collect();
         // Every seventh token alone.

@@ -1,11 +1,10 @@
 //! Contractions at the shapes of real models, through NVIDIA's assembler: no spills, no stack, no note of lost
 //! performance, and as many tensor-core instructions as the work demands.
 
-use sinter_codegen_nvptx::emit::Assembler;
-use sinter_codegen_nvptx::{Piece, contract};
 use sinter_codegen_schedule::contract::{Contract, Kind, STEP, candidates};
+use sinter_gpu_tests::contraction::{kernel, parsed};
 use sinter_gpu_tests::ptxas;
-use sinter_ir::{GpuKernel, Layout, Target, TileProgram};
+use sinter_ir::Target;
 
 /// Gate and up of a Llama, with their activation.
 const GATED: &str = "tile @contract {
@@ -98,23 +97,6 @@ type Case = (&'static str, &'static str, &'static str, u32);
 const LLAMA: [Case; 2] = [(GATED, "8192", "2048", 2), (RESIDUAL, "2048", "8192", 1)];
 const MIXTURE: [Case; 2] = [(GATED_EXPERTS, "768", "2048", 2), (EXPERTS, "2048", "768", 1)];
 
-fn program(text: &str, n: &str, k: &str) -> TileProgram {
-    let text = text
-        .replace("N]", &format!("{n}]"))
-        .replace("[N,", &format!("[{n},"))
-        .replace(" N,", &format!(" {n},"))
-        .replace("..N", &format!("..{n}"));
-    let text = text.replace("K]", &format!("{k}]")).replace("..K", &format!("..{k}"));
-    TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))
-}
-
-fn kernel(tile: &TileProgram, target: Target, schedule: &Contract) -> GpuKernel {
-    let constant = tile.params.values().map(|param| param.layout == Layout::Panels).collect();
-    let assembler = Assembler::new(target).expect("the target is known");
-    let kernel = contract::kernel(&assembler, "contract".into(), &Piece { tile, constant }, schedule, None);
-    kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"))
-}
-
 /// The tensor-core instructions in the text of a kernel whose summed axis is a multiple of the chunk: one loop, once.
 fn instructions(schedule: &Contract, products: u32) -> u32 {
     let steps = schedule.tile_k / STEP * products;
@@ -131,7 +113,7 @@ fn check(cases: [Case; 2], target: Target, bucket: Option<u64>, wanted: &[Kind])
     let assembler = ptxas::assembler();
     let mut seen = Vec::new();
     for (text, n, k, products) in cases {
-        let tile = program(text, n, k);
+        let tile = parsed(text, &[("N", n), ("K", k)]);
         for schedule in candidates(&tile, target, bucket) {
             // The number of stages changes nothing but constants.
             let shape = |s: &Contract| (products, s.kind, s.tile_rows, s.tile_columns, s.tile_k, s.warps);

@@ -1,14 +1,11 @@
 //! Results of contractions that leave by tensor copies: the bits of direct stores, every sector written whole and once, no
 //! two lanes in a bank, and a dropped fence or wait is found.
 
-use sinter_codegen_nvptx::emit::Assembler;
-use sinter_codegen_nvptx::{Piece, contract};
 use sinter_codegen_schedule::contract::{Contract, Kind, candidates, find};
-use sinter_gpu_tests::launch::{Stream, arguments, compare, on_device, plan_of, same_bits};
-use sinter_ir::{
-    Binding, GpuBucket, GpuError, GpuLaunch, GpuProgram, Layout, Target, Tensor, TileProgram, verify_tile,
-};
-use sinter_vgpu::{Counters, VirtualGpu};
+use sinter_gpu_tests::contraction::{Case, parsed, product};
+use sinter_gpu_tests::launch::{compare, same_bits};
+use sinter_ir::{DType, GpuError, Target, Tensor};
+use sinter_vgpu::Counters;
 
 /// A product with a bias of each column and a residual, stored in 16 bits and in f32.
 const BOTH: &str = "tile @contract {
@@ -33,59 +30,13 @@ const BOTH: &str = "tile @contract {
   s2 = store [] p5[a0, a1] = e2
 }";
 
-/// A plain product.
-const PLAIN: &str = "tile @contract {
-  p0: f16[T, K] read rows \"x\"
-  p1: f16[N, K] read panels \"w\"
-  p2: OUT[T, N] write rows \"y\"
-  a0 = 0..T \"t\"
-  a1 = 0..N \"n\"
-  a2 = 0..K \"k\"
-  grid a0, a1
-  s0 = mma a2 : p0[a0, a2] * p1[a1, a2]
-  e0 = s0
-  s1 = store [] p2[a0, a1] = e0
-}";
-
-struct Case {
-    tile: TileProgram,
-    binding: Binding,
-    params: Vec<Tensor<f32>>,
+/// A plain product of f16.
+fn plain(result: DType, shape: (usize, usize), tokens: u64) -> Case {
+    Case::new(product((DType::F16, result), shape), tokens)
 }
 
-impl Case {
-    fn new(text: &str, (n, k): (u32, u32), tokens: u64) -> Case {
-        let facts = [("T, N", format!("T, {n}")), ("[N", format!("[{n}")), ("..N", format!("..{n}"))];
-        let text = facts.iter().fold(text.to_string(), |text, (name, value)| text.replace(name, value));
-        let text = text.replace("K]", &format!("{k}]")).replace("..K", &format!("..{k}"));
-        let tile = TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"));
-        assert_eq!(verify_tile(&tile), vec![], "{tile}");
-        let binding = Binding::new(tokens, 1, 1, 16);
-        let params = arguments(&mut Stream(tokens), &tile, &binding);
-        Case { tile, binding, params }
-    }
-
-    fn schedules(&self, kind: Kind) -> impl Iterator<Item = Contract> {
-        candidates(&self.tile, Target::Sm90a, None).into_iter().filter(move |schedule| schedule.kind == kind)
-    }
-
-    fn program(&self, schedule: &Contract) -> GpuProgram {
-        let constant = self.tile.params.values().map(|param| param.layout == Layout::Panels).collect();
-        let assembler = Assembler::new(Target::Sm90a).expect("the target is known");
-        let piece = Piece { tile: &self.tile, constant };
-        let kernel = contract::kernel(&assembler, "contract".into(), &piece, schedule, None);
-        let kernel = kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"));
-        let launch = GpuLaunch { kernel: 0, args: plan_of(&self.tile).steps[0].args.clone(), steps: vec![0] };
-        let buckets = vec![GpuBucket { max_tokens: None, launches: vec![launch] }];
-        GpuProgram { target: Target::Sm90a, kernels: vec![kernel], buckets, draw: None }
-    }
-
-    /// On a device so small that each block does several tiles.
-    fn run(&self, program: &GpuProgram) -> Result<(Vec<Tensor<f32>>, Counters), GpuError> {
-        let mut device = VirtualGpu::new(Target::Sm90a).with_multiprocessors(2);
-        let out = on_device(&mut device, (&self.tile, program), &self.binding, &self.params)?;
-        Ok((out, device.take_counters()[0].counters))
-    }
+fn schedules(case: &Case, kind: Kind) -> impl Iterator<Item = Contract> {
+    candidates(&case.tile, Target::Sm90a, None).into_iter().filter(move |schedule| schedule.kind == kind)
 }
 
 fn said(result: Result<(Vec<Tensor<f32>>, Counters), GpuError>) -> String {
@@ -94,16 +45,13 @@ fn said(result: Result<(Vec<Tensor<f32>>, Counters), GpuError>) -> String {
 
 #[test]
 fn contract_results_in_boxes() {
-    let shapes = [((72, 40), 150), ((304, 64), 20), ((256, 72), 257)];
-    for (text, (shape, tokens)) in
-        [BOTH.to_string(), PLAIN.replace("OUT", "f16"), PLAIN.replace("OUT", "f32")].iter().zip(shapes)
-    {
-        let case = Case::new(text, shape, tokens);
-        let plain = case.schedules(Kind::Tiles).next().expect("tiles");
-        let (wanted, _) = case.run(&case.program(&plain)).expect("the kernel runs");
+    let both = Case::new(parsed(BOTH, &[("N", "72"), ("K", "40")]), 150);
+    for case in [both, plain(DType::F16, (304, 64), 20), plain(DType::F32, (256, 72), 257)] {
+        let tiles = schedules(&case, Kind::Tiles).next().expect("tiles");
+        let (wanted, _) = case.run(&case.program(Target::Sm90a, &tiles)).expect("the kernel runs");
         compare(&case.tile, &case.binding, (&case.params, &wanted), 1e-4);
-        for schedule in case.schedules(Kind::Warpgroups) {
-            let program = case.program(&schedule);
+        for schedule in schedules(&case, Kind::Warpgroups) {
+            let program = case.program(Target::Sm90a, &schedule);
             assert!(!program.kernels[0].ptx.contains("st.global"), "{schedule}");
             let (found, counters) =
                 case.run(&program).unwrap_or_else(|error| panic!("{schedule}: {error}\n{}", case.tile));
@@ -118,13 +66,14 @@ fn contract_results_in_boxes() {
 /// Rows that no tensor copy can reach are stored by each thread.
 #[test]
 fn contract_results_that_fit_no_box() {
-    let odd = Case::new(&PLAIN.replace("OUT", "f16"), (300, 64), 20);
-    let turned =
-        Case::new(&PLAIN.replace("OUT[T, N]", "f32[N, T]").replace("[a0, a1]", "[a1, a0]"), (64, 64), 20);
+    let odd = plain(DType::F16, (300, 64), 20);
+    let turned = plain(DType::F32, (64, 64), 20).tile.to_string();
+    let turned = parsed(&turned, &[("f32[T, 64]", "f32[64, T]"), ("p2[a0, a1]", "p2[a1, a0]")]);
+    let turned = Case::new(turned, 20);
     for case in [odd, turned] {
         assert!(!find(&case.tile).expect("a contraction").boxed);
-        let schedule = case.schedules(Kind::Warpgroups).next().expect("warpgroups");
-        let program = case.program(&schedule);
+        let schedule = schedules(&case, Kind::Warpgroups).next().expect("warpgroups");
+        let program = case.program(Target::Sm90a, &schedule);
         assert!(program.kernels[0].ptx.contains("st.global"));
         let (found, _) = case.run(&program).expect("the kernel runs");
         compare(&case.tile, &case.binding, (&case.params, &found), 1e-4);
@@ -135,11 +84,11 @@ fn contract_results_that_fit_no_box() {
 #[test]
 fn contract_stores_are_whole_sectors() {
     let (rows, columns, depth) = (256, 512, 64);
-    for (out, bytes) in [("f16", 2), ("f32", 4)] {
-        let case = Case::new(&PLAIN.replace("OUT", out), (columns, depth), u64::from(rows));
-        let schedule = case.schedules(Kind::Warpgroups).next().expect("warpgroups");
+    for (result, bytes) in [(DType::F16, 2), (DType::F32, 4)] {
+        let case = plain(result, (columns as usize, depth as usize), u64::from(rows));
+        let schedule = schedules(&case, Kind::Warpgroups).next().expect("warpgroups");
         assert_eq!((schedule.tile_rows, schedule.tile_columns), (128, 256));
-        let (_, counters) = case.run(&case.program(&schedule)).expect("the kernel runs");
+        let (_, counters) = case.run(&case.program(Target::Sm90a, &schedule)).expect("the kernel runs");
         let tiles = rows / schedule.tile_rows * (columns / schedule.tile_columns);
         let operands = tiles * (schedule.tile_rows + schedule.tile_columns) * depth * 2 / 32;
         let results = rows * columns * bytes / 32;
@@ -151,9 +100,9 @@ fn contract_stores_are_whole_sectors() {
 
 #[test]
 fn contract_boxes_without_a_fence_or_a_wait_are_found() {
-    let case = Case::new(&PLAIN.replace("OUT", "f16"), (256, 64), 300);
-    let schedule = case.schedules(Kind::Warpgroups).next().expect("warpgroups");
-    let program = case.program(&schedule);
+    let case = plain(DType::F16, (256, 64), 300);
+    let schedule = schedules(&case, Kind::Warpgroups).next().expect("warpgroups");
+    let program = case.program(Target::Sm90a, &schedule);
     assert_eq!(said(case.run(&program)), "nothing");
     let damaged = |text: &str, from: usize| {
         let mut program = program.clone();

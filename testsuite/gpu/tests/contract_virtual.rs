@@ -1,19 +1,9 @@
 //! Contractions on the virtual GPU: against the evaluator of tile programs, and every schedule bit for bit the same.
 
-use sinter_codegen_nvptx::emit::Assembler;
-use sinter_codegen_nvptx::{Piece, contract};
 use sinter_codegen_schedule::contract::{Contract, Kind, candidates, choose, find};
-use sinter_gpu_tests::launch::{Stream, arguments, compare, plan_of, program_on, same_bits};
-use sinter_ir::{
-    Binding, GpuBucket, GpuLaunch, GpuProgram, Layout, Target, Tensor, TileProgram, verify_tile,
-};
-use sinter_vgpu::VirtualGpu;
-
-/// A program of the text form, with element types and extents filled in.
-fn program(text: &str, facts: &[(&str, &str)]) -> TileProgram {
-    let text = facts.iter().fold(text.to_string(), |text, (name, value)| text.replace(name, value));
-    TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))
-}
+use sinter_gpu_tests::contraction::{Case, parsed};
+use sinter_gpu_tests::launch::{compare, same_bits};
+use sinter_ir::{Target, Tensor};
 
 /// Two products that share their left operand, a gate, a bias, a residual and a rounded and a transposed store.
 const GATED: &str = "tile @contract {
@@ -83,60 +73,33 @@ const EXPERTS: &str = "tile @contract {
   s1 = store [] p3[a0, a1] = e0
 }";
 
-struct Case {
-    tile: TileProgram,
-    binding: Binding,
-    params: Vec<Tensor<f32>>,
-}
-
 fn case(text: &str, facts: &[(&str, &str)], tokens: u64) -> Case {
-    let tile = program(text, facts);
-    assert_eq!(verify_tile(&tile), vec![], "{tile}");
-    let binding = Binding::new(tokens, 1, 1, 16);
-    let params = arguments(&mut Stream(tokens), &tile, &binding);
-    Case { tile, binding, params }
+    Case::new(parsed(text, facts), tokens)
 }
 
-impl Case {
-    fn on(&self, target: Target, schedule: &Contract) -> Vec<Tensor<f32>> {
-        let constant = self.tile.params.values().map(|param| param.layout == Layout::Panels).collect();
-        let piece = Piece { tile: &self.tile, constant };
-        let assembler = Assembler::new(target).expect("the target is known");
-        let kernel = contract::kernel(
-            &assembler,
-            schedule.to_string().replace(|c: char| !c.is_alphanumeric(), "_"),
-            &piece,
-            schedule,
-            None,
-        );
-        let kernel = kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"));
-        let step = &plan_of(&self.tile).steps[0];
-        let launch = GpuLaunch { kernel: 0, args: step.args.clone(), steps: vec![0] };
-        let bucket = GpuBucket { max_tokens: None, launches: vec![launch] };
-        let program = GpuProgram { target, kernels: vec![kernel], buckets: vec![bucket], draw: None };
-        // Few multiprocessors make persistent blocks do several tiles.
-        let mut device = VirtualGpu::new(target).with_multiprocessors(2);
-        program_on(&mut device, &self.tile, &program, (&self.binding, &self.params))
-    }
+fn on(case: &Case, target: Target, schedule: &Contract) -> Vec<Tensor<f32>> {
+    let program = case.program(target, schedule);
+    let found = case.run(&program);
+    found.unwrap_or_else(|error| panic!("{schedule}: {error}\n{}\n{}", case.tile, program.kernels[0].ptx)).0
+}
 
-    /// All schedules for a target, or some of them if `every` is more than 1.
-    fn check_all(&self, target: Target, every: usize) {
-        let mut first: Option<Vec<Tensor<f32>>> = None;
-        let all = [None, Some(16), Some(4)].map(|tokens| candidates(&self.tile, target, tokens));
-        let fits = |schedule: &&Contract| schedule.takes(&find(&self.tile).unwrap(), &self.binding);
-        for schedule in all.iter().flatten().filter(fits).step_by(every) {
-            let results = self.on(target, schedule);
-            match &first {
-                None => {
-                    // The tensor cores truncate each sum to 24 bits.
-                    compare(&self.tile, &self.binding, (&self.params, &results), 1e-4);
-                    first = Some(results);
-                }
-                Some(first) => assert!(same(first, &results), "{schedule} differs\n{}", self.tile),
+/// All schedules for a target, or some of them if `every` is more than 1.
+fn check_all(case: &Case, target: Target, every: usize) {
+    let mut first: Option<Vec<Tensor<f32>>> = None;
+    let all = [None, Some(16), Some(4)].map(|tokens| candidates(&case.tile, target, tokens));
+    let fits = |schedule: &&Contract| schedule.takes(&find(&case.tile).unwrap(), &case.binding);
+    for schedule in all.iter().flatten().filter(fits).step_by(every) {
+        let results = on(case, target, schedule);
+        match &first {
+            None => {
+                // The tensor cores truncate each sum to 24 bits.
+                compare(&case.tile, &case.binding, (&case.params, &results), 1e-4);
+                first = Some(results);
             }
+            Some(first) => assert!(same(first, &results), "{schedule} differs\n{}", case.tile),
         }
-        assert!(first.is_some(), "no schedule for\n{}", self.tile);
     }
+    assert!(first.is_some(), "no schedule for\n{}", case.tile);
 }
 
 fn same(one: &[Tensor<f32>], other: &[Tensor<f32>]) -> bool {
@@ -147,15 +110,15 @@ fn same(one: &[Tensor<f32>], other: &[Tensor<f32>]) -> bool {
 fn contract_f32_shapes() {
     for (n, k, tokens) in [("1", "1", 1), ("37", "24", 5), ("70", "18", 33)] {
         let facts = [("DTYPE", "f32"), ("N", n), ("K", k)];
-        case(GATED, &facts, tokens).check_all(Target::Sm80, 1);
-        case(SUMMED, &facts, tokens).check_all(Target::Sm80, 1);
+        check_all(&case(GATED, &facts, tokens), Target::Sm80, 1);
+        check_all(&case(SUMMED, &facts, tokens), Target::Sm80, 1);
     }
 }
 
 #[test]
 fn contract_mixed_operands() {
     let mixed = GATED.replace("p1: DTYPE", "p1: f32").replace("p2: DTYPE", "p2: f32");
-    case(&mixed, &[("DTYPE", "bf16"), ("N", "37"), ("K", "24")], 5).check_all(Target::Sm89, 1);
+    check_all(&case(&mixed, &[("DTYPE", "bf16"), ("N", "37"), ("K", "24")], 5), Target::Sm89, 1);
 }
 
 #[test]
@@ -165,8 +128,8 @@ fn contract_half_shapes() {
     {
         for dtype in ["bf16", "f16"] {
             let facts = [("DTYPE", dtype), ("N", n), ("K", k)];
-            case(GATED, &facts, tokens).check_all(Target::Sm80, if dtype == "f16" { 5 } else { 1 });
-            case(SUMMED, &facts, tokens).check_all(Target::Sm90a, 3);
+            check_all(&case(GATED, &facts, tokens), Target::Sm80, if dtype == "f16" { 5 } else { 1 });
+            check_all(&case(SUMMED, &facts, tokens), Target::Sm90a, 3);
         }
     }
 }
@@ -183,7 +146,7 @@ fn contract_warpgroups() {
                 continue;
             }
             kinds.push(schedule.kind);
-            let results = case.on(Target::Sm90a, schedule);
+            let results = on(&case, Target::Sm90a, schedule);
             compare(&case.tile, &case.binding, (&case.params, &results), 1e-4);
             let first = first.get_or_insert_with(|| results.clone());
             assert!(same(first, &results), "{schedule} differs\n{}", case.tile);
@@ -195,7 +158,7 @@ fn contract_warpgroups() {
 #[test]
 fn contract_experts() {
     for dtype in ["bf16", "f32"] {
-        case(EXPERTS, &[("DTYPE", dtype), ("N", "20"), ("K", "40")], 6).check_all(Target::Sm80, 4);
+        check_all(&case(EXPERTS, &[("DTYPE", dtype), ("N", "20"), ("K", "40")], 6), Target::Sm80, 4);
     }
 }
 
@@ -210,14 +173,14 @@ fn contract_rows_of_one_expert_meet() {
             let facts = [("DTYPE", dtype), ("N", "20"), ("K", "40")];
             let case = case(EXPERTS, &facts, tokens);
             assert!(find(&case.tile).is_some_and(|found| found.group.is_some() && found.rows_share));
-            case.check_all(target, every);
+            check_all(&case, target, every);
         }
     }
 }
 
 #[test]
 fn contract_choices_are_printed() {
-    let tile = program(GATED, &[("DTYPE", "bf16"), ("N", "2048"), ("K", "2048")]);
+    let tile = parsed(GATED, &[("DTYPE", "bf16"), ("N", "2048"), ("K", "2048")]);
     for target in Target::ALL {
         let chosen =
             [Some(16), None].map(|tokens| choose(&tile, target, tokens).expect("a schedule").to_string());

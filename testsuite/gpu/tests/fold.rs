@@ -1,6 +1,7 @@
 //! A norm that a product computes for itself has the bits of the norm's own kernel.
 
 use sinter_codegen_nvptx::compile;
+use sinter_gpu_tests::contraction::product;
 use sinter_gpu_tests::launch::{Stream, encode, run};
 use sinter_ir::*;
 use sinter_vgpu::VirtualGpu;
@@ -43,22 +44,8 @@ fn programs(width: usize) -> [TileProgram; 2] {
 }}
 "
     );
-    let product = format!(
-        "tile @product {{
-  p0: bf16[T, {width}] read rows \"x\"
-  p1: bf16[{COLUMNS}, {width}] read panels \"w\"
-  p2: f32[T, {COLUMNS}] write rows \"y\"
-  a0 = 0..T \"t\"
-  a1 = 0..{COLUMNS} \"n\"
-  a2 = 0..{width} \"k\"
-  grid a0, a1
-  s0 = mma a2 : p0[a0, a2] * p1[a1, a2]
-  e0 = s0
-  s1 = store [] p2[a0, a1] = e0
-}}
-"
-    );
-    [norm, product].map(|text| TileProgram::parse(&text).expect("the program parses"))
+    let norm = TileProgram::parse(&norm).expect("the program parses");
+    [norm, product((DType::Bf16, DType::F32), (COLUMNS, width))]
 }
 
 fn plan(width: usize) -> Plan {

@@ -3,17 +3,17 @@
 //! does without it, which every schedule gives alike.
 
 use sinter_codegen_nvptx::attend::{self, Job};
+use sinter_codegen_nvptx::draw;
 use sinter_codegen_nvptx::emit::Assembler;
-use sinter_codegen_nvptx::{Piece, contract, draw};
 use sinter_codegen_schedule::attend::Attend;
 use sinter_codegen_schedule::contract::{Kind, candidates};
 use sinter_gpu_tests::attention::{Form, Mask, World};
-use sinter_gpu_tests::drawn;
 use sinter_gpu_tests::launch::{Stream, arguments, encode, plan_of, run};
 use sinter_gpu_tests::mutate::{Edit, Edit::*, Which, Which::*};
+use sinter_gpu_tests::{contraction, drawn};
 use sinter_ir::{
     Access, Arg, Binding, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuKernel, GpuLaunch, GpuParam,
-    GpuProgram, Layout, Swizzle, Target, Tensor, TileProgram,
+    GpuProgram, Swizzle, Target, Tensor, TileProgram,
 };
 use sinter_vgpu::VirtualGpu;
 
@@ -255,14 +255,10 @@ impl Case {
         let wanted = |kind, columns, warps| (kind, columns, warps) == (Kind::Warpgroups, 64, (2, 1));
         let mut all = candidates(&tile, Target::Sm90a, None).into_iter();
         let schedule = all.find(|schedule| wanted(schedule.kind, schedule.tile_columns, schedule.warps));
-        let constant = tile.params.values().map(|param| param.layout == Layout::Panels).collect();
-        let assembler = Assembler::new(Target::Sm90a).expect("the target is known");
-        let piece = Piece { tile: &tile, constant };
         let schedule = schedule.expect("two warpgroups of 64 columns");
-        let kernel = contract::kernel(&assembler, "contract".into(), &piece, &schedule, None);
+        let kernel = contraction::kernel(&tile, Target::Sm90a, &schedule);
         let binding = Binding::new(150, 1, 1, 16);
         let params = arguments(&mut Stream(5), &tile, &binding);
-        let kernel = kernel.expect("the kernel compiles");
         Case { kernel, target: Target::Sm90a, step: Some((tile, binding, params)) }
     }
 

@@ -156,7 +156,7 @@ impl<'p, 'a, 'k> Multiplier<'p, 'a, 'k> {
         k.when(k.lane().equals(0), || k.arrive(self.ring.empty(side, stage)));
     }
 
-    /// The products of queries and keys.
+    /// The products of queries and keys, as fragments of eight columns.
     fn products(&self, stage: Int<'k>) -> Vec<[Float<'k>; 4]> {
         let k = self.k;
         let (keys, (part_bytes, further)) = self.ring.rows(Side::Keys, stage);
@@ -178,7 +178,7 @@ impl<'p, 'a, 'k> Multiplier<'p, 'a, 'k> {
                 k.warpgroup_product(false, &sums, operands)
             };
         }
-        fours(&k.products_done(&sums))
+        k.products_done(&sums).as_chunks().0.to_vec()
     }
 
     /// Adds the weighted values.
@@ -192,13 +192,8 @@ impl<'p, 'a, 'k> Multiplier<'p, 'a, 'k> {
             let values = values + (step as u32 * part_bytes) as i64;
             acc = k.warpgroup_product(false, &acc, (Left::Registers(weights), Right::AlongColumns(values)));
         }
-        fours(&k.products_done(&acc))
+        k.products_done(&acc).as_chunks().0.to_vec()
     }
-}
-
-/// Registers of a product as fragments of eight columns.
-fn fours<'k>(sums: &[Float<'k>]) -> Vec<[Float<'k>; 4]> {
-    sums.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]).collect()
 }
 
 impl<'k> Query<'k> {

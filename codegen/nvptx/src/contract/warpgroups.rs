@@ -62,7 +62,7 @@ pub(super) fn body(job: &Job<'_, '_>) {
         let boxes = job.found.boxed.then(|| Boxes::new(job));
         each_tile(job, |job, count| {
             let (sums, count) = ring.consume(job, group - 1, count);
-            store(job, boxes.as_ref(), group - 1, sums);
+            store(job, boxes.as_ref(), group - 1, &sums);
             count
         });
         if let Some(boxes) = &boxes {
@@ -88,13 +88,10 @@ fn each_tile<'a, 'k>(job: &Job<'a, 'k>, body: impl FnOnce(&Job<'a, 'k>, Int<'k>)
 }
 
 /// Stores the sums of a warpgroup's 64 rows, by product.
-fn store<'k>(job: &Job<'_, 'k>, boxes: Option<&Boxes<'k>>, group: Int<'k>, sums: Vec<Vec<Float<'k>>>) {
+fn store<'k>(job: &Job<'_, 'k>, boxes: Option<&Boxes<'k>>, group: Int<'k>, sums: &[Vec<Float<'k>>]) {
     let k = job.k;
     let first = group * 64 + (k.warp() & 3) * 16;
-    let fours = |sums: Vec<Float<'k>>| -> Vec<[Float<'k>; 4]> {
-        sums.chunks(4).map(|four| [four[0], four[1], four[2], four[3]]).collect()
-    };
-    let sums: Vec<_> = sums.into_iter().map(fours).collect();
+    let sums: Vec<Vec<[Float<'k>; 4]>> = sums.iter().map(|sums| sums.as_chunks().0.to_vec()).collect();
     match boxes {
         Some(boxes) => boxes.store(job, &sums, first),
         None => {

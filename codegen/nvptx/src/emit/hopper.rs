@@ -229,7 +229,7 @@ impl<'k> Body<'k> {
     ) -> (Vec<Float<'k>>, Vec<[Int<'k>; 4]>) {
         let words: Vec<Int<'k>> = operands.iter().flatten().copied().collect();
         let (sums, words) = self.through("wgmma.fence.sync.aligned;", sums, &words);
-        (sums, words.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]).collect())
+        (sums, words.as_chunks().0.to_vec())
     }
 
     /// Ends a group of products and waits for all of them: their sums, which nothing reads before.

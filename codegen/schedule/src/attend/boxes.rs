@@ -1,6 +1,6 @@
 //! Keys and values that tensor copies can bring: the rows of neighbouring positions lie one after the other.
 
-use crate::access::{advance, dim_strides};
+use crate::access::{dim_strides, step};
 use sinter_ir::{AxisId, DType, Dim, Index, Layout, Load, TileProgram};
 
 /// Positions whose rows come in one box: those of a page.
@@ -61,7 +61,7 @@ pub(super) fn is_boxed(
     let shape = &tile.params[load.param].ty.shape;
     matrix(tile, load).is_some()
         && BoxedRows::new(width).is_some()
-        && advance(row, context, u64::from(BOX_POSITIONS)) == Some(1)
+        && step(row, context, u64::from(BOX_POSITIONS)) == Some(1)
         && !row.axes().contains(&lane)
         && middle.iter().all(still)
         && *last == Index::axis(lane)

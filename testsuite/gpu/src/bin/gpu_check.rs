@@ -93,7 +93,8 @@ fn supervise(arguments: &Arguments) -> Result<bool, String> {
     let watch = |number: u64| Watched { arguments, part: format!("{number}/{parts}"), end, each }.run();
     let mut results: Vec<Value> = std::thread::scope(|scope| {
         let watchers: Vec<_> = (0..parts).map(|number| scope.spawn(move || watch(number))).collect();
-        watchers.into_iter().flat_map(|watcher| watcher.join().unwrap_or_default()).collect()
+        let lost = || vec![json!({ "kernel": "a part", "good": false, "error": "its watcher panicked" })];
+        watchers.into_iter().flat_map(|watcher| watcher.join().unwrap_or_else(|_| lost())).collect()
     });
     results.sort_by_key(|result| result["number"].as_u64());
     let good = !results.is_empty() && results.iter().all(|result| result["good"] == true);
