@@ -8,6 +8,7 @@ use crate::output::Output;
 use anyhow::{Context, Result, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
 /// Things of one kind, below one directory.
@@ -48,14 +49,20 @@ impl Cache {
 /// The key of a compilation: the model's content, the options, and the compiler itself. During development the version
 /// stays the same while the compiler changes, so the executable counts too.
 pub fn key(model: &str, options: &str) -> String {
+    let (version, executable) = (env!("CARGO_PKG_VERSION"), &*EXECUTABLE);
+    sha256(format!("{version}\n{executable}\n{model}\n{options}").as_bytes())
+}
+
+/// Size and time of the executable, looked up once: kernels are compiled while a process lives, and a newer executable may lie
+/// in the place of its own by then.
+static EXECUTABLE: LazyLock<String> = LazyLock::new(|| {
     let executable = std::env::current_exe().and_then(std::fs::metadata);
     let stamp = executable.map(|meta| {
         let time = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         format!("{} {}", meta.len(), time.unwrap_or_default().as_nanos())
     });
-    let version = env!("CARGO_PKG_VERSION");
-    sha256(format!("{version}\n{}\n{model}\n{options}", stamp.unwrap_or_default()).as_bytes())
-}
+    stamp.unwrap_or_default()
+});
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).context("it cannot be read")?;

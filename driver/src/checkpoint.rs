@@ -87,7 +87,7 @@ impl Checkpoint {
     /// What to compile for some targets.
     ///
     /// # Errors
-    /// If activations are to be quantised where no weight is, or for a GPU.
+    /// If activations are to be quantised for a GPU, or where that would change nothing.
     pub fn choice(&self, build: &BuildArgs, targets: &[BuildTarget], output: &Output) -> Result<Choice> {
         let host = targets.iter().all(|target| *target == BuildTarget::Host);
         let quantised = !self.model.spec.stored.is_empty();
@@ -101,10 +101,18 @@ impl Checkpoint {
             ActivationsArg::Int8 if !host => bail!("--activations int8 is for the host alone so far"),
             ActivationsArg::Int8 => Activations::Int8,
         };
+        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build.dtype, targets)) };
+        if build.activations == ActivationsArg::Int8 {
+            let exact = BuildOptions { activations: Activations::Exact, ..options };
+            if self.model.build(options)? == self.model.build(exact)? {
+                bail!(
+                    "--activations int8 is for weights whose codes are whole numbers, the model has none; leave it out"
+                );
+            }
+        }
         if quantised && !host {
             output.note("quantised weights are dequantised while they are loaded where a GPU is a target");
         }
-        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build.dtype, targets)) };
         Ok(Choice { options, codes: host })
     }
 

@@ -52,8 +52,10 @@ fn compile(
     let mut program = GpuProgram { target, kernels: vec![], buckets: vec![], draw: None };
     for size in sizes {
         let own = size.map_or("any".into(), |most| most.to_string());
-        if plan.name == "broken" && *size == Some(64) {
-            bail!("64 is too much");
+        match plan.name.as_str() {
+            "broken" if *size == Some(64) => bail!("64 is too much"),
+            "panics" if *size == Some(64) => panic!("64 is too much"),
+            _ => {}
         }
         for part in ["shared", &own] {
             let description = format!("{} {part}", plan.name);
@@ -148,10 +150,12 @@ fn nobody_waits_for_a_compiler_but_the_end() {
 
 #[test]
 fn a_size_that_cannot_be_compiled_stops_no_other() {
-    let mut source = Background::new(Arc::new(jit("broken", None)));
-    source.want(Some(64));
-    source.want(None);
-    assert_eq!(sizes(&wait(&mut source)), [None]);
+    for plan in ["broken", "panics"] {
+        let mut source = Background::new(Arc::new(jit(plan, None)));
+        source.want(Some(64));
+        source.want(None);
+        assert_eq!(sizes(&wait(&mut source)), [None], "{plan}");
+    }
 }
 
 #[test]

@@ -92,8 +92,11 @@ fn what_cannot_be_quantised_says_why() {
     let place = tempfile::tempdir().unwrap();
     let int8 = place.path().join("int8").display().to_string();
     done(&["quantize", &model(), "-o", &int8, "--format", "int8"]);
+    let fp8 = place.path().join("fp8").display().to_string();
+    done(&["quantize", &model(), "-o", &fp8, "--format", "fp8"]);
     for (model, flags, reason) in [
         (&int8, ["--quant", "int8"], "quantised already"),
+        (&fp8, ["--activations", "int8"], "whole numbers, the model has none"),
         (&model(), ["--activations", "int8"], "wants quantised weights"),
     ] {
         let output = sinter(&[&["run", model, "p"], &flags[..]].concat());

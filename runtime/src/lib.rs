@@ -45,6 +45,8 @@ mod rng;
 mod sampler;
 mod token_set;
 
+mod owner;
+
 pub mod engine;
 pub mod reader;
 

@@ -7,7 +7,8 @@ use std::process::Command;
 
 /// The registers that the assembler gives a thread.
 pub(super) fn of(ptxas: &Path, target: Target, kernel: &GpuKernel) -> Result<u32> {
-    let name = format!("sinter-{}-{}.ptx", std::process::id(), kernel.name);
+    // A kernel's name comes from a bundle, and is no part of a path.
+    let name = format!("sinter-{}.ptx", std::process::id());
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, &kernel.ptx).with_context(|| format!("cannot write {}", file.display()))?;
     let output = Command::new(ptxas)

@@ -47,13 +47,17 @@ impl Drop for Server {
 
 /// How the model is compiled, in the words of the command line; the server writes no line for each request.
 fn flags(build: &BuildArgs) -> Result<Vec<String>> {
-    let mut flags = vec!["--log".into(), "off".into()];
-    flags.extend(["--dtype".into(), word(build.dtype)?, "--quant".into(), word(build.quant)?]);
-    flags.extend(["--device".into(), device(build.device)]);
-    if let Some(threads) = build.threads {
-        flags.extend(["--threads".into(), threads.to_string()]);
-    }
-    Ok(flags)
+    // All of them by name, so that one that comes later is not forgotten here.
+    let BuildArgs { dtype, quant, activations, device: place, threads } = build;
+    let said = [
+        ("--log", "off".into()),
+        ("--dtype", word(*dtype)?),
+        ("--quant", word(*quant)?),
+        ("--activations", word(*activations)?),
+        ("--device", device(*place)),
+    ];
+    let threads = threads.map(|threads| ("--threads", threads.to_string()));
+    Ok(said.into_iter().chain(threads).flat_map(|(flag, value)| [flag.to_owned(), value]).collect())
 }
 
 /// A value as it is read.
@@ -76,6 +80,20 @@ fn device(device: DeviceArg) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_is_compiled_as_the_bench_was_told() {
+        use clap::{Args, FromArgMatches};
+        let read = |line: &[String]| {
+            let command = BuildArgs::augment_args(clap::Command::new("serve")).no_binary_name(true);
+            BuildArgs::from_arg_matches(&command.try_get_matches_from(line).unwrap()).unwrap()
+        };
+        let line = "--dtype bf16 --quant int4 --activations exact --device vgpu:sm_80 --threads 3";
+        let wanted = read(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let flags = flags(&wanted).unwrap();
+        assert_eq!(flags[..2], ["--log", "off"]);
+        assert_eq!(format!("{:?}", read(&flags[2..])), format!("{wanted:?}"));
+    }
 
     #[test]
     fn devices_are_said_as_they_are_read() {

@@ -74,11 +74,10 @@ pub fn quantise(checkpoint: &Checkpoint, rounding: &Rounding, out: &Path) -> Res
     written
 }
 
-/// The weights of products that are quantised, with the head and what is also read by rows or without, and those that are
-/// not because their shape does not fit.
-fn choose(model: &Model, rounding: &Rounding, head: bool) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+/// The weights of products that are quantised, and those that are not because their shape does not fit. The head, and tables
+/// that are read by rows too, are among them only if `all` are wanted.
+fn choose(model: &Model, rounding: &Rounding, all: bool) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let graph = model.build(BuildOptions::new(DType::F32))?;
-    let all = head;
     let head = model.spec.head.as_ref().map(|head| head.linear.weight.as_str()).filter(|_| !all);
     let (mut chosen, mut left) = (BTreeSet::new(), BTreeSet::new());
     for node in graph.nodes.values() {

@@ -21,6 +21,7 @@
 //! - [`error::ApiError`] is every reason not to answer. A client's mistake is never a 5xx.
 //! - [`health`], [`metrics`] and [`loads`] tell what the engine's numbers say; the engine's thread writes them and waits
 //!   for nobody.
+//! - [`record`] remembers a request until its line in the log, and [`trace`] makes a span of that for a collector.
 //! - [`shutdown`] ends what runs before the process ends.
 //!
 //! Invariant: nothing here waits for the engine on a thread of the server, and the engine waits for no reader. What

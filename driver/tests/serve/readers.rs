@@ -260,3 +260,22 @@ fn texts_get_their_labels() {
         assert_eq!((reply.status, &reply.error()["code"]), (400, &json!("unsupported_model")), "{path}");
     }
 }
+
+/// The mean of all tokens is summed over a step, so texts that shared one would change each other's bits.
+#[test]
+fn scores_of_a_mean_are_those_of_the_command_in_company() {
+    let model = encoder("modernbert_scores_mean");
+    let path = model.path().display().to_string();
+    let texts = texts(4);
+    let wanted: Vec<Value> = texts
+        .iter()
+        .map(|text| command(&["score", &path, "--device", "host", text])["scores"][0].clone())
+        .collect();
+    let server = serve(model.path(), &[]);
+    let body = json!({ "input": texts, "use_activation": false });
+    let found = server.post("/classify", &body).json();
+    for (found, wanted) in found["data"].as_array().unwrap().iter().zip(&wanted) {
+        assert_eq!(bits(&found["probs"]), bits(wanted));
+    }
+    assert_eq!(found["data"].as_array().unwrap().len(), 4);
+}

@@ -8,17 +8,15 @@ use super::{
     Admission, Arrival, EngineConfig, EngineHandle, Event, Request, RequestId, Scheduler, SchedulerConfig,
     Sink, Speculation, Turn, Usage,
 };
+use crate::owner::{self, Deserted};
 use crate::{DeviceModel, Finish, Row, Rows, RuntimeError};
 use sinter_ir::draw::Draw;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// How often a thread without work shows that it lives.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+use std::time::Instant;
 
 /// A model with its requests.
 pub struct Engine {
@@ -63,10 +61,7 @@ impl Engine {
         config: EngineConfig,
     ) -> Result<(EngineHandle, JoinHandle<()>), RuntimeError> {
         let (mut engine, handle) = Self::new(model, speculation, config)?;
-        let thread = std::thread::Builder::new().name("sinter-engine".into());
-        let thread = thread.spawn(move || engine.serve());
-        let thread =
-            thread.map_err(|error| RuntimeError::Load(format!("no thread for the engine: {error}")))?;
+        let thread = owner::start("engine", move || engine.serve())?;
         Ok((handle, thread))
     }
 
@@ -140,21 +135,14 @@ impl Engine {
     /// Reads the messages that have come, waiting for one if there is nothing to compute; false at the end.
     fn listen(&mut self) -> bool {
         loop {
-            let message = match self.requests.is_empty() {
-                false => self.messages.try_recv().map_err(|error| error == TryRecvError::Disconnected),
-                true => {
-                    self.gauges.alive();
-                    let waited = self.messages.recv_timeout(HEARTBEAT);
-                    waited.map_err(|error| error == RecvTimeoutError::Disconnected)
-                }
-            };
-            match message {
-                Ok(Message::Submit(id, request, sink)) => self.submit(id, &request, sink),
-                Ok(Message::Cancel(id)) => self.cancel(id),
-                Ok(Message::CancelChoice(id, choice)) => self.cancel_choice(id, choice),
-                Ok(Message::Stop) | Err(true) => return false,
-                Err(false) if self.requests.is_empty() => {}
-                Err(false) => return true,
+            let idle = self.requests.is_empty();
+            match owner::next(&self.messages, idle, &self.gauges) {
+                Ok(Some(Message::Submit(id, request, sink))) => self.submit(id, &request, sink),
+                Ok(Some(Message::Cancel(id))) => self.cancel(id),
+                Ok(Some(Message::CancelChoice(id, choice))) => self.cancel_choice(id, choice),
+                Ok(Some(Message::Stop)) | Err(Deserted) => return false,
+                Ok(None) if idle => {}
+                Ok(None) => return true,
             }
         }
     }

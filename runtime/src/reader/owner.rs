@@ -3,6 +3,7 @@
 use super::handle::Message;
 use super::{Part, PartSink, ReaderAdmission, ReaderConfig, ReaderHandle, Text};
 use crate::engine::{Gauges, RequestId, add, change, set};
+use crate::owner::{self, Deserted};
 use crate::{Batch, BatchBuilder, BlockPool, Chunk, DeviceModel, Limits, Rows, RuntimeError, Sequence};
 use sinter_ir::PAGE;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,12 +11,9 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// How often a thread without work shows that it lives.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+use std::time::Instant;
 
 /// A model with the texts that it is to read.
 pub struct Reader {
@@ -78,10 +76,7 @@ impl Reader {
         config: ReaderConfig,
     ) -> Result<(ReaderHandle, JoinHandle<()>), RuntimeError> {
         let (mut reader, handle) = Self::new(model, config)?;
-        let thread = std::thread::Builder::new().name("sinter-reader".into());
-        let thread = thread.spawn(move || reader.serve());
-        let thread =
-            thread.map_err(|error| RuntimeError::Load(format!("no thread for the reader: {error}")))?;
+        let thread = owner::start("reader", move || reader.serve())?;
         Ok((handle, thread))
     }
 
@@ -150,20 +145,13 @@ impl Reader {
     /// Reads the messages that have come, waiting for one if there is nothing to read; false at the end.
     fn listen(&mut self) -> bool {
         loop {
-            let message = match self.requests.is_empty() {
-                false => self.messages.try_recv().map_err(|error| error == TryRecvError::Disconnected),
-                true => {
-                    self.gauges.alive();
-                    let waited = self.messages.recv_timeout(HEARTBEAT);
-                    waited.map_err(|error| error == RecvTimeoutError::Disconnected)
-                }
-            };
-            match message {
-                Ok(Message::Submit(id, texts, sink)) => self.submit(id, texts, sink),
-                Ok(Message::Cancel(id)) => self.forget(id),
-                Ok(Message::Stop) | Err(true) => return false,
-                Err(false) if self.requests.is_empty() => {}
-                Err(false) => return true,
+            let idle = self.requests.is_empty();
+            match owner::next(&self.messages, idle, &self.gauges) {
+                Ok(Some(Message::Submit(id, texts, sink))) => self.submit(id, texts, sink),
+                Ok(Some(Message::Cancel(id))) => self.forget(id),
+                Ok(Some(Message::Stop)) | Err(Deserted) => return false,
+                Ok(None) if idle => {}
+                Ok(None) => return true,
             }
         }
     }

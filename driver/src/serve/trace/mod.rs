@@ -1,4 +1,5 @@
-//! Traces: one span for each request that wants an answer of the model, sent to an OpenTelemetry collector.
+//! Traces: one span for each request that wants a text or a vector of the model, sent to an OpenTelemetry collector. The
+//! conventions have no operation for scores, and those get no spans.
 //!
 //! A span is made when its request is over, of what the [`Record`](super::record::Record) remembers, so that a request pays
 //! nothing while it runs. Spans wait in a bounded queue for a thread of their own; where the collector does not keep up or
@@ -52,9 +53,7 @@ impl Traces {
     /// The address is none that spans can be sent to.
     pub fn open(endpoint: &str, output: Output) -> Result<Self> {
         let address = endpoint.trim_end_matches('/');
-        let plain =
-            |uri: Uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
-        if !address.parse::<Uri>().is_ok_and(plain) {
+        if !address.parse::<Uri>().is_ok_and(|uri| is_plain(&uri)) {
             let words = format!(
                 "--otlp-endpoint {endpoint}: wanted http://HOST:PORT; for TLS put a collector beside the server"
             );
@@ -82,6 +81,15 @@ impl Traces {
     pub fn close(&self) {
         self.collector.close(FAREWELL);
     }
+}
+
+/// Whether an address is `http://HOST`, with or without a port and a path. A port that is no number would be taken for 80, and
+/// a name or a query would be lost.
+fn is_plain(uri: &Uri) -> bool {
+    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return false };
+    let own = uri.port_u16().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+    let whole = uri.authority().is_some_and(|authority| authority.as_str() == own);
+    uri.scheme_str() == Some("http") && whole && uri.query().is_none()
 }
 
 /// The span of a request that has not ended.
@@ -220,12 +228,17 @@ mod tests {
 
     #[test]
     fn an_address_that_nothing_can_be_sent_to_is_refused() {
-        for wrong in ["https://127.0.0.1:4318", "127.0.0.1:4318", "http://", "", "grpc://a:1", "http://a b"] {
+        let odd = ["http://a:99999", "http://a:", "http://me:key@a:1", "http://a:1?tenant=b"];
+        let plain = ["https://127.0.0.1:4318", "127.0.0.1:4318", "http://", "", "grpc://a:1", "http://a b"];
+        for wrong in plain.into_iter().chain(odd) {
             let error = Traces::open(wrong, Output::new(false)).unwrap_err();
             assert!(
                 error.is::<UsageError>() && error.to_string().contains("wanted http://"),
                 "{wrong}: {error}"
             );
+        }
+        for good in ["http://[::1]:4318", "http://collector", "http://a:1/below/", "HTTP://a:1"] {
+            assert!(Traces::open(good, Output::new(false)).is_ok(), "{good}");
         }
     }
 
