@@ -93,7 +93,7 @@ fn check_all(case: &Case, target: Target, every: usize) {
         all.extend((fits && !all.contains(&schedule)).then_some(schedule));
     }
     let mut first: Option<Vec<Tensor<f32>>> = None;
-    let begin = case.binding.tokens as usize % every.min(all.len());
+    let begin = case.binding.values[0] as usize % every.min(all.len());
     for schedule in all.iter().skip(begin).step_by(every) {
         let results = on(case, target, schedule);
         match &first {
