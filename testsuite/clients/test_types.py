@@ -7,6 +7,7 @@ import urllib.request
 
 import openai.types as types
 import openai.types.responses as responses
+import published
 import pytest
 from openai.types import chat, shared
 from pydantic import TypeAdapter
@@ -49,6 +50,7 @@ RESPONSES = {
 
 def check(kind, text):
     """Strict: no text for a number, no number for a text, nothing left out."""
+    published.check("ResponseStreamEvent" if kind is responses.ResponseStreamEvent else kind.__name__, json.loads(text))
     return TypeAdapter(kind).validate_json(text, strict=True)
 
 
