@@ -36,11 +36,15 @@ pub fn told(item: &Value, at: usize) -> Value {
     if item["type"] == "message" {
         let written = item["role"] == "assistant";
         let part = |text: &Value| match written {
-            true => json!({ "type": "output_text", "text": text, "annotations": [] }),
+            true => json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }),
             false => json!({ "type": "input_text", "text": text }),
         };
         let whole = |given: &Value| match given["type"].as_str() {
-            Some("output_text") if written && given["annotations"].is_array() => given.clone(),
+            Some("output_text")
+                if written && given["annotations"].is_array() && given["logprobs"].is_array() =>
+            {
+                given.clone()
+            }
             Some("input_text") if !written => given.clone(),
             _ => part(given.get("text").unwrap_or(given)),
         };
