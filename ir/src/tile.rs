@@ -144,7 +144,7 @@ pub enum Stage {
         /// The weights.
         b: Load,
     },
-    /// Along `axis` from `from` up to `to`, the softmax of `score`-weighted sum of `value`, one result for each
+    /// Along `axis` from `from` up to `to`, the softmax of `score`-weighted sum of `value · factor`, one result for each
     /// iteration of `lanes`: the cascaded reduction (m, l, acc) with its repair. The expression `score` sees the
     /// result of stage `dot`, which is computed anew at every iteration of `axis`.
     Online {
@@ -163,6 +163,9 @@ pub enum Stage {
         lanes: AxisId,
         /// The weighted elements, indexed by `axis` and `lanes`.
         value: Load,
+        /// What each element is multiplied by, the same for all lanes of an iteration of `axis`: the scale of values that
+        /// are codes; none means 1. It does not count in the sum of the weights.
+        factor: Option<ExprId>,
     },
     /// `value` stored at every iteration of `axes` (beyond the grid).
     Store {
@@ -267,8 +270,8 @@ impl Stage {
         match self {
             Stage::Reduce { value, .. } | Stage::Store { value, .. } => vec![*value],
             Stage::Mma { .. } => Vec::new(),
-            Stage::Online { from, to, start, score, .. } => {
-                [Some(*score), *from, *to, *start].into_iter().flatten().collect()
+            Stage::Online { from, to, start, score, factor, .. } => {
+                [Some(*score), *from, *to, *start, *factor].into_iter().flatten().collect()
             }
         }
     }

@@ -162,7 +162,9 @@ impl<R: Real> Machine<'_, R> {
             }
             Stage::Mma { axis, a, b } => self
                 .fold(*axis, R::from_f64(0.0), |machine, sum| sum.add(machine.load(a).mul(machine.load(b)))),
-            Stage::Online { axis, start, score, value, .. } => self.online(*axis, *start, *score, value),
+            Stage::Online { axis, start, score, value, factor, .. } => {
+                self.online(*axis, *start, *score, (value, *factor))
+            }
             Stage::Store { .. } => unreachable!("a store has no result; the verifier refuses its use"),
         }
     }
@@ -179,7 +181,13 @@ impl<R: Real> Machine<'_, R> {
     }
 
     /// Two passes: the bounds `from` and `to` are promises about the score, so the full range gives the same.
-    fn online(&mut self, axis: AxisId, start: Option<ExprId>, score: ExprId, value: &Load) -> R {
+    fn online(
+        &mut self,
+        axis: AxisId,
+        start: Option<ExprId>,
+        score: ExprId,
+        (value, factor): (&Load, Option<ExprId>),
+    ) -> R {
         let (zero, lowest) = (R::from_f64(0.0), R::from_f64(f64::NEG_INFINITY));
         let start = start.map(|start| self.value(start));
         let max = self.fold(axis, start.unwrap_or(lowest), |machine, max| {
@@ -193,7 +201,12 @@ impl<R: Real> Machine<'_, R> {
         let sum = self.fold(axis, first, |machine, sum| sum.add(weight(machine)));
         let weighted = self.fold(axis, zero, |machine, acc| {
             let weight = weight(machine);
-            if weight.to_f64() == 0.0 { acc } else { acc.add(weight.mul(machine.load(value))) }
+            if weight.to_f64() == 0.0 {
+                return acc;
+            }
+            let factor = factor.map(|factor| machine.value(factor));
+            let weight = factor.map_or(weight, |factor| weight.mul(factor));
+            acc.add(weight.mul(machine.load(value)))
         });
         weighted.div(sum)
     }

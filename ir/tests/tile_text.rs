@@ -79,7 +79,8 @@ fn stage(random: &mut Random, exprs: usize) -> Stage {
         2 => {
             let (from, to, start) = (maybe(random), maybe(random), maybe(random));
             let lanes = AxisId(random.below(AXES) as u32);
-            Stage::Online { axis, from, to, start, score: value, lanes, value: load(random, 2) }
+            let factor = maybe(random);
+            Stage::Online { axis, from, to, start, score: value, lanes, value: load(random, 2), factor }
         }
         _ => {
             let axes = (0..random.below(3)).map(|_| AxisId(random.below(AXES) as u32)).collect();

@@ -19,8 +19,12 @@ pub(crate) enum Callee {
     UnpackBf16,
     ScoresF32,
     ScoresBf16,
+    ScoresI8,
+    ScoresE4m3,
     OnlineF32,
     OnlineBf16,
+    OnlineI8,
+    OnlineE4m3,
     Exp4,
     Tanh4,
     Erf4,
@@ -35,7 +39,7 @@ pub(crate) enum Callee {
 }
 
 impl Callee {
-    const ALL: [Callee; 21] = [
+    const ALL: [Callee; 25] = [
         Self::GemmF32,
         Self::GemmBf16,
         Self::GemmCodes,
@@ -44,8 +48,12 @@ impl Callee {
         Self::UnpackBf16,
         Self::ScoresF32,
         Self::ScoresBf16,
+        Self::ScoresI8,
+        Self::ScoresE4m3,
         Self::OnlineF32,
         Self::OnlineBf16,
+        Self::OnlineI8,
+        Self::OnlineE4m3,
         Self::Exp4,
         Self::Tanh4,
         Self::Erf4,
@@ -69,8 +77,12 @@ impl Callee {
             Self::UnpackBf16 => "unpack_bf16",
             Self::ScoresF32 => "scores_f32",
             Self::ScoresBf16 => "scores_bf16",
+            Self::ScoresI8 => "scores_i8",
+            Self::ScoresE4m3 => "scores_e4m3",
             Self::OnlineF32 => "online_f32",
             Self::OnlineBf16 => "online_bf16",
+            Self::OnlineI8 => "online_i8",
+            Self::OnlineE4m3 => "online_e4m3",
             Self::Exp4 => "exp4",
             Self::Tanh4 => "tanh4",
             Self::Erf4 => "erf4",
@@ -95,8 +107,12 @@ impl Callee {
             Self::UnpackBf16 => quant.unpack_bf16 as *const u8,
             Self::ScoresF32 => kernels.scores_f32 as *const u8,
             Self::ScoresBf16 => kernels.scores_bf16 as *const u8,
+            Self::ScoresI8 => kernels.scores_i8 as *const u8,
+            Self::ScoresE4m3 => kernels.scores_e4m3 as *const u8,
             Self::OnlineF32 => kernels.online_f32 as *const u8,
             Self::OnlineBf16 => kernels.online_bf16 as *const u8,
+            Self::OnlineI8 => kernels.online_i8 as *const u8,
+            Self::OnlineE4m3 => kernels.online_e4m3 as *const u8,
             Self::Exp4 => kernels.exp4 as *const u8,
             Self::Tanh4 => kernels.tanh4 as *const u8,
             Self::Erf4 => kernels.erf4 as *const u8,
@@ -114,8 +130,9 @@ impl Callee {
     /// Pointers and sizes are all 64 bits wide; functions of four lanes return them.
     fn signature(self, mut signature: Signature) -> Signature {
         let words = match self {
-            Self::GemmF32 | Self::GemmBf16 | Self::OnlineF32 | Self::OnlineBf16 => 8,
-            Self::ScoresF32 | Self::ScoresBf16 => 7,
+            Self::GemmF32 | Self::GemmBf16 => 8,
+            Self::ScoresF32 | Self::ScoresBf16 | Self::ScoresI8 | Self::ScoresE4m3 => 7,
+            Self::OnlineF32 | Self::OnlineBf16 | Self::OnlineI8 | Self::OnlineE4m3 => 9,
             Self::GemmCodes => 9,
             Self::SumCodes => 6,
             Self::SortByGroup | Self::UnpackF32 | Self::UnpackBf16 => 5,

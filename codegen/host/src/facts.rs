@@ -139,8 +139,9 @@ impl Facts {
         match stage {
             Stage::Reduce { axis, value, .. } => self.exprs[*value].over(*axis),
             Stage::Mma { axis, a, b } => self.load(a).and(self.load(b)).over(*axis),
-            Stage::Online { axis, from, to, start, score, value, .. } => {
-                let folded = self.exprs[*score].and(self.load(value)).over(*axis);
+            Stage::Online { axis, from, to, start, score, value, factor, .. } => {
+                let factor = factor.map_or(Fact::default(), |factor| self.exprs[factor]);
+                let folded = self.exprs[*score].and(self.load(value)).and(factor).over(*axis);
                 [from, to, start]
                     .into_iter()
                     .flatten()
@@ -248,8 +249,9 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     let stored = tile.params.values().map(|param| param.ty.dtype);
     let rounded =
         tile.exprs.values().filter_map(|expr| if let Expr::Cast(to, _) = expr { Some(*to) } else { None });
-    if let Some(dtype) = stored.chain(rounded).find(|dtype| dtype.is_float8()) {
-        broken.push(format!("{dtype} is a type of stored weights, kernels compute with f32, bf16 and f16"));
+    let unknown = |dtype: &DType| dtype.is_float8() && *dtype != DType::F8e4m3;
+    if let Some(dtype) = stored.chain(rounded).find(unknown) {
+        broken.push(format!("{dtype} is a type of stored weights, kernels read and write f32, bf16, f16 and f8e4m3"));
     }
     if broken.is_empty() {
         return Ok(());

@@ -24,6 +24,8 @@ struct Case {
     bounds: bool,
     /// Each query head has one score more, whose weight goes to nothing.
     sinks: bool,
+    /// Keys and values are codes of this type, with a scale for each position and head.
+    codes: Option<DType>,
 }
 
 const PLAIN: Case = Case {
@@ -37,6 +39,7 @@ const PLAIN: Case = Case {
     flat: false,
     bounds: true,
     sinks: false,
+    codes: None,
 };
 
 /// Attention of token t, which is at `pos[t]` of sequence `seq[t]`, over the pages of that sequence.
@@ -58,14 +61,23 @@ fn attention(case: Case) -> TileProgram {
     let pos = b.input("pos", DType::U32, &[Sym::T.into()]);
     let seq = b.input("seq", DType::U32, &[Sym::T.into()]);
     let table = b.input("table", DType::U32, &[Sym::S.into(), Sym::P.into()]);
-    let k = b.input("k", dtype, &[Sym::N.into(), heads.into(), depth.into()]);
-    let v = b.input("v", dtype, &[Sym::N.into(), heads.into(), lanes.into()]);
+    let kept = case.codes.unwrap_or(dtype);
+    let k = b.input("k", kept, &[Sym::N.into(), heads.into(), depth.into()]);
+    let v = b.input("v", kept, &[Sym::N.into(), heads.into(), lanes.into()]);
     let y = b.output("y", dtype, &[Sym::T.into(), (heads * group).into(), lanes.into()]);
     let page = read(table, &[read(seq, &[ax(t)]), div(ax(c), PAGE)]);
     let slot = page.times(PAGE as i64).plus(&rem(ax(c), PAGE));
     let dot = b.mma(d, at(q, &[ax(t), query.clone(), ax(d)]), at(k, &[slot.clone(), head.clone(), ax(d)]));
     let scale = b.number(0.25);
     let mut score = b.apply(Mul, &[dot, scale]);
+    let mut scale_of = |b: &mut Build, name: &str| {
+        let scales = b.input(name, DType::F32, &[Sym::N.into(), heads.into(), 1.into()]);
+        b.load(scales, &[slot.clone(), head.clone(), Index::constant(0)])
+    };
+    let scales = case.codes.map(|_| ["k_scale", "v_scale"].map(|name| scale_of(&mut b, name)));
+    if let Some([keys, _]) = scales {
+        score = b.apply(Mul, &[score, keys]);
+    }
     if case.cap {
         let cap = b.number(2.0);
         score = b.apply(Div, &[score, cap]);
@@ -93,7 +105,8 @@ fn attention(case: Case) -> TileProgram {
         let sinks = b.input("sinks", DType::F32, &[(heads * group).into()]);
         b.load(sinks, std::slice::from_ref(&query))
     });
-    let out = b.stage(Stage::Online { axis: c, from, to, start, score, lanes: e, value });
+    let factor = scales.map(|[_, values]| values);
+    let out = b.stage(Stage::Online { axis: c, from, to, start, score, lanes: e, value, factor });
     b.store(&[e], y, &[ax(t), query, ax(e)], out);
     b.tile
 }
@@ -102,6 +115,14 @@ fn attention(case: Case) -> TileProgram {
 fn filled(tile: &TileProgram, binding: &Binding, tokens: &[(usize, usize)]) -> Vec<Tensor<f32>> {
     let mut stream = Stream(11);
     let mut params: Vec<_> = tile.params.values().map(|p| numbers(&mut stream, p, binding)).collect();
+    for (param, tensor) in tile.params.values().zip(&mut params) {
+        match param.ty.dtype {
+            DType::I8 => tensor.data.iter_mut().for_each(|code| *code = stream.below(255) as f32 - 127.0),
+            DType::F8e4m3 => tensor.data.iter_mut().for_each(|code| *code *= 64.0),
+            _ if param.name.ends_with("_scale") => tensor.data.iter_mut().for_each(|x| *x *= 1.0 / 64.0),
+            _ => {}
+        }
+    }
     let count = tokens.len();
     params[1] = Tensor::new(vec![count], tokens.iter().map(|(_, pos)| *pos as f32).collect());
     params[2] = Tensor::new(vec![count], tokens.iter().map(|(seq, _)| *seq as f32).collect());
@@ -125,6 +146,10 @@ fn attention_of_every_kind() {
         Case { group: 1, heads: 3, flat: true, ..PLAIN },
         Case { sinks: true, ..PLAIN },
         Case { sinks: true, flat: true, window: Some(9), dtype: DType::F32, ..PLAIN },
+        Case { codes: Some(DType::I8), ..PLAIN },
+        Case { codes: Some(DType::F8e4m3), window: Some(20), dtype: DType::F32, ..PLAIN },
+        Case { codes: Some(DType::I8), flat: true, depth: 10, lanes: 7, cap: true, ..PLAIN },
+        Case { codes: Some(DType::F8e4m3), bounds: false, window: Some(9), sinks: true, ..PLAIN },
     ];
     for case in cases {
         let tile = attention(case);
@@ -148,6 +173,8 @@ fn a_token_does_not_depend_on_the_step() {
         PLAIN,
         Case { dtype: DType::F32, window: Some(20), ..PLAIN },
         Case { bounds: false, sinks: true, ..PLAIN },
+        Case { codes: Some(DType::I8), window: Some(20), ..PLAIN },
+        Case { codes: Some(DType::F8e4m3), flat: true, ..PLAIN },
     ] {
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
@@ -177,18 +204,20 @@ fn a_token_does_not_depend_on_the_step() {
 /// Positions beyond the bounds are not looked at: their pages may be gone.
 #[test]
 fn pages_out_of_range_are_not_read() {
-    let case = Case { window: Some(20), dtype: DType::F32, ..PLAIN };
-    let tile = attention(case);
-    let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
-    let binding = Binding::new(1, 1, 9, 18 * PAGE);
-    let mut params = filled(&tile, &binding, &[(0, 100)]);
-    let wanted = launch(&kernel, &tile, &binding, &params, Split::Whole);
-    // The window is 81..=100: pages 5 and 6.
-    for page in [0, 1, 2, 3, 4, 7, 8] {
-        params[3].data[page] = 4e8;
+    for codes in [None, Some(DType::I8)] {
+        let case = Case { window: Some(20), dtype: DType::F32, codes, ..PLAIN };
+        let tile = attention(case);
+        let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
+        let binding = Binding::new(1, 1, 9, 18 * PAGE);
+        let mut params = filled(&tile, &binding, &[(0, 100)]);
+        let wanted = launch(&kernel, &tile, &binding, &params, Split::Whole);
+        // The window is 81..=100: pages 5 and 6.
+        for page in [0, 1, 2, 3, 4, 7, 8] {
+            params[3].data[page] = 4e8;
+        }
+        let found = launch(&kernel, &tile, &binding, &params, Split::Whole);
+        assert!(same_bits(&found[6].data, &wanted[6].data));
     }
-    let found = launch(&kernel, &tile, &binding, &params, Split::Whole);
-    assert!(same_bits(&found[6].data, &wanted[6].data));
 }
 
 /// A row whose every score is −∞ is 0.

@@ -229,8 +229,12 @@ impl Emitter<'_> {
             (DType::U8, _) => {
                 Val::new(self.b.ins().uload8(types::I64, plain(), address, 0), Kind::Whole, false)
             }
-            // `facts::check` refuses floats of one byte.
-            (DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0, _) => {
+            (DType::F8e4m3, _) => {
+                let low = self.b.ins().uload8(types::I32, plain(), address, 0);
+                self.widen_format(dtype, low, false)
+            }
+            // `facts::check` refuses the other floats of one byte.
+            (DType::I8 | DType::F8e5m2 | DType::F8e8m0, _) => {
                 Val::new(self.b.ins().sload8(types::I64, plain(), address, 0), Kind::Whole, false)
             }
             (DType::Bool, _) => {
@@ -240,6 +244,23 @@ impl Emitter<'_> {
                 Val::new(value, Kind::Truth, false)
             }
         }
+    }
+
+    /// Stores one whole number, or four side by side, each of which a byte holds.
+    fn write_bytes(&mut self, (value, wide): (ir::Value, bool), address: ir::Value, signed: bool) {
+        if !wide {
+            self.b.ins().istore8(plain(), value, address, 0);
+            return;
+        }
+        // Narrowing keeps the lowest byte of each number in range.
+        let halves = self.b.ins().snarrow(value, value);
+        let bytes = match signed {
+            true => self.b.ins().snarrow(halves, halves),
+            false => self.b.ins().unarrow(halves, halves),
+        };
+        let words = self.bits(types::I32X4, bytes);
+        let word = self.b.ins().extractlane(words, 0);
+        self.b.ins().store(plain(), word, address, 0);
     }
 
     /// Stores one value, or four numbers side by side.
@@ -265,22 +286,15 @@ impl Emitter<'_> {
                 let whole = self.cast(dtype, val);
                 self.b.ins().istore32(plain(), whole.value, address, 0);
             }
-            // `facts::check` refuses floats of one byte.
-            DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
+            DType::F8e4m3 => {
+                let number = self.number(val);
+                let low = self.narrow_format(dtype, number);
+                self.write_bytes((low, val.wide), address, false);
+            }
+            // `facts::check` refuses the other floats of one byte.
+            DType::U8 | DType::I8 | DType::F8e5m2 | DType::F8e8m0 => {
                 let whole = self.cast(dtype, val);
-                if val.wide {
-                    // The bytes are in range: narrowing keeps the lowest of each number.
-                    let halves = self.b.ins().snarrow(whole.value, whole.value);
-                    let bytes = match dtype {
-                        DType::U8 => self.b.ins().unarrow(halves, halves),
-                        _ => self.b.ins().snarrow(halves, halves),
-                    };
-                    let words = self.bits(types::I32X4, bytes);
-                    let word = self.b.ins().extractlane(words, 0);
-                    self.b.ins().store(plain(), word, address, 0);
-                } else {
-                    self.b.ins().istore8(plain(), whole.value, address, 0);
-                }
+                self.write_bytes((whole.value, val.wide), address, dtype != DType::U8);
             }
             DType::Bool => {
                 let truth = self.truth(val);
