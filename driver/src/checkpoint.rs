@@ -231,6 +231,7 @@ fn kv_cache(wanted: KvCacheArg) -> KvCache {
     match wanted {
         KvCacheArg::Auto => KvCache::Exact,
         KvCacheArg::Int8 => KvCache::Codes(KvCodes::Int8),
+        KvCacheArg::Int4 => KvCache::Codes(KvCodes::Int4),
         KvCacheArg::Fp8 => KvCache::Codes(KvCodes::Fp8),
     }
 }

@@ -109,6 +109,8 @@ pub enum KvCacheArg {
     Auto,
     /// Whole numbers of 8 bits, one scale for each token and head.
     Int8,
+    /// Whole numbers of 4 bits, one scale for each token and head.
+    Int4,
     /// Floats of 8 bits (E4M3), one scale for each token and head.
     Fp8,
 }

@@ -66,6 +66,8 @@ pub enum KvCache {
 pub enum KvCodes {
     /// Whole numbers from −127 to 127.
     Int8,
+    /// Whole numbers from −7 to 7, two to a byte.
+    Int4,
     /// 8-bit floats (E4M3) up to 448.
     Fp8,
 }
@@ -152,6 +154,11 @@ fn check_cache(spec: &ModelSpec, options: BuildOptions) -> Result<(), BuildError
     let latent = |layer: &LayerSpec| matches!(layer.attention.qkv, QkvSpec::Latent(_));
     if let Some(i) = spec.layers.iter().position(latent) {
         return refused(format!("layer {i} keeps the rows of latent attention (MLA), not keys and values of heads"));
+    }
+    let odd = |layer: &LayerSpec| layer.attention.head_dim % 2 == 1;
+    if let Some(i) = spec.layers.iter().position(odd).filter(|_| format == KvCodes::Int4) {
+        let width = spec.layers[i].attention.head_dim;
+        return refused(format!("the heads of layer {i} are {width} wide, and two codes share a byte"));
     }
     Ok(())
 }

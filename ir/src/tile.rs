@@ -41,6 +41,17 @@ pub enum Access {
     ReadWrite,
 }
 
+impl TileParam {
+    /// The type of the tensor in memory that the parameter shows.
+    pub fn stored(&self) -> Type {
+        let mut ty = self.ty.clone();
+        if let (Layout::Halves, Some(last)) = (self.layout, ty.shape.last_mut()) {
+            (ty.dtype, last.coeff) = (DType::U8, last.coeff / 2);
+        }
+        ty
+    }
+}
+
 /// How a parameter lies in memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Layout {
@@ -49,6 +60,9 @@ pub enum Layout {
     /// A weight `[N, K]` packed in panels of 32 output columns: f32 `[⌈N/32⌉][K][32]`, bf16 `[⌈N/32⌉][⌈K/2⌉][32][2]`,
     /// padded with zeros. Of a stack `[E, N, K]`, each of the E weights so, one after the other.
     Panels,
+    /// Whole numbers from −8 to 7, two to a byte, row-major: element 2i of the last axis is the lower half of byte i, 2i + 1
+    /// the upper one, each plus 8. Loads only.
+    Halves,
     /// A weight `[N, K]` in panels of codes: a load dequantises. Its elements are rounded to the type of the parameter.
     Codes(Codes),
 }

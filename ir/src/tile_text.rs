@@ -88,6 +88,7 @@ impl Display for Layout {
         match self {
             Layout::Rows => f.write_str("rows"),
             Layout::Panels => f.write_str("panels"),
+            Layout::Halves => f.write_str("halves"),
             Layout::Codes(codes) => write!(f, "{codes}"),
         }
     }
@@ -398,7 +399,7 @@ impl<'a> Scanner<'a> {
             return Ok(Layout::Codes(codes));
         }
         self.rest = before;
-        self.one_of("a layout", &[Layout::Rows, Layout::Panels], |layout| layout.to_string())
+        self.one_of("a layout", &[Layout::Rows, Layout::Panels, Layout::Halves], |layout| layout.to_string())
     }
 
     fn scalar(&mut self) -> Read<Expr> {

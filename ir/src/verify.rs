@@ -69,6 +69,9 @@ pub fn verify_tile(tile: &TileProgram) -> Vec<Violation> {
     for axis in &tile.grid {
         checker.axis("grid", *axis);
     }
+    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout == Layout::Halves) {
+        checker.halves(id, param);
+    }
     for (id, expr) in tile.exprs.iter() {
         checker.expr(id, expr);
     }
@@ -123,6 +126,14 @@ impl TileChecker<'_> {
             && param.access == Access::Write
         {
             self.broken(place, format!("{} is only written", param.name));
+        }
+    }
+
+    fn halves(&mut self, id: ParamId, param: &TileParam) {
+        let last = param.ty.shape.last().and_then(|last| last.as_const());
+        let good = param.access == Access::Read && param.ty.dtype == DType::I8;
+        if !good || last.is_none_or(|last| last % 2 == 1) {
+            self.broken(id, "halves of bytes are read-only i8, an even number to a row");
         }
     }
 

@@ -13,7 +13,7 @@ use sinter_testsuite::golden::{Golden, distance_in_deviations, error_in_deviatio
 use sinter_testsuite::host::{instruction_sets, load_built, logits};
 use std::path::{Path, PathBuf};
 
-const CODES: [KvCodes; 2] = [KvCodes::Int8, KvCodes::Fp8];
+const CODES: [KvCodes; 3] = [KvCodes::Int8, KvCodes::Int4, KvCodes::Fp8];
 
 fn options(dtype: DType, codes: KvCodes) -> BuildOptions {
     BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(dtype) }
@@ -24,6 +24,7 @@ fn kept(row: &mut [f32], codes: KvCodes) {
     let most = row.iter().fold(1e-30f32, |most, x| most.max(x.abs()));
     let (greatest, code): (f32, fn(f32) -> f32) = match codes {
         KvCodes::Int8 => (127.0, |x| (x + 0.5).floor()),
+        KvCodes::Int4 => (7.0, |x| (x + 0.5).floor()),
         KvCodes::Fp8 => (448.0, |x| Float8::E4m3.decode(Float8::E4m3.encode(x))),
     };
     row.iter_mut().for_each(|x| *x = code(*x * (greatest / most)) * (most * (1.0 / greatest)));

@@ -133,7 +133,7 @@ fn bytes(param: &TileParam, binding: &Binding) -> usize {
     match param.layout {
         Layout::Panels => panel_bytes_bf16(shape[0], shape[1]),
         Layout::Codes(codes) => codes.bytes(shape[0], shape[1]),
-        Layout::Rows => param.ty.bytes(binding) as usize,
+        Layout::Rows | Layout::Halves => param.stored().bytes(binding) as usize,
     }
 }
 

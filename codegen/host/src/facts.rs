@@ -233,7 +233,8 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     if tile.axes.len() > MAX_AXES {
         broken.push(format!("{} axes, at most {MAX_AXES} are wanted", tile.axes.len()));
     }
-    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout != Layout::Rows) {
+    let plain = [Layout::Rows, Layout::Halves];
+    for (id, param) in tile.params.iter().filter(|(_, param)| !plain.contains(&param.layout)) {
         let constant = param.ty.shape.iter().all(|dim| dim.as_const().is_some());
         let packed = matches!(param.ty.dtype, DType::F32 | DType::Bf16) && param.access == Access::Read;
         if !matches!(param.ty.rank(), 2 | 3) || !constant || !packed {

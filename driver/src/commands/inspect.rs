@@ -71,6 +71,7 @@ fn kv_bytes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
         ("f32", DType::F32, KvCacheArg::Auto),
         ("bf16", DType::Bf16, KvCacheArg::Auto),
         ("int8", DType::Bf16, KvCacheArg::Int8),
+        ("int4", DType::Bf16, KvCacheArg::Int4),
         ("fp8", DType::Bf16, KvCacheArg::Fp8),
     ];
     let size = |(name, dtype, kind)| Some((name, checkpoint.kv_bytes_per_token(dtype, kind)?));

@@ -7,7 +7,7 @@ use crate::facts::AxisSet;
 use crate::micro::POSITIONS;
 use crate::schedule::Attend;
 use cranelift_codegen::ir::{self, InstBuilder};
-use sinter_ir::{AxisId, DType, Expr, Load, Stage};
+use sinter_ir::{AxisId, DType, Expr, Layout, Load, Stage};
 
 impl<'a> Emitter<'a> {
     pub(super) fn attend(&mut self, plan: &Attend, units: Units) {
@@ -108,9 +108,10 @@ impl<'a> Emitter<'a> {
         let (keys, scores) = (self.scratch(pieces.keys), self.scratch(pieces.scores));
         let (queries, depth) = (self.scratch(pieces.queries), self.int(pieces.depth as i64));
         let callee = match self.format(&plan.key) {
-            DType::Bf16 => Callee::ScoresBf16,
-            DType::I8 => Callee::ScoresI8,
-            DType::F8e4m3 => Callee::ScoresE4m3,
+            (DType::I8, Layout::Halves) => Callee::ScoresI4,
+            (DType::I8, _) => Callee::ScoresI8,
+            (DType::F8e4m3, _) => Callee::ScoresE4m3,
+            (DType::Bf16, _) => Callee::ScoresBf16,
             _ => Callee::ScoresF32,
         };
         self.call_for(callee, &[queries, depth, rows, keys, count, depth, scores]);
@@ -118,17 +119,19 @@ impl<'a> Emitter<'a> {
         let (values, lanes) = (self.scratch(pieces.values), self.int(pieces.lanes as i64));
         let (max, sum, acc) = (self.scratch(pieces.max), self.scratch(pieces.sum), self.scratch(pieces.acc));
         let callee = match self.format(&plan.value) {
-            DType::Bf16 => Callee::OnlineBf16,
-            DType::I8 => Callee::OnlineI8,
-            DType::F8e4m3 => Callee::OnlineE4m3,
+            (DType::I8, Layout::Halves) => Callee::OnlineI4,
+            (DType::I8, _) => Callee::OnlineI8,
+            (DType::F8e4m3, _) => Callee::OnlineE4m3,
+            (DType::Bf16, _) => Callee::OnlineBf16,
             _ => Callee::OnlineF32,
         };
         let factors = if plan.factor.is_some() { self.scratch(pieces.factors) } else { self.int(0) };
         self.call_for(callee, &[scores, rows, count, values, lanes, max, sum, acc, factors]);
     }
 
-    fn format(&self, load: &Load) -> DType {
-        self.tile.params[load.param].ty.dtype
+    fn format(&self, load: &Load) -> (DType, Layout) {
+        let param = &self.tile.params[load.param];
+        (param.ty.dtype, param.layout)
     }
 
     /// The addresses of a block's keys and values, and what else is read once for a position. Positions before the range

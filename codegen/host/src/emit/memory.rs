@@ -76,6 +76,11 @@ impl Emitter<'_> {
     pub(super) fn address(&mut self, param: ParamId, index: &[Index], guard: Option<i64>) -> ir::Value {
         let size = self.tile.params[param].ty.dtype.bytes() as i64;
         let base = self.bases[param.0 as usize];
+        if self.tile.params[param].layout == Layout::Halves {
+            let element = self.element(param, index, guard.is_some());
+            let byte = self.floor_div(element, 2, true);
+            return self.b.ins().iadd(base, byte);
+        }
         if let Some(span) = guard {
             let offset = self.clamped(param, index, span);
             let offset = self.times(offset, size);
@@ -101,6 +106,22 @@ impl Emitter<'_> {
             address = self.b.ins().iadd(address, offset);
         }
         address
+    }
+
+    /// The number of an element in row-major order.
+    pub(super) fn element(&mut self, param: ParamId, index: &[Index], guarded: bool) -> ir::Value {
+        if guarded {
+            return self.clamped(param, index, 1);
+        }
+        let mut sum = self.int(0);
+        for (syms, flat) in flatten(&self.tile.params[param], index) {
+            let mut offset = self.index(&flat, false);
+            for sym in syms {
+                offset = self.b.ins().imul(offset, self.symbols[sym.index()]);
+            }
+            sum = self.b.ins().iadd(sum, offset);
+        }
+        sum
     }
 
     /// The offset in elements of the nearest element inside.
@@ -161,6 +182,9 @@ impl Emitter<'_> {
     pub(super) fn load(&mut self, load: &Load, guarded: bool) -> Val {
         if let Layout::Codes(codes) = self.tile.params[load.param].layout {
             return self.load_codes(load, &codes, guarded);
+        }
+        if self.tile.params[load.param].layout == Layout::Halves {
+            return self.load_half(load, guarded);
         }
         let dtype = self.tile.params[load.param].ty.dtype;
         let lanes = self.lane.map(|axis| (axis, access::load_access(self.tile, load, axis, guarded)));

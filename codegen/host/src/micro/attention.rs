@@ -106,6 +106,29 @@ impl<B: Bytes> Store for B {
     }
 }
 
+/// Whole numbers from −8 to 7, two to a byte: the first of a pair in the lower half, each plus 8.
+pub(super) enum InI4 {}
+
+impl Store for InI4 {
+    #[inline(always)]
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V {
+        debug_assert!(at.is_multiple_of(2));
+        // SAFETY: sixteen elements are eight bytes.
+        unsafe { V::load_i4(row.add(at / 2)) }
+    }
+    #[inline(always)]
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V {
+        // A half of 8 is the number zero.
+        let mut whole = [0x88u8; 8];
+        debug_assert!(n <= 16 && n.is_multiple_of(2));
+        // SAFETY: the caller lends n elements from `at` on, and n <= 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(row.add(at / 2), whole.as_mut_ptr(), n / 2);
+            V::load_i4(whole.as_ptr())
+        }
+    }
+}
+
 /// Queries and keys of a block; see [`super::ScoresFn`].
 #[derive(Clone, Copy)]
 pub(super) struct Queries {

@@ -86,6 +86,8 @@ pub(super) trait Wide: Lanes {
     }
     /// Lanes from sixteen whole numbers of a byte.
     unsafe fn load_i8(p: *const u8) -> Self;
+    /// Lanes from sixteen whole numbers of half a byte, lower half first, each plus 8.
+    unsafe fn load_i4(p: *const u8) -> Self;
     /// Lanes from sixteen 8-bit floats, E4M3.
     unsafe fn load_e4m3(p: *const u8) -> Self;
     /// Sixteen pairs of bf16: the first of each pair, and the second.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::__m128;
 
-use super::attention::{InBf16, InE4m3, InF32, InI8, Online, Queries, online, scores};
+use super::attention::{InBf16, InE4m3, InF32, InI4, InI8, Online, Queries, online, scores};
 use super::formats::{Bf16Dot, Plain, of};
 use super::gemm::{Product, gemm};
 use super::lanes::{Array, Wide, X4, Y16, Z16};
@@ -24,6 +24,8 @@ pub struct Kernels {
     pub scores_bf16: ScoresFn,
     /// Keys in whole numbers of a byte.
     pub scores_i8: ScoresFn,
+    /// Keys in whole numbers of 4 bits.
+    pub scores_i4: ScoresFn,
     /// Keys in 8-bit floats, E4M3.
     pub scores_e4m3: ScoresFn,
     /// Values in f32.
@@ -32,6 +34,8 @@ pub struct Kernels {
     pub online_bf16: OnlineFn,
     /// Values in whole numbers of a byte.
     pub online_i8: OnlineFn,
+    /// Values in whole numbers of 4 bits.
+    pub online_i4: OnlineFn,
     /// Values in 8-bit floats, E4M3.
     pub online_e4m3: OnlineFn,
     /// `e^x` within 2 ulp.
@@ -121,6 +125,10 @@ macro_rules! table {
                      s: *mut f32) {
                     scores::<$wide, InI8>(Queries { q, ldq, keys, n, d, s }, rows)
                 }
+                fn scores_i4(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
+                     s: *mut f32) {
+                    scores::<$wide, InI4>(Queries { q, ldq, keys, n, d, s }, rows)
+                }
                 fn scores_e4m3(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
                      s: *mut f32) {
                     scores::<$wide, InE4m3>(Queries { q, ldq, keys, n, d, s }, rows)
@@ -136,6 +144,10 @@ macro_rules! table {
                 fn online_i8(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
                      l: *mut f32, acc: *mut f32, factors: *const f32) {
                     online::<$wide, InI8>(Online { s, n, values, dv, m, l, acc, factors }, rows)
+                }
+                fn online_i4(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InI4>(Online { s, n, values, dv, m, l, acc, factors }, rows)
                 }
                 fn online_e4m3(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
                      l: *mut f32, acc: *mut f32, factors: *const f32) {
@@ -158,10 +170,12 @@ macro_rules! table {
                 scores_f32,
                 scores_bf16,
                 scores_i8,
+                scores_i4,
                 scores_e4m3,
                 online_f32,
                 online_bf16,
                 online_i8,
+                online_i4,
                 online_e4m3,
                 exp,
                 tanh,

@@ -143,6 +143,12 @@ impl Wide for Array<16> {
         Array(each!(16, i => f32::from(x[i])))
     }
     #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8].
+        let x = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
+        Array(each!(16, i => f32::from(x[i / 2] >> (i % 2 * 4) & 15) - 8.0))
+    }
+    #[inline(always)]
     unsafe fn load_e4m3(p: *const u8) -> Self {
         // SAFETY: the caller lends p[0..16].
         let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };

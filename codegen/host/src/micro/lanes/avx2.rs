@@ -141,6 +141,16 @@ unsafe fn widen_pairs(pairs: __m256i) -> (__m256, __m256) {
     }
 }
 
+/// The halves of the lowest eight bytes, lower ones first, as bytes.
+#[inline(always)]
+pub(super) unsafe fn halves(bytes: __m128i) -> __m128i {
+    // SAFETY: the caller promises avx2.
+    unsafe {
+        let x = _mm_cvtepu8_epi16(bytes);
+        _mm_and_si128(_mm_or_si128(x, _mm_slli_epi16::<4>(x)), _mm_set1_epi8(15))
+    }
+}
+
 /// The numbers that the lowest eight bytes are as E4M3.
 #[inline(always)]
 unsafe fn e4m3(bytes: __m128i) -> __m256 {
@@ -202,6 +212,19 @@ impl Wide for Y16 {
             let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
             let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()));
             Y16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8] and promises the instructions.
+        unsafe {
+            let x = halves(_mm_loadl_epi64(p.cast()));
+            let (low, high) = (_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x)));
+            let eight = _mm256_set1_epi32(8);
+            Y16(
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(low, eight)),
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(high, eight)),
+            )
         }
     }
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::halves;
 use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide};
 
 /// Sixteen f32; needs avx512f, avx512bw, avx512vl and avx512dq.
@@ -182,6 +183,14 @@ impl Wide for Z16 {
     unsafe fn load_i8(p: *const u8) -> Self {
         // SAFETY: the caller lends p[0..16] and promises the instructions.
         unsafe { Z16(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8] and promises the instructions.
+        unsafe {
+            let x = _mm512_cvtepu8_epi32(halves(_mm_loadl_epi64(p.cast())));
+            Z16(_mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(8))))
+        }
     }
     #[inline(always)]
     unsafe fn load_e4m3(p: *const u8) -> Self {

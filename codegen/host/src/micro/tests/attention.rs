@@ -10,10 +10,16 @@ enum Format {
     F32,
     Bf16,
     I8,
+    I4,
     E4m3,
 }
 
-const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::I8, Format::E4m3];
+/// Whether vectors of so many elements can have a format.
+fn fits(format: &Format, d: usize) -> bool {
+    *format != Format::I4 || d.is_multiple_of(2)
+}
+
+const FORMATS: [Format; 5] = [Format::F32, Format::Bf16, Format::I8, Format::I4, Format::E4m3];
 
 impl Format {
     /// A vector's bytes before a guard, and its numbers.
@@ -32,6 +38,12 @@ impl Format {
                 let numbers = x.iter().map(|x| f64::from(*x as i8)).collect();
                 (x, numbers)
             }
+            Format::I4 => {
+                // The upper half of the last byte of an odd vector is nobody's; a vector has an even number.
+                let x: Vec<u8> = (0..d / 2).map(|_| random.range(0, 255) as u8).collect();
+                let numbers = x.iter().flat_map(|x| [x & 15, x >> 4]).map(|x| f64::from(x) - 8.0).collect();
+                (x, numbers)
+            }
             Format::E4m3 => {
                 let code = |_| [random.range(0, 126), random.range(128, 254)][random.range(0, 1)] as u8;
                 let x: Vec<u8> = (0..d).map(code).collect();
@@ -47,6 +59,7 @@ impl Format {
         match self {
             Format::F32 | Format::Bf16 => 1.0,
             Format::I8 => 128.0,
+            Format::I4 => 8.0,
             Format::E4m3 => 448.0,
         }
     }
@@ -57,6 +70,7 @@ impl Format {
             Format::F32 => f32::NAN.to_le_bytes().repeat(d),
             Format::Bf16 => 0x7fc0_u16.to_le_bytes().repeat(d),
             Format::I8 | Format::E4m3 => vec![0x7f; d],
+            Format::I4 => vec![0; d / 2],
         })
     }
 }
@@ -102,6 +116,7 @@ fn scores(
         Format::F32 => t.scores_f32,
         Format::Bf16 => t.scores_bf16,
         Format::I8 => t.scores_i8,
+        Format::I4 => t.scores_i4,
         Format::E4m3 => t.scores_e4m3,
     };
     // SAFETY: the queries, keys and scores are as many as said.
@@ -120,7 +135,7 @@ fn scores_are_close_to_f64_and_the_same_everywhere() {
     {
         let ldq = d + random.range(0, 3);
         let q = Guarded::new(&random.floats(rows * ldq)[..rows * ldq - (ldq - d)]);
-        for format in FORMATS {
+        for format in FORMATS.into_iter().filter(|format| fits(format, d)) {
             let keys = Vectors::new(format, n, d, &mut random);
             let all: Vec<_> = tables().into_iter().map(|t| scores(t, &q, (ldq, rows), &keys, d)).collect();
             for g in 0..rows {
@@ -191,6 +206,7 @@ fn online(t: &Kernels, s: &[Vec<f32>], values: &Values<'_>, dv: usize, state: &m
         Format::F32 => t.online_f32,
         Format::Bf16 => t.online_bf16,
         Format::I8 => t.online_i8,
+        Format::I4 => t.online_i4,
         Format::E4m3 => t.online_e4m3,
     };
     let factors = values.factors.map_or(std::ptr::null(), |factors| factors.as_ptr());
@@ -217,7 +233,8 @@ fn the_online_softmax_is_the_softmax() {
     for (rows, n, dv) in
         [(1, 64, 64), (2, 9, 16), (3, 17, 100), (8, 64, 128), (5, 3, 7), (4, 64, 80), (7, 31, 256)]
     {
-        for (format, factors) in FORMATS.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+        let formats = FORMATS.into_iter().filter(|format| fits(format, dv));
+        for (format, factors) in formats.flat_map(|format| [(format, false), (format, true)]) {
             let mut block = |_| Block {
                 scores: masked_scores(rows, n, &mut random),
                 values: Vectors::new(format, n, dv, &mut random),
