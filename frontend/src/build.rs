@@ -153,7 +153,9 @@ fn check_cache(spec: &ModelSpec, options: BuildOptions) -> Result<(), BuildError
     }
     let latent = |layer: &LayerSpec| matches!(layer.attention.qkv, QkvSpec::Latent(_));
     if let Some(i) = spec.layers.iter().position(latent) {
-        return refused(format!("layer {i} keeps the rows of latent attention (MLA), not keys and values of heads"));
+        return refused(format!(
+            "layer {i} keeps the rows of latent attention (MLA), not keys and values of heads"
+        ));
     }
     let odd = |layer: &LayerSpec| layer.attention.head_dim % 2 == 1;
     if let Some(i) = spec.layers.iter().position(odd).filter(|_| format == KvCodes::Int4) {

@@ -11,9 +11,11 @@
 //! 2. A load or store has one index for each dimension of its parameter; divisors are not zero.
 //! 3. A stage's result is used only by later stages; a store has none.
 //! 4. Stores go to writable parameters; loads never come from parameters that are only written.
+//! 5. Halves of bytes are read-only whole numbers, an even number to a row.
 
 use crate::{
-    Access, Atom, AxisId, Expr, ExprId, Graph, Index, Load, ParamId, Stage, TileProgram, Type, infer,
+    Access, Atom, AxisId, DType, Expr, ExprId, Graph, Index, Layout, Load, ParamId, Stage, TileParam,
+    TileProgram, Type, infer,
 };
 use std::collections::BTreeSet;
 

@@ -129,7 +129,8 @@ fn every_decoder_keeps_codes_or_says_why_not() {
                 compiled::whole(&mut model, &golden.tokens)
             };
             let moved = distance_in_deviations(&whole(options), &whole(BuildOptions::new(DType::F32)));
-            assert!((1e-6..0.2).contains(&moved), "{} {codes}: {moved} deviations", golden.name);
+            // What is right of it the test above knows; two models that are strangers are √2 apart.
+            assert!((1e-6..1.0).contains(&moved), "{} {codes}: {moved} deviations", golden.name);
         }
     }
     assert_eq!(latent, CODES.len() * 4, "the goldens with latent attention");
@@ -148,7 +149,8 @@ fn conversations(dir: &ModelDir, vocab: usize) -> Vec<(Vec<u32>, usize)> {
         for line in lines.lines() {
             let case: serde_json::Value = serde_json::from_str(line).unwrap();
             let message = serde_json::json!({ "role": "user", "content": case["prompt"] });
-            let input = ChatInput { messages: vec![message], add_generation_prompt: true, ..ChatInput::default() };
+            let input =
+                ChatInput { messages: vec![message], add_generation_prompt: true, ..ChatInput::default() };
             let prompt = tokenizer.encode(&template.render(&input).unwrap(), false).unwrap();
             let answer = tokenizer.encode(case["answer"].as_str().unwrap(), false).unwrap();
             let end = tokenizer.id("<|end|>").unwrap();
@@ -162,6 +164,15 @@ fn conversations(dir: &ModelDir, vocab: usize) -> Vec<(Vec<u32>, usize)> {
 fn likeliest(rows: &[f32], vocab: usize, from: usize) -> Vec<usize> {
     let best = |row: &[f32]| (0..vocab).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
     rows.chunks_exact(vocab).skip(from - 1).map(best).collect()
+}
+
+/// What the model answers of its own, as long as the answer that was wanted.
+fn greedy(model: &Model, options: BuildOptions, cases: &[&(Vec<u32>, usize)]) -> Vec<Vec<u32>> {
+    let mut loaded = load_built(model, options, Isa::detect(), compiled::limits(model, 128));
+    let answer = |(tokens, from): &(Vec<u32>, usize)| {
+        compiled::greedy(&mut loaded, &tokens[..*from], tokens.len() - from)
+    };
+    cases.iter().copied().map(answer).collect()
 }
 
 /// An answer is given if every token of it is the likeliest one after those before it.
@@ -194,9 +205,18 @@ fn codes_change_no_answer_of_the_example() {
             let (right, before) = (given(&found), given(&exact));
             let count = |given: &[bool]| given.iter().filter(|given| **given).count();
             println!("{dtype} {codes}: {} of {} right answers", count(&right), count(&before));
-            let changed = right.iter().zip(&before).filter(|(a, b)| a != b).count();
-            let most = if codes == KvCodes::Int8 { 0 } else { 5 };
-            assert!(changed <= most, "{dtype} {codes}: {changed} answers changed");
+            match codes {
+                KvCodes::Int8 => {
+                    assert_eq!(right, before, "{dtype} int8");
+                    let wrong = cases.iter().zip(&before).filter(|(_, right)| !**right);
+                    let wrong: Vec<_> = wrong.map(|(case, _)| case).collect();
+                    let own = |options| greedy(&model, options, &wrong);
+                    assert_eq!(own(options(dtype, codes)), own(BuildOptions::new(dtype)), "{dtype} int8");
+                }
+                // As of weights in as many bits.
+                KvCodes::Int4 => assert!(count(&right) * 100 >= count(&before) * 97, "{dtype} int4"),
+                KvCodes::Fp8 => assert!(count(&right) * 100 >= count(&before) * 99, "{dtype} fp8"),
+            }
         }
     }
 }

@@ -193,8 +193,7 @@ fn golden_models_answer_with_the_same_bits() {
 /// What is kept of a token depends on the token's own row, so caches of codes keep the promise too.
 #[test]
 fn caches_of_codes_answer_with_the_same_bits() {
-    for (name, dtype, codes) in
-        [("llama", DType::F32, KvCodes::Int8), ("gemma2", DType::Bf16, KvCodes::Fp8)]
+    for (name, dtype, codes) in [("llama", DType::F32, KvCodes::Int8), ("gemma2", DType::Bf16, KvCodes::Fp8)]
     {
         let model = open(name).model;
         let options = BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(dtype) };

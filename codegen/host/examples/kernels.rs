@@ -122,7 +122,10 @@ fn attention(heads: usize, group: usize) -> TileProgram {
     let to = Some(apply(b, Add, &[at_t, one]));
     let score = apply(b, Select, &[seen, score, lowest]);
     let value = Load { param: v, index: vec![slot, Index::axis(h), Index::axis(e)] };
-    let out = stage(b, Stage::Online { axis: c, from: None, to, start: None, score, lanes: e, value, factor: None });
+    let out = stage(
+        b,
+        Stage::Online { axis: c, from: None, to, start: None, score, lanes: e, value, factor: None },
+    );
     let index = vec![Index::axis(t), query, Index::axis(e)];
     b.stages.push(Stage::Store { axes: vec![e], param: y, index, value: out });
     tile

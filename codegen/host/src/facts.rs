@@ -252,7 +252,9 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
         tile.exprs.values().filter_map(|expr| if let Expr::Cast(to, _) = expr { Some(*to) } else { None });
     let unknown = |dtype: &DType| dtype.is_float8() && *dtype != DType::F8e4m3;
     if let Some(dtype) = stored.chain(rounded).find(unknown) {
-        broken.push(format!("{dtype} is a type of stored weights, kernels read and write f32, bf16, f16 and f8e4m3"));
+        broken.push(format!(
+            "{dtype} is a type of stored weights, kernels read and write f32, bf16, f16 and f8e4m3"
+        ));
     }
     if broken.is_empty() {
         return Ok(());

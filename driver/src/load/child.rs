@@ -89,7 +89,8 @@ mod tests {
             let command = BuildArgs::augment_args(clap::Command::new("serve")).no_binary_name(true);
             BuildArgs::from_arg_matches(&command.try_get_matches_from(line).unwrap()).unwrap()
         };
-        let line = "--dtype bf16 --quant int4 --activations exact --kv-cache fp8 --device vgpu:sm_80 --threads 3";
+        let line =
+            "--dtype bf16 --quant int4 --activations exact --kv-cache fp8 --device vgpu:sm_80 --threads 3";
         let wanted = read(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let flags = flags(&wanted).unwrap();
         assert_eq!(flags[..2], ["--log", "off"]);

@@ -51,8 +51,7 @@ impl Emit {
             }
         };
         let rows = self.written(&format!("{kind}_cache.{i}"), rows, (spec, paging))?;
-        let scales =
-            scales.map(|scales| self.written(&format!("{kind}_scale.{i}"), scales, (spec, paging)));
+        let scales = scales.map(|scales| self.written(&format!("{kind}_scale.{i}"), scales, (spec, paging)));
         Ok(Kept { rows, scales: scales.transpose()? })
     }
 
@@ -93,12 +92,7 @@ impl Emit {
         self.with(ScalarOp::Sub, numbers, HALF)
     }
 
-    fn written(
-        &mut self,
-        name: &str,
-        rows: ValueId,
-        (spec, paging): (&AttentionSpec, Paging),
-    ) -> Emitted {
+    fn written(&mut self, name: &str, rows: ValueId, (spec, paging): (&AttentionSpec, Paging)) -> Emitted {
         let ty = self.graph.ty(rows).clone();
         let width = ty.shape.last().copied().unwrap_or(Dim::ONE);
         let shape = [Sym::N.into(), Dim::of(spec.kv_heads), width];

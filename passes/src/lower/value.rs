@@ -168,9 +168,7 @@ impl Lowering<'_> {
             let node = graph.node(value);
             op(&node.op).then_some(&node.args[..])
         };
-        let number = |value: ValueId, wanted: f64| {
-            matches!(&graph.node(value).op, Op::Const { value, .. } if value.get() == wanted)
-        };
+        let number = |value: ValueId, wanted: f64| matches!(&graph.node(value).op, Op::Const { value, .. } if value.get() == wanted);
         let [numbers, eight] = of(value, |op| *op == Op::Map(ScalarOp::Sub))? else { return None };
         let [halves] = of(*numbers, |op| *op == Op::Cast { dtype: DType::F32 })? else { return None };
         let [parts] = of(*halves, |op| matches!(op, Op::Reshape { .. }))? else { return None };

@@ -45,7 +45,7 @@ impl Emitter<'_> {
                 [0, 1, 2, 3].map(|at| self.at_lane(axis, at, |emitter| emitter.load_half(load, guarded)));
             return self.gather(lanes);
         }
-        let element = self.element(load.param, &load.index, guarded);
+        let element = self.place_of(load.param, &load.index, guarded);
         let byte = self.floor_div(element, 2, true);
         let address = self.b.ins().iadd(self.bases[load.param.0 as usize], byte);
         let byte = self.b.ins().uload8(types::I64, plain(), address, 0);

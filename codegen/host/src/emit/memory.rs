@@ -77,7 +77,7 @@ impl Emitter<'_> {
         let size = self.tile.params[param].ty.dtype.bytes() as i64;
         let base = self.bases[param.0 as usize];
         if self.tile.params[param].layout == Layout::Halves {
-            let element = self.element(param, index, guard.is_some());
+            let element = self.place_of(param, index, guard.is_some());
             let byte = self.floor_div(element, 2, true);
             return self.b.ins().iadd(base, byte);
         }
@@ -109,7 +109,7 @@ impl Emitter<'_> {
     }
 
     /// The number of an element in row-major order.
-    pub(super) fn element(&mut self, param: ParamId, index: &[Index], guarded: bool) -> ir::Value {
+    pub(super) fn place_of(&mut self, param: ParamId, index: &[Index], guarded: bool) -> ir::Value {
         if guarded {
             return self.clamped(param, index, 1);
         }

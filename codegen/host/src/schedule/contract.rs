@@ -5,7 +5,8 @@ use crate::access::{Lanes, access, flatten, lanes};
 use crate::facts::{AxisSet, Facts};
 use crate::micro::{PANEL, quant};
 use sinter_ir::{
-    Atom, AxisId, Codes, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileProgram,
+    Atom, AxisId, Codes, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileParam,
+    TileProgram,
 };
 use std::collections::BTreeSet;
 use std::fmt;

@@ -103,13 +103,7 @@ fn score_rows(rows: usize, n: usize) -> Guarded<f32> {
 }
 
 /// The scores of `rows` queries `[rows][ldq]`.
-fn scores(
-    t: &Kernels,
-    q: &[f32],
-    (ldq, rows): (usize, usize),
-    keys: &Vectors,
-    d: usize,
-) -> Vec<Vec<f32>> {
+fn scores(t: &Kernels, q: &[f32], (ldq, rows): (usize, usize), keys: &Vectors, d: usize) -> Vec<Vec<f32>> {
     let (n, pointers) = (keys.bytes.len(), keys.rows());
     let mut s = score_rows(rows, n);
     let f = match keys.format {
