@@ -24,9 +24,13 @@ struct Case {
     bounds: bool,
     /// Each query head has one score more, whose weight goes to nothing.
     sinks: bool,
-    /// Keys and values are codes of this type, with a scale for each position and head.
-    codes: Option<DType>,
+    /// Keys and values are codes of this type in this layout, with a scale for each position and head.
+    codes: Option<(DType, Layout)>,
 }
+
+const I8: (DType, Layout) = (DType::I8, Layout::Rows);
+const I4: (DType, Layout) = (DType::I8, Layout::Halves);
+const F8: (DType, Layout) = (DType::F8e4m3, Layout::Rows);
 
 const PLAIN: Case = Case {
     dtype: DType::Bf16,
@@ -61,9 +65,10 @@ fn attention(case: Case) -> TileProgram {
     let pos = b.input("pos", DType::U32, &[Sym::T.into()]);
     let seq = b.input("seq", DType::U32, &[Sym::T.into()]);
     let table = b.input("table", DType::U32, &[Sym::S.into(), Sym::P.into()]);
-    let kept = case.codes.unwrap_or(dtype);
+    let (kept, layout) = case.codes.unwrap_or((dtype, Layout::Rows));
     let k = b.input("k", kept, &[Sym::N.into(), heads.into(), depth.into()]);
     let v = b.input("v", kept, &[Sym::N.into(), heads.into(), lanes.into()]);
+    [k, v].into_iter().for_each(|param| b.tile.params[param].layout = layout);
     let y = b.output("y", dtype, &[Sym::T.into(), (heads * group).into(), lanes.into()]);
     let page = read(table, &[read(seq, &[ax(t)]), div(ax(c), PAGE)]);
     let slot = page.times(PAGE as i64).plus(&rem(ax(c), PAGE));
@@ -116,7 +121,8 @@ fn filled(tile: &TileProgram, binding: &Binding, tokens: &[(usize, usize)]) -> V
     let mut stream = Stream(11);
     let mut params: Vec<_> = tile.params.values().map(|p| numbers(&mut stream, p, binding)).collect();
     for (param, tensor) in tile.params.values().zip(&mut params) {
-        match param.ty.dtype {
+        match param.stored().dtype {
+            DType::U8 => tensor.data.iter_mut().for_each(|code| *code = stream.below(256) as f32),
             DType::I8 => tensor.data.iter_mut().for_each(|code| *code = stream.below(255) as f32 - 127.0),
             DType::F8e4m3 => tensor.data.iter_mut().for_each(|code| *code *= 64.0),
             _ if param.name.ends_with("_scale") => tensor.data.iter_mut().for_each(|x| *x *= 1.0 / 64.0),
@@ -146,10 +152,12 @@ fn attention_of_every_kind() {
         Case { group: 1, heads: 3, flat: true, ..PLAIN },
         Case { sinks: true, ..PLAIN },
         Case { sinks: true, flat: true, window: Some(9), dtype: DType::F32, ..PLAIN },
-        Case { codes: Some(DType::I8), ..PLAIN },
-        Case { codes: Some(DType::F8e4m3), window: Some(20), dtype: DType::F32, ..PLAIN },
-        Case { codes: Some(DType::I8), flat: true, depth: 10, lanes: 7, cap: true, ..PLAIN },
-        Case { codes: Some(DType::F8e4m3), bounds: false, window: Some(9), sinks: true, ..PLAIN },
+        Case { codes: Some(I8), ..PLAIN },
+        Case { codes: Some(F8), window: Some(20), dtype: DType::F32, ..PLAIN },
+        Case { codes: Some(I8), flat: true, depth: 10, lanes: 7, cap: true, ..PLAIN },
+        Case { codes: Some(F8), bounds: false, window: Some(9), sinks: true, ..PLAIN },
+        Case { codes: Some(I4), window: Some(70), ..PLAIN },
+        Case { codes: Some(I4), flat: true, depth: 10, lanes: 6, dtype: DType::F32, ..PLAIN },
     ];
     for case in cases {
         let tile = attention(case);
@@ -173,8 +181,9 @@ fn a_token_does_not_depend_on_the_step() {
         PLAIN,
         Case { dtype: DType::F32, window: Some(20), ..PLAIN },
         Case { bounds: false, sinks: true, ..PLAIN },
-        Case { codes: Some(DType::I8), window: Some(20), ..PLAIN },
-        Case { codes: Some(DType::F8e4m3), flat: true, ..PLAIN },
+        Case { codes: Some(I8), window: Some(20), ..PLAIN },
+        Case { codes: Some(F8), flat: true, ..PLAIN },
+        Case { codes: Some(I4), sinks: true, ..PLAIN },
     ] {
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
@@ -204,7 +213,7 @@ fn a_token_does_not_depend_on_the_step() {
 /// Positions beyond the bounds are not looked at: their pages may be gone.
 #[test]
 fn pages_out_of_range_are_not_read() {
-    for codes in [None, Some(DType::I8)] {
+    for codes in [None, Some(I8)] {
         let case = Case { window: Some(20), dtype: DType::F32, codes, ..PLAIN };
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
@@ -245,4 +254,30 @@ fn attention_of_no_known_structure() {
     let binding = Binding::new(3, 2, 2, 18 * PAGE);
     let params = filled(&tile, &binding, &TOKENS[..2].iter().chain(&[(1, 31)]).copied().collect::<Vec<_>>());
     check(&tile, &binding, &params, 4e-6);
+}
+
+/// Codes in programs of no known structure are read one by one.
+#[test]
+fn codes_of_no_known_structure() {
+    for codes in [I8, I4, F8] {
+        let plain = Case { heads: 1, group: 2, depth: 4, lanes: 6, codes: Some(codes), ..PLAIN };
+        let mut tile = attention(plain);
+        tile.params[ParamId(0)].ty.dtype = DType::F32;
+        let swapped = tile.stages.iter_mut().find_map(|stage| match stage {
+            // A factor that depends on the row keeps the program from the micro-kernels.
+            Stage::Online { factor, .. } => factor.take(),
+            _ => None,
+        });
+        let (row, factor) = (tile.expr(Expr::Index(ax(tile.grid[2]))), swapped.unwrap());
+        let own = tile.expr(Expr::Apply(Add, vec![factor, row]));
+        for stage in &mut tile.stages {
+            if let Stage::Online { factor, .. } = stage {
+                *factor = Some(own);
+            }
+        }
+        assert!(emit_text(&tile, Isa::detect()).contains("points"), "{codes:?}");
+        let binding = Binding::new(2, 2, 2, 18 * PAGE);
+        let params = filled(&tile, &binding, &TOKENS[..2]);
+        check(&tile, &binding, &params, 4e-5);
+    }
 }
