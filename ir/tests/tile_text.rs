@@ -103,6 +103,7 @@ fn program(random: &mut Random) -> TileProgram {
         let layout = random.pick(&[
             Layout::Rows,
             Layout::Panels,
+            Layout::Halves,
             codes("codes8x64"),
             codes("codes4x32z"),
             codes("codes4x32m"),

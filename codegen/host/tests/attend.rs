@@ -75,7 +75,7 @@ fn attention(case: Case) -> TileProgram {
     let dot = b.mma(d, at(q, &[ax(t), query.clone(), ax(d)]), at(k, &[slot.clone(), head.clone(), ax(d)]));
     let scale = b.number(0.25);
     let mut score = b.apply(Mul, &[dot, scale]);
-    let mut scale_of = |b: &mut Build, name: &str| {
+    let scale_of = |b: &mut Build, name: &str| {
         let scales = b.input(name, DType::F32, &[Sym::N.into(), heads.into(), 1.into()]);
         b.load(scales, &[slot.clone(), head.clone(), Index::constant(0)])
     };
