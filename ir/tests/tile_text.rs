@@ -221,7 +221,7 @@ fn errors_name_the_line_and_what_was_wanted() {
             "p0: f64",
             "wanted an element type, one of f32, bf16, f16, u32, bool, u8, i8, i32, f8e4m3, f8e5m2, f8e8m0, found \"f64",
         ),
-        (3, "panels", "tiles", "wanted a layout, one of rows, panels, found \"tiles"),
+        (3, "panels", "tiles", "wanted a layout, one of rows, panels, halves, found \"tiles"),
         (4, "write", "writes", "wanted an access, one of read, write, readwrite, found \"writes"),
         (4, "p2:", "p3:", "the next one is p2, found \"p3:"),
         (5, "0..T", "0..U", "wanted an extent such as 4 or 2T, found \"U"),
