@@ -3,7 +3,7 @@
 use crate::atomic_file::sha256;
 use crate::bundle::{Identity, Packed, WeightLayout};
 use crate::cache::{self, Cache};
-use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, QuantArg};
+use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, KvCacheArg, QuantArg};
 use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::info::ModelInfo;
@@ -12,12 +12,12 @@ use crate::quantize::AtLoad;
 use anyhow::{Context, Result, bail};
 use sinter_codegen_host::micro::Isa;
 use sinter_codegen_weights::{AlignedBytes, RawTensor};
-use sinter_frontend::build::{Activations, BuildOptions, build};
+use sinter_frontend::build::{Activations, BuildOptions, KvCache, KvCodes, build};
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, FileKind};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
 use sinter_frontend::weights::Weights;
-use sinter_ir::{DType, Graph, Op, Plan, WeightDef};
+use sinter_ir::{Binding, DType, Graph, Op, Plan, WeightDef};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,7 +101,14 @@ impl Checkpoint {
             ActivationsArg::Int8 if !host => bail!("--activations int8 is for the host alone so far"),
             ActivationsArg::Int8 => Activations::Int8,
         };
-        let options = BuildOptions { activations, ..BuildOptions::new(self.dtype(build.dtype, targets)) };
+        let kv_cache = kv_cache(build.kv_cache);
+        if kv_cache != KvCache::Exact && !host {
+            bail!(
+                "--kv-cache is for the host alone so far: GPUs keep keys and values in the type of the build"
+            );
+        }
+        let dtype = self.dtype(build.dtype, targets);
+        let options = BuildOptions { activations, kv_cache, ..BuildOptions::new(dtype) };
         if build.activations == ActivationsArg::Int8 {
             let exact = BuildOptions { activations: Activations::Exact, ..options };
             if self.model.build(options)? == self.model.build(exact)? {
@@ -213,10 +220,21 @@ impl Checkpoint {
         Ok(files)
     }
 
-    /// Numbers that one token leaves in the KV cache.
-    pub fn kv_values_per_token(&self) -> usize {
-        let layers = &self.model.spec.layers;
-        if self.info.decoder { layers.iter().map(|layer| layer.attention.cached()).sum() } else { 0 }
+    /// Bytes that one token takes in a KV cache of this kind, if the model can have one.
+    pub fn kv_bytes_per_token(&self, dtype: DType, kv_cache: KvCacheArg) -> Option<u64> {
+        let options = BuildOptions { kv_cache: self::kv_cache(kv_cache), ..BuildOptions::new(dtype) };
+        let graph = self.model.build(options).ok()?;
+        let states = graph.nodes.values().filter(|node| matches!(node.op, Op::State { .. }));
+        Some(states.map(|state| state.ty.bytes(&Binding::new(1, 1, 1, 1))).sum())
+    }
+}
+
+fn kv_cache(wanted: KvCacheArg) -> KvCache {
+    match wanted {
+        KvCacheArg::Auto => KvCache::Exact,
+        KvCacheArg::Int8 => KvCache::Codes(KvCodes::Int8),
+        KvCacheArg::Int4 => KvCache::Codes(KvCodes::Int4),
+        KvCacheArg::Fp8 => KvCache::Codes(KvCodes::Fp8),
     }
 }
 

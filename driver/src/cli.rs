@@ -102,6 +102,19 @@ pub enum ActivationsArg {
     Int8,
 }
 
+/// What the KV cache keeps of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvCacheArg {
+    /// Numbers of the build's type.
+    Auto,
+    /// Whole numbers of 8 bits, one scale for each token and head.
+    Int8,
+    /// Whole numbers of 4 bits, one scale for each token and head.
+    Int4,
+    /// Floats of 8 bits (E4M3), one scale for each token and head.
+    Fp8,
+}
+
 /// What weights are rounded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantFormatArg {
@@ -173,6 +186,9 @@ pub struct BuildArgs {
     /// What activations are before products with quantised weights.
     #[arg(long, value_enum, default_value = "auto")]
     pub activations: ActivationsArg,
+    /// What the KV cache keeps of keys and values: codes take less memory and are rounded once more.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv_cache: KvCacheArg,
     /// The device: auto, host, cuda or cuda:N; vgpu or vgpu:TARGET is the virtual GPU, which executes the code of a GPU
     /// target on the CPU, checks every step and is slow.
     #[arg(long, default_value = "auto", value_parser = DeviceArg::parse)]

@@ -31,6 +31,12 @@ pub fn kv_bytes_per_token(plan: &Plan) -> u64 {
     plan.states.iter().map(|state| state.ty.bytes(&one)).sum()
 }
 
+/// The type of what the KV cache keeps of keys and values: of its largest tensors.
+pub fn kv_dtype(plan: &Plan) -> Option<DType> {
+    let one = Binding::new(1, 1, 1, 1);
+    plan.states.iter().max_by_key(|state| state.ty.bytes(&one)).map(|state| state.ty.dtype)
+}
+
 /// Bytes of all packed weights.
 pub fn weight_bytes(plan: &Plan, layout: WeightLayout) -> u64 {
     plan.weights.values().filter_map(|weight| layout.bytes(weight)).sum()

@@ -2,7 +2,7 @@
 
 use crate::bundle::{self, Bundle, WeightLayout};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, QuantArg};
+use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, KvCacheArg, QuantArg};
 use crate::device::{self, BuildTarget, Kernels, Place};
 use crate::environment::Environment;
 use crate::gpu;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Program {
     /// The facts of the model.
     pub info: ModelInfo,
-    /// The element type of weights and KV cache.
+    /// The element type of weights, and of the KV cache unless that keeps codes.
     pub dtype: DType,
     /// The plan.
     pub plan: Arc<Plan>,
@@ -108,6 +108,9 @@ fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Progra
         bail!(
             "a bundle is quantised as it was compiled; leave out --quant and --activations or compile it again"
         );
+    }
+    if build.kv_cache != KvCacheArg::Auto {
+        bail!("a bundle keeps keys and values as it was compiled; leave out --kv-cache or compile it again");
     }
     let place = place(build, &Kernels::There(&targets), output)?;
     let ready = match place.target() {

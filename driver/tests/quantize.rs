@@ -88,6 +88,35 @@ fn weights_are_quantised_while_they_are_loaded() {
 }
 
 #[test]
+fn keys_and_values_are_kept_as_codes() {
+    let place = tempfile::tempdir().unwrap();
+    let wanted = logits(&model(), place.path());
+    // Six layers, keys and values, two heads of 32 and a scale.
+    for (codes, dtype, bytes, low, high) in [
+        ("int8", "i8", 6 * 2 * 2 * (32 + 4), 1e-5, 0.05),
+        ("int4", "u8", 6 * 2 * 2 * (16 + 4), 1e-3, 0.5),
+        ("fp8", "f8e4m3", 6 * 2 * 2 * (32 + 4), 1e-4, 0.1),
+    ] {
+        let found = logits_with(&model(), place.path(), &["--kv-cache", codes]);
+        let apart = distance(&wanted, &found);
+        println!("{codes}: {apart:.1e}");
+        assert!((low..high).contains(&apart), "{codes}: {apart}");
+        let fed = ["--kv-cache", codes, "--decode", "3", "--chunk", "2"];
+        assert_eq!(logits_with(&model(), place.path(), &fed), found, "{codes} in chunks");
+        let bundle = place.path().join(codes).display().to_string();
+        done(&["compile", &model(), "-o", &bundle, "--kv-cache", codes, "--dtype", "f32"]);
+        assert_eq!(logits(&bundle, place.path()), found, "{codes} from a bundle");
+        let told: serde_json::Value = serde_json::from_str(&done(&["inspect", &bundle, "--json"])).unwrap();
+        assert_eq!((&told["kv_cache"], &told["kv_bytes_per_token"]), (&dtype.into(), &bytes.into()));
+        let told: serde_json::Value = serde_json::from_str(&done(&["inspect", &model(), "--json"])).unwrap();
+        assert_eq!(told["kv_bytes_per_token"][codes], bytes);
+        let output = sinter(&["run", &bundle, "p", "--kv-cache", codes]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("leave out --kv-cache"));
+    }
+}
+
+#[test]
 fn what_cannot_be_quantised_says_why() {
     let place = tempfile::tempdir().unwrap();
     let int8 = place.path().join("int8").display().to_string();

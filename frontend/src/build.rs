@@ -3,7 +3,7 @@
 //! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` `u32[T]`; decoders also `slots`
 //! `u32[T]` (where each token's key and value go), `table` `u32[S, P]` (the pages of each sequence) and `rows`
 //! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`
-//! (latent attention the first only), and give `logits` `f32[R, V]`, or `hidden` `f32[R, H]` if they have no head; encoders
+//! (latent attention the first only), or codes there with `k_scale.{i}` and `v_scale.{i}`, `f32[N, Hkv, 1]`, and give `logits` `f32[R, V]`, or `hidden` `f32[R, H]` if they have no head; encoders
 //! give `hidden` `f32[T, H]`, or, with `rows` and `types` `u32[T]`, `scores` `f32[R, labels]` if they have a classifier.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
@@ -12,6 +12,7 @@
 
 mod attention;
 mod blocks;
+mod cache;
 mod dequantise;
 mod emit;
 mod experts;
@@ -20,7 +21,7 @@ mod latent;
 use sinter_ir::{DType, Dim, Graph, GraphError, Sym, ValueId};
 use thiserror::Error;
 
-use crate::spec::{FeedForward, LayerSpec, ModelKind, ModelSpec, Residual};
+use crate::spec::{FeedForward, LayerSpec, ModelKind, ModelSpec, QkvSpec, Residual};
 pub(crate) use dequantise::SHIFTS;
 
 use attention::{Caches, Context};
@@ -31,8 +32,10 @@ use emit::Emit;
 pub struct BuildOptions {
     /// The type of matrices and embeddings: f32 or bf16. Norms, biases and constants are f32.
     pub weight_dtype: DType,
-    /// The type of stored keys and values: f32 or bf16.
+    /// The type of queries, keys and values as attention multiplies them: f32 or bf16.
     pub kv_dtype: DType,
+    /// What the cache keeps of keys and values.
+    pub kv_cache: KvCache,
     /// What activations are before products with quantised weights.
     pub activations: Activations,
 }
@@ -48,10 +51,36 @@ pub enum Activations {
     Int8,
 }
 
+/// What the cache keeps of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum KvCache {
+    /// Numbers of the type of the build.
+    #[default]
+    Exact,
+    /// Codes, with a scale for each token and head: the row's greatest magnitude over the greatest code.
+    Codes(KvCodes),
+}
+
+/// Codes that a row is rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvCodes {
+    /// Whole numbers from −127 to 127.
+    Int8,
+    /// Whole numbers from −7 to 7, two to a byte.
+    Int4,
+    /// 8-bit floats (E4M3) up to 448.
+    Fp8,
+}
+
 impl BuildOptions {
     /// Weights and the KV cache in the same type.
     pub fn new(dtype: DType) -> Self {
-        BuildOptions { weight_dtype: dtype, kv_dtype: dtype, activations: Activations::Exact }
+        BuildOptions {
+            weight_dtype: dtype,
+            kv_dtype: dtype,
+            kv_cache: KvCache::Exact,
+            activations: Activations::Exact,
+        }
     }
 }
 
@@ -65,6 +94,14 @@ pub enum BuildError {
         what: &'static str,
         /// The type that was asked for.
         found: DType,
+    },
+    /// A cache of codes where there is none that could be.
+    #[error("a KV cache of {format} codes is not possible: {reason}")]
+    KvCache {
+        /// The codes.
+        format: KvCodes,
+        /// Why.
+        reason: String,
     },
     /// An operation that does not fit its operands: the spec contradicts itself.
     #[error("{place}: {source}; the fields of config.json contradict each other")]
@@ -83,6 +120,7 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
             return Err(BuildError::Type { what, found });
         }
     }
+    check_cache(spec, options)?;
     let at = |place: String| move |source| BuildError::Graph { place, source };
     let mut emit = Emit::new(spec.family, options, &spec.stored);
     let tokens = emit.input("tokens", &[Sym::T.into()]).map_err(at("tokens".into()))?;
@@ -96,13 +134,35 @@ pub fn build(spec: &ModelSpec, options: BuildOptions) -> Result<Graph, BuildErro
     let (name, result) = finish(&mut emit, (spec, &context), x).map_err(at("the head".into()))?;
     let mut graph = emit.graph;
     for (i, Caches { k, v }) in caches.into_iter().enumerate() {
-        graph.output(&format!("k_cache.{i}"), k);
-        if let Some(v) = v {
-            graph.output(&format!("v_cache.{i}"), v);
+        for (kind, kept) in [("k", Some(k)), ("v", v)] {
+            let Some(cache::Kept { rows, scales }) = kept else { continue };
+            graph.output(&format!("{kind}_cache.{i}"), rows);
+            scales.into_iter().for_each(|scales| graph.output(&format!("{kind}_scale.{i}"), scales));
         }
     }
     graph.output(name, result);
     Ok(graph)
+}
+
+/// Refuses codes where no cache of heads is kept.
+fn check_cache(spec: &ModelSpec, options: BuildOptions) -> Result<(), BuildError> {
+    let KvCache::Codes(format) = options.kv_cache else { return Ok(()) };
+    let refused = |reason: String| Err(BuildError::KvCache { format, reason });
+    if spec.kind == ModelKind::Encoder {
+        return refused(format!("{} is an encoder, which keeps no keys and values", spec.family));
+    }
+    let latent = |layer: &LayerSpec| matches!(layer.attention.qkv, QkvSpec::Latent(_));
+    if let Some(i) = spec.layers.iter().position(latent) {
+        return refused(format!(
+            "layer {i} keeps the rows of latent attention (MLA), not keys and values of heads"
+        ));
+    }
+    let odd = |layer: &LayerSpec| layer.attention.head_dim % 2 == 1;
+    if let Some(i) = spec.layers.iter().position(odd).filter(|_| format == KvCodes::Int4) {
+        let width = spec.layers[i].attention.head_dim;
+        return refused(format!("the heads of layer {i} are {width} wide, and two codes share a byte"));
+    }
+    Ok(())
 }
 
 /// One layer being written.

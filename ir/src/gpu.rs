@@ -179,7 +179,7 @@ pub fn gpu_weight_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     match (layout, shape.as_slice()) {
         (Layout::Panels, [n, k]) => n.checked_mul(row(*k)?),
         (Layout::Panels, [e, n, k]) => e.checked_mul(*n)?.checked_mul(row(*k)?),
-        (Layout::Panels | Layout::Codes(_), _) => None,
+        (Layout::Panels | Layout::Codes(_) | Layout::Halves, _) => None,
         (Layout::Rows, shape) => {
             shape.iter().try_fold(ty.dtype.bytes() as u64, |bytes, dim| bytes.checked_mul(*dim))
         }

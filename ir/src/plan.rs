@@ -144,7 +144,7 @@ impl Plan {
             }
             for (param, arg) in kernel.params.values().zip(&step.args) {
                 let ty = self.arg_type(*arg).ok_or_else(|| error(format!("there is no {arg:?}")))?;
-                if !same_bytes(ty, &param.ty) {
+                if !same_bytes(ty, &param.stored()) {
                     return Err(error(format!(
                         "{} of {} is {}, given {ty}",
                         param.name, kernel.name, param.ty

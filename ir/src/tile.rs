@@ -41,6 +41,17 @@ pub enum Access {
     ReadWrite,
 }
 
+impl TileParam {
+    /// The type of the tensor in memory that the parameter shows.
+    pub fn stored(&self) -> Type {
+        let mut ty = self.ty.clone();
+        if let (Layout::Halves, Some(last)) = (self.layout, ty.shape.last_mut()) {
+            (ty.dtype, last.coeff) = (DType::U8, last.coeff / 2);
+        }
+        ty
+    }
+}
+
 /// How a parameter lies in memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Layout {
@@ -49,6 +60,9 @@ pub enum Layout {
     /// A weight `[N, K]` packed in panels of 32 output columns: f32 `[⌈N/32⌉][K][32]`, bf16 `[⌈N/32⌉][⌈K/2⌉][32][2]`,
     /// padded with zeros. Of a stack `[E, N, K]`, each of the E weights so, one after the other.
     Panels,
+    /// Whole numbers from −8 to 7, two to a byte, row-major: element 2i of the last axis is the lower half of byte i, 2i + 1
+    /// the upper one, each plus 8. Loads only.
+    Halves,
     /// A weight `[N, K]` in panels of codes: a load dequantises. Its elements are rounded to the type of the parameter.
     Codes(Codes),
 }
@@ -144,7 +158,7 @@ pub enum Stage {
         /// The weights.
         b: Load,
     },
-    /// Along `axis` from `from` up to `to`, the softmax of `score`-weighted sum of `value`, one result for each
+    /// Along `axis` from `from` up to `to`, the softmax of `score`-weighted sum of `value · factor`, one result for each
     /// iteration of `lanes`: the cascaded reduction (m, l, acc) with its repair. The expression `score` sees the
     /// result of stage `dot`, which is computed anew at every iteration of `axis`.
     Online {
@@ -163,6 +177,9 @@ pub enum Stage {
         lanes: AxisId,
         /// The weighted elements, indexed by `axis` and `lanes`.
         value: Load,
+        /// What each element is multiplied by, the same for all lanes of an iteration of `axis`: the scale of values that
+        /// are codes; none means 1. It does not count in the sum of the weights.
+        factor: Option<ExprId>,
     },
     /// `value` stored at every iteration of `axes` (beyond the grid).
     Store {
@@ -267,8 +284,8 @@ impl Stage {
         match self {
             Stage::Reduce { value, .. } | Stage::Store { value, .. } => vec![*value],
             Stage::Mma { .. } => Vec::new(),
-            Stage::Online { from, to, start, score, .. } => {
-                [Some(*score), *from, *to, *start].into_iter().flatten().collect()
+            Stage::Online { from, to, start, score, factor, .. } => {
+                [Some(*score), *from, *to, *start, *factor].into_iter().flatten().collect()
             }
         }
     }

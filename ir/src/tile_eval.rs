@@ -2,7 +2,7 @@
 //! Slow and plain on purpose; the back ends are compared with it.
 
 use crate::{
-    Access, Atom, AxisId, Binding, Expr, ExprId, Index, Load, Monoid, ParamId, Real, ScalarOp, Stage,
+    Access, Atom, AxisId, Binding, Expr, ExprId, Index, Layout, Load, Monoid, ParamId, Real, ScalarOp, Stage,
     StageId, Tensor, TileProgram,
 };
 use std::collections::BTreeSet;
@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 pub fn evaluate_tile<R: Real>(tile: &TileProgram, binding: &Binding, params: &mut [Tensor<R>]) {
     let extents: Vec<usize> = tile.axes.values().map(|axis| axis.extent.eval(binding) as usize).collect();
     for (param, tensor) in tile.params.values().zip(params.iter()) {
-        let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+        let stored = param.stored();
+        let shape: Vec<usize> = stored.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
         assert_eq!(shape, tensor.shape, "shape of {}", param.name);
     }
     let point = vec![0; extents.len()];
@@ -113,7 +114,20 @@ impl<R: Real> Machine<'_, R> {
     }
 
     fn load(&self, load: &Load) -> R {
+        if self.tile.params[load.param].layout == Layout::Halves {
+            return self.half(load);
+        }
         self.params[load.param.0 as usize].data[self.offset(load.param, &load.index)]
+    }
+
+    /// An element that shares its byte.
+    fn half(&self, load: &Load) -> R {
+        let mut index = load.index.clone();
+        let last = index.last().map_or(0, |last| self.index(last));
+        index.iter_mut().next_back().into_iter().for_each(|at| *at = Index::constant(last.div_euclid(2)));
+        let byte = self.params[load.param.0 as usize].data[self.offset(load.param, &index)].to_f64();
+        let half = if last.rem_euclid(2) == 0 { byte % 16.0 } else { (byte / 16.0).floor() };
+        R::from_f64(half - 8.0)
     }
 
     fn value(&mut self, id: ExprId) -> R {
@@ -162,7 +176,9 @@ impl<R: Real> Machine<'_, R> {
             }
             Stage::Mma { axis, a, b } => self
                 .fold(*axis, R::from_f64(0.0), |machine, sum| sum.add(machine.load(a).mul(machine.load(b)))),
-            Stage::Online { axis, start, score, value, .. } => self.online(*axis, *start, *score, value),
+            Stage::Online { axis, start, score, value, factor, .. } => {
+                self.online(*axis, *start, *score, (value, *factor))
+            }
             Stage::Store { .. } => unreachable!("a store has no result; the verifier refuses its use"),
         }
     }
@@ -179,7 +195,13 @@ impl<R: Real> Machine<'_, R> {
     }
 
     /// Two passes: the bounds `from` and `to` are promises about the score, so the full range gives the same.
-    fn online(&mut self, axis: AxisId, start: Option<ExprId>, score: ExprId, value: &Load) -> R {
+    fn online(
+        &mut self,
+        axis: AxisId,
+        start: Option<ExprId>,
+        score: ExprId,
+        (value, factor): (&Load, Option<ExprId>),
+    ) -> R {
         let (zero, lowest) = (R::from_f64(0.0), R::from_f64(f64::NEG_INFINITY));
         let start = start.map(|start| self.value(start));
         let max = self.fold(axis, start.unwrap_or(lowest), |machine, max| {
@@ -193,7 +215,12 @@ impl<R: Real> Machine<'_, R> {
         let sum = self.fold(axis, first, |machine, sum| sum.add(weight(machine)));
         let weighted = self.fold(axis, zero, |machine, acc| {
             let weight = weight(machine);
-            if weight.to_f64() == 0.0 { acc } else { acc.add(weight.mul(machine.load(value))) }
+            if weight.to_f64() == 0.0 {
+                return acc;
+            }
+            let factor = factor.map(|factor| machine.value(factor));
+            let weight = factor.map_or(weight, |factor| weight.mul(factor));
+            acc.add(weight.mul(machine.load(value)))
         });
         weighted.div(sum)
     }

@@ -88,6 +88,7 @@ impl Display for Layout {
         match self {
             Layout::Rows => f.write_str("rows"),
             Layout::Panels => f.write_str("panels"),
+            Layout::Halves => f.write_str("halves"),
             Layout::Codes(codes) => write!(f, "{codes}"),
         }
     }
@@ -166,12 +167,13 @@ impl Display for Stage {
         match self {
             Stage::Reduce { axis, monoid, value } => write!(f, "reduce {} {axis} : {value}", monoid.name()),
             Stage::Mma { axis, a, b } => write!(f, "mma {axis} : {a} * {b}"),
-            Stage::Online { axis, from, to, start, score, lanes, value } => {
+            Stage::Online { axis, from, to, start, score, lanes, value, factor } => {
                 write!(f, "online {axis}")?;
                 from.iter().try_for_each(|from| write!(f, " from {from}"))?;
                 to.iter().try_for_each(|to| write!(f, " to {to}"))?;
                 start.iter().try_for_each(|start| write!(f, " start {start}"))?;
-                write!(f, " lanes {lanes} : {score} * {value}")
+                write!(f, " lanes {lanes} : {score} * {value}")?;
+                factor.iter().try_for_each(|factor| write!(f, " * {factor}"))
             }
             Stage::Store { axes, param, index, value } => {
                 write!(f, "store [{}] {param}[{}] = {value}", Listed("", axes), Listed("", index))
@@ -397,7 +399,7 @@ impl<'a> Scanner<'a> {
             return Ok(Layout::Codes(codes));
         }
         self.rest = before;
-        self.one_of("a layout", &[Layout::Rows, Layout::Panels], |layout| layout.to_string())
+        self.one_of("a layout", &[Layout::Rows, Layout::Panels, Layout::Halves], |layout| layout.to_string())
     }
 
     fn scalar(&mut self) -> Read<Expr> {
@@ -535,7 +537,9 @@ impl<'a> Scanner<'a> {
                 self.expect(":")?;
                 let score = self.expr()?;
                 self.expect("*")?;
-                Ok(Stage::Online { axis, from, to, start, score, lanes, value: self.load(DEPTH)? })
+                let value = self.load(DEPTH)?;
+                let factor = if self.eat("*") { Some(self.expr()?) } else { None };
+                Ok(Stage::Online { axis, from, to, start, score, lanes, value, factor })
             }
             "store" => {
                 self.expect("[")?;

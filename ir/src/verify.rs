@@ -11,9 +11,11 @@
 //! 2. A load or store has one index for each dimension of its parameter; divisors are not zero.
 //! 3. A stage's result is used only by later stages; a store has none.
 //! 4. Stores go to writable parameters; loads never come from parameters that are only written.
+//! 5. Halves of bytes are read-only whole numbers, an even number to a row.
 
 use crate::{
-    Access, Atom, AxisId, Expr, ExprId, Graph, Index, Load, ParamId, Stage, TileProgram, Type, infer,
+    Access, Atom, AxisId, DType, Expr, ExprId, Graph, Index, Layout, Load, ParamId, Stage, TileParam,
+    TileProgram, Type, infer,
 };
 use std::collections::BTreeSet;
 
@@ -69,6 +71,9 @@ pub fn verify_tile(tile: &TileProgram) -> Vec<Violation> {
     for axis in &tile.grid {
         checker.axis("grid", *axis);
     }
+    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout == Layout::Halves) {
+        checker.halves(id, param);
+    }
     for (id, expr) in tile.exprs.iter() {
         checker.expr(id, expr);
     }
@@ -123,6 +128,14 @@ impl TileChecker<'_> {
             && param.access == Access::Write
         {
             self.broken(place, format!("{} is only written", param.name));
+        }
+    }
+
+    fn halves(&mut self, id: ParamId, param: &TileParam) {
+        let last = param.ty.shape.last().and_then(|last| last.as_const());
+        let good = param.access == Access::Read && param.ty.dtype == DType::I8;
+        if !good || last.is_none_or(|last| last % 2 == 1) {
+            self.broken(id, "halves of bytes are read-only i8, an even number to a row");
         }
     }
 

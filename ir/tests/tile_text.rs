@@ -79,7 +79,8 @@ fn stage(random: &mut Random, exprs: usize) -> Stage {
         2 => {
             let (from, to, start) = (maybe(random), maybe(random), maybe(random));
             let lanes = AxisId(random.below(AXES) as u32);
-            Stage::Online { axis, from, to, start, score: value, lanes, value: load(random, 2) }
+            let factor = maybe(random);
+            Stage::Online { axis, from, to, start, score: value, lanes, value: load(random, 2), factor }
         }
         _ => {
             let axes = (0..random.below(3)).map(|_| AxisId(random.below(AXES) as u32)).collect();
@@ -102,6 +103,7 @@ fn program(random: &mut Random) -> TileProgram {
         let layout = random.pick(&[
             Layout::Rows,
             Layout::Panels,
+            Layout::Halves,
             codes("codes8x64"),
             codes("codes4x32z"),
             codes("codes4x32m"),
@@ -219,7 +221,7 @@ fn errors_name_the_line_and_what_was_wanted() {
             "p0: f64",
             "wanted an element type, one of f32, bf16, f16, u32, bool, u8, i8, i32, f8e4m3, f8e5m2, f8e8m0, found \"f64",
         ),
-        (3, "panels", "tiles", "wanted a layout, one of rows, panels, found \"tiles"),
+        (3, "panels", "tiles", "wanted a layout, one of rows, panels, halves, found \"tiles"),
         (4, "write", "writes", "wanted an access, one of read, write, readwrite, found \"writes"),
         (4, "p2:", "p3:", "the next one is p2, found \"p3:"),
         (5, "0..T", "0..U", "wanted an extent such as 4 or 2T, found \"U"),

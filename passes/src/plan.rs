@@ -145,7 +145,7 @@ impl<'a> Planner<'a> {
                         }
                         arg
                     }
-                    Source::Value(value) if *value == group.root => {
+                    Source::Value(value) if *value == group.root || group.besides.contains(value) => {
                         let arg = self.result(block, instance, *value);
                         written.push(at);
                         known.insert(*value, arg);

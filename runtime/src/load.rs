@@ -89,6 +89,7 @@ fn accesses(plan: &Plan) -> Result<(), String> {
     each_arg(plan, |param, arg, place| {
         let layout = match arg {
             Arg::Weight(id) => plan.weights[id].layout,
+            _ if param.layout == Layout::Halves => Layout::Halves,
             _ => Layout::Rows,
         };
         if param.layout != layout {

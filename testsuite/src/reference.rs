@@ -36,7 +36,7 @@ pub fn run_plan<R: Real>(plan: &Plan, binding: &Binding, leaves: &mut Leaves<R>)
                 Arg::Input(at) => leaf(leaves, &plan.inputs[at].name),
                 Arg::State(at) => leaf(leaves, &plan.states[at].name),
             };
-            params.push(Tensor::new(shape(&param.ty), value.data));
+            params.push(Tensor::new(shape(&param.stored()), value.data));
         }
         evaluate_tile(tile, binding, &mut params);
         for ((arg, param), tensor) in step.args.iter().zip(tile.params.values()).zip(params) {

@@ -89,18 +89,19 @@ impl ReferenceDevice {
         binding: &Binding,
         at: DevicePtr,
     ) -> Result<Tensor<f64>, GpuError> {
-        let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
-        let size = param.ty.dtype.bytes() as u64;
+        let stored = param.stored();
+        let shape: Vec<usize> = stored.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+        let size = stored.dtype.bytes() as u64;
         let width = shape.last().copied().unwrap_or(1) as u64;
         let rows = shape.iter().rev().skip(1).product::<usize>() as u64;
         let pitch = match param.layout {
             Layout::Panels | Layout::Codes(_) => weight_pitch(param.ty.dtype, width),
-            Layout::Rows => width * size,
+            Layout::Rows | Layout::Halves => width * size,
         };
         let mut data = Vec::new();
         for row in 0..rows {
             let bytes = self.at(DevicePtr(at.0 + row * pitch), width * size)?;
-            data.extend(bytes.chunks_exact(size as usize).map(|bytes| param.ty.dtype.read(bytes)));
+            data.extend(bytes.chunks_exact(size as usize).map(|bytes| stored.dtype.read(bytes)));
         }
         Ok(Tensor::new(shape, data))
     }

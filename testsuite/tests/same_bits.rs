@@ -2,6 +2,7 @@
 //! the cache, on being put back, or on speculation.
 
 use sinter_codegen_host::micro::Isa;
+use sinter_frontend::build::{BuildOptions, KvCache, KvCodes};
 use sinter_frontend::model::Model;
 use sinter_frontend::source::ModelDir;
 use sinter_ir::DType;
@@ -10,7 +11,7 @@ use sinter_runtime::engine::{
 };
 use sinter_runtime::{Limits, SamplingParams, uniform};
 use sinter_testsuite::golden::{names, open};
-use sinter_testsuite::host::load_with;
+use sinter_testsuite::host::{load_built, load_with};
 use std::path::Path;
 
 /// How a run differs from a run alone.
@@ -37,9 +38,9 @@ fn limits(model: &Model, max_tokens: usize, max_sequences: usize, pages: usize) 
     Limits { vocab: model.spec.vocab, max_positions: 64, max_tokens, max_sequences, pages }
 }
 
-fn start(model: &Model, dtype: DType, setting: &Setting) -> EngineHandle {
+fn start(model: &Model, options: BuildOptions, setting: &Setting) -> EngineHandle {
     let limits = limits(model, setting.max_tokens, setting.max_sequences, setting.pages);
-    let loaded = Box::new(load_with(model, dtype, Isa::detect(), limits));
+    let loaded = Box::new(load_built(model, options, Isa::detect(), limits));
     let config = EngineConfig { prefix_cache: setting.prefix_cache, ..EngineConfig::default() };
     Engine::spawn_with(loaded, (setting.speculation)(model), config).expect("the engine starts").0
 }
@@ -140,17 +141,23 @@ fn settings() -> Vec<Setting> {
 }
 
 fn check(name: &str, model: &Model, dtype: DType, settings: &[Setting]) {
-    check_requests(name, (model, dtype), settings, &requests(model.spec.vocab));
+    check_requests(name, (model, BuildOptions::new(dtype)), settings, &requests(model.spec.vocab));
 }
 
-fn check_requests(name: &str, (model, dtype): (&Model, DType), settings: &[Setting], requests: &[Request]) {
-    let alone = run(&start(model, dtype, &ALONE), requests, false);
+fn check_requests(
+    name: &str,
+    (model, options): (&Model, BuildOptions),
+    settings: &[Setting],
+    requests: &[Request],
+) {
+    let dtype = options.weight_dtype;
+    let alone = run(&start(model, options, &ALONE), requests, false);
     for (request, (seen, _)) in requests.iter().zip(&alone) {
         assert!(seen.choices.iter().all(|tokens| tokens.len() == request.max_tokens), "{name}");
         assert_eq!(seen.prompt.len(), request.prompt_logprobs.map_or(0, |_| request.prompt.len()));
     }
     for setting in settings {
-        let engine = start(model, dtype, setting);
+        let engine = start(model, options, setting);
         // The second time all prompts are known.
         for round in 0..1 + usize::from(setting.prefix_cache) {
             let found = run(&engine, requests, true);
@@ -183,6 +190,17 @@ fn golden_models_answer_with_the_same_bits() {
     }
 }
 
+/// What is kept of a token depends on the token's own row, so caches of codes keep the promise too.
+#[test]
+fn caches_of_codes_answer_with_the_same_bits() {
+    for (name, dtype, codes) in [("llama", DType::F32, KvCodes::Int8), ("gemma2", DType::Bf16, KvCodes::Fp8)]
+    {
+        let model = open(name).model;
+        let options = BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(dtype) };
+        check_requests(name, (&model, options), &settings(), &requests(model.spec.vocab));
+    }
+}
+
 /// Every family, in one setting that has all of it but takes few steps.
 #[test]
 fn every_decoder_answers_with_the_same_bits() {
@@ -198,7 +216,8 @@ fn every_decoder_answers_with_the_same_bits() {
         let short = |request: Request| Request { max_tokens: 14, n: 1, ..request };
         let few: Vec<Request> =
             requests(golden.model.spec.vocab).into_iter().skip(1).take(4).map(short).collect();
-        check_requests(&golden.name, (&golden.model, DType::F32), std::slice::from_ref(&setting), &few);
+        let options = BuildOptions::new(DType::F32);
+        check_requests(&golden.name, (&golden.model, options), std::slice::from_ref(&setting), &few);
     }
 }
 

@@ -122,7 +122,10 @@ fn attention(heads: usize, group: usize) -> TileProgram {
     let to = Some(apply(b, Add, &[at_t, one]));
     let score = apply(b, Select, &[seen, score, lowest]);
     let value = Load { param: v, index: vec![slot, Index::axis(h), Index::axis(e)] };
-    let out = stage(b, Stage::Online { axis: c, from: None, to, start: None, score, lanes: e, value });
+    let out = stage(
+        b,
+        Stage::Online { axis: c, from: None, to, start: None, score, lanes: e, value, factor: None },
+    );
     let index = vec![Index::axis(t), query, Index::axis(e)];
     b.stages.push(Stage::Store { axes: vec![e], param: y, index, value: out });
     tile
@@ -133,7 +136,7 @@ fn bytes(param: &TileParam, binding: &Binding) -> usize {
     match param.layout {
         Layout::Panels => panel_bytes_bf16(shape[0], shape[1]),
         Layout::Codes(codes) => codes.bytes(shape[0], shape[1]),
-        Layout::Rows => param.ty.bytes(binding) as usize,
+        Layout::Rows | Layout::Halves => param.stored().bytes(binding) as usize,
     }
 }
 

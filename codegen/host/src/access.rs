@@ -26,7 +26,7 @@ pub(crate) fn flatten(param: &TileParam, index: &[Index]) -> Flat {
     match param.layout {
         Layout::Panels => BTreeMap::from([(Vec::new(), panels(param, index))]),
         // The number of the element; the emitter knows where its code lies.
-        Layout::Rows | Layout::Codes(_) => {
+        Layout::Rows | Layout::Codes(_) | Layout::Halves => {
             let (mut flat, mut stride, mut syms) = (Flat::new(), 1, Vec::new());
             for (index, dim) in index.iter().zip(&param.ty.shape).rev() {
                 let part = flat.entry(syms.clone()).or_default();
@@ -131,7 +131,7 @@ fn aligned(index: &Index, axis: AxisId) -> bool {
 /// What four iterations of `axis` do to the offset of a load or store. A guarded access is clamped in each dimension:
 /// it stays in step only where its four elements are inside together or outside together.
 pub(crate) fn access(param: &TileParam, index: &[Index], axis: AxisId, guarded: bool) -> Lanes {
-    if let Layout::Codes(_) = param.layout {
+    if let Layout::Codes(_) | Layout::Halves = param.layout {
         // Elements are dequantised one by one.
         let still = index.iter().all(|index| lanes(index, axis) == Lanes::Same);
         return if still { Lanes::Same } else { Lanes::Any };

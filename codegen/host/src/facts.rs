@@ -139,8 +139,9 @@ impl Facts {
         match stage {
             Stage::Reduce { axis, value, .. } => self.exprs[*value].over(*axis),
             Stage::Mma { axis, a, b } => self.load(a).and(self.load(b)).over(*axis),
-            Stage::Online { axis, from, to, start, score, value, .. } => {
-                let folded = self.exprs[*score].and(self.load(value)).over(*axis);
+            Stage::Online { axis, from, to, start, score, value, factor, .. } => {
+                let factor = factor.map_or(Fact::default(), |factor| self.exprs[factor]);
+                let folded = self.exprs[*score].and(self.load(value)).and(factor).over(*axis);
                 [from, to, start]
                     .into_iter()
                     .flatten()
@@ -232,7 +233,8 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     if tile.axes.len() > MAX_AXES {
         broken.push(format!("{} axes, at most {MAX_AXES} are wanted", tile.axes.len()));
     }
-    for (id, param) in tile.params.iter().filter(|(_, param)| param.layout != Layout::Rows) {
+    let plain = [Layout::Rows, Layout::Halves];
+    for (id, param) in tile.params.iter().filter(|(_, param)| !plain.contains(&param.layout)) {
         let constant = param.ty.shape.iter().all(|dim| dim.as_const().is_some());
         let packed = matches!(param.ty.dtype, DType::F32 | DType::Bf16) && param.access == Access::Read;
         if !matches!(param.ty.rank(), 2 | 3) || !constant || !packed {
@@ -248,8 +250,11 @@ fn check(tile: &TileProgram) -> Result<(), CodegenError> {
     let stored = tile.params.values().map(|param| param.ty.dtype);
     let rounded =
         tile.exprs.values().filter_map(|expr| if let Expr::Cast(to, _) = expr { Some(*to) } else { None });
-    if let Some(dtype) = stored.chain(rounded).find(|dtype| dtype.is_float8()) {
-        broken.push(format!("{dtype} is a type of stored weights, kernels compute with f32, bf16 and f16"));
+    let unknown = |dtype: &DType| dtype.is_float8() && *dtype != DType::F8e4m3;
+    if let Some(dtype) = stored.chain(rounded).find(unknown) {
+        broken.push(format!(
+            "{dtype} is a type of stored weights, kernels read and write f32, bf16, f16 and f8e4m3"
+        ));
     }
     if broken.is_empty() {
         return Ok(());

@@ -27,7 +27,7 @@ pub fn packed_bytes(def: &WeightDef) -> Option<usize> {
         (Layout::Codes(codes), DType::F32 | DType::Bf16, [n, k]) if codes.fits(*k) => {
             Some(codes.bytes(*n, *k))
         }
-        (Layout::Panels | Layout::Codes(_), ..) => None,
+        (Layout::Panels | Layout::Codes(_) | Layout::Halves, ..) => None,
     }
 }
 

@@ -24,7 +24,13 @@ struct Case {
     bounds: bool,
     /// Each query head has one score more, whose weight goes to nothing.
     sinks: bool,
+    /// Keys and values are codes of this type in this layout, with a scale for each position and head.
+    codes: Option<(DType, Layout)>,
 }
+
+const I8: (DType, Layout) = (DType::I8, Layout::Rows);
+const I4: (DType, Layout) = (DType::I8, Layout::Halves);
+const F8: (DType, Layout) = (DType::F8e4m3, Layout::Rows);
 
 const PLAIN: Case = Case {
     dtype: DType::Bf16,
@@ -37,6 +43,7 @@ const PLAIN: Case = Case {
     flat: false,
     bounds: true,
     sinks: false,
+    codes: None,
 };
 
 /// Attention of token t, which is at `pos[t]` of sequence `seq[t]`, over the pages of that sequence.
@@ -58,14 +65,24 @@ fn attention(case: Case) -> TileProgram {
     let pos = b.input("pos", DType::U32, &[Sym::T.into()]);
     let seq = b.input("seq", DType::U32, &[Sym::T.into()]);
     let table = b.input("table", DType::U32, &[Sym::S.into(), Sym::P.into()]);
-    let k = b.input("k", dtype, &[Sym::N.into(), heads.into(), depth.into()]);
-    let v = b.input("v", dtype, &[Sym::N.into(), heads.into(), lanes.into()]);
+    let (kept, layout) = case.codes.unwrap_or((dtype, Layout::Rows));
+    let k = b.input("k", kept, &[Sym::N.into(), heads.into(), depth.into()]);
+    let v = b.input("v", kept, &[Sym::N.into(), heads.into(), lanes.into()]);
+    [k, v].into_iter().for_each(|param| b.tile.params[param].layout = layout);
     let y = b.output("y", dtype, &[Sym::T.into(), (heads * group).into(), lanes.into()]);
     let page = read(table, &[read(seq, &[ax(t)]), div(ax(c), PAGE)]);
     let slot = page.times(PAGE as i64).plus(&rem(ax(c), PAGE));
     let dot = b.mma(d, at(q, &[ax(t), query.clone(), ax(d)]), at(k, &[slot.clone(), head.clone(), ax(d)]));
     let scale = b.number(0.25);
     let mut score = b.apply(Mul, &[dot, scale]);
+    let scale_of = |b: &mut Build, name: &str| {
+        let scales = b.input(name, DType::F32, &[Sym::N.into(), heads.into(), 1.into()]);
+        b.load(scales, &[slot.clone(), head.clone(), Index::constant(0)])
+    };
+    let scales = case.codes.map(|_| ["k_scale", "v_scale"].map(|name| scale_of(&mut b, name)));
+    if let Some([keys, _]) = scales {
+        score = b.apply(Mul, &[score, keys]);
+    }
     if case.cap {
         let cap = b.number(2.0);
         score = b.apply(Div, &[score, cap]);
@@ -93,7 +110,8 @@ fn attention(case: Case) -> TileProgram {
         let sinks = b.input("sinks", DType::F32, &[(heads * group).into()]);
         b.load(sinks, std::slice::from_ref(&query))
     });
-    let out = b.stage(Stage::Online { axis: c, from, to, start, score, lanes: e, value });
+    let factor = scales.map(|[_, values]| values);
+    let out = b.stage(Stage::Online { axis: c, from, to, start, score, lanes: e, value, factor });
     b.store(&[e], y, &[ax(t), query, ax(e)], out);
     b.tile
 }
@@ -102,6 +120,15 @@ fn attention(case: Case) -> TileProgram {
 fn filled(tile: &TileProgram, binding: &Binding, tokens: &[(usize, usize)]) -> Vec<Tensor<f32>> {
     let mut stream = Stream(11);
     let mut params: Vec<_> = tile.params.values().map(|p| numbers(&mut stream, p, binding)).collect();
+    for (param, tensor) in tile.params.values().zip(&mut params) {
+        match param.stored().dtype {
+            DType::U8 => tensor.data.iter_mut().for_each(|code| *code = stream.below(256) as f32),
+            DType::I8 => tensor.data.iter_mut().for_each(|code| *code = stream.below(255) as f32 - 127.0),
+            DType::F8e4m3 => tensor.data.iter_mut().for_each(|code| *code *= 64.0),
+            _ if param.name.ends_with("_scale") => tensor.data.iter_mut().for_each(|x| *x *= 1.0 / 64.0),
+            _ => {}
+        }
+    }
     let count = tokens.len();
     params[1] = Tensor::new(vec![count], tokens.iter().map(|(_, pos)| *pos as f32).collect());
     params[2] = Tensor::new(vec![count], tokens.iter().map(|(seq, _)| *seq as f32).collect());
@@ -125,6 +152,12 @@ fn attention_of_every_kind() {
         Case { group: 1, heads: 3, flat: true, ..PLAIN },
         Case { sinks: true, ..PLAIN },
         Case { sinks: true, flat: true, window: Some(9), dtype: DType::F32, ..PLAIN },
+        Case { codes: Some(I8), ..PLAIN },
+        Case { codes: Some(F8), window: Some(20), dtype: DType::F32, ..PLAIN },
+        Case { codes: Some(I8), flat: true, depth: 10, lanes: 7, cap: true, ..PLAIN },
+        Case { codes: Some(F8), bounds: false, window: Some(9), sinks: true, ..PLAIN },
+        Case { codes: Some(I4), window: Some(70), ..PLAIN },
+        Case { codes: Some(I4), flat: true, depth: 10, lanes: 6, dtype: DType::F32, ..PLAIN },
     ];
     for case in cases {
         let tile = attention(case);
@@ -148,6 +181,9 @@ fn a_token_does_not_depend_on_the_step() {
         PLAIN,
         Case { dtype: DType::F32, window: Some(20), ..PLAIN },
         Case { bounds: false, sinks: true, ..PLAIN },
+        Case { codes: Some(I8), window: Some(20), ..PLAIN },
+        Case { codes: Some(F8), flat: true, ..PLAIN },
+        Case { codes: Some(I4), sinks: true, ..PLAIN },
     ] {
         let tile = attention(case);
         let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
@@ -177,18 +213,20 @@ fn a_token_does_not_depend_on_the_step() {
 /// Positions beyond the bounds are not looked at: their pages may be gone.
 #[test]
 fn pages_out_of_range_are_not_read() {
-    let case = Case { window: Some(20), dtype: DType::F32, ..PLAIN };
-    let tile = attention(case);
-    let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
-    let binding = Binding::new(1, 1, 9, 18 * PAGE);
-    let mut params = filled(&tile, &binding, &[(0, 100)]);
-    let wanted = launch(&kernel, &tile, &binding, &params, Split::Whole);
-    // The window is 81..=100: pages 5 and 6.
-    for page in [0, 1, 2, 3, 4, 7, 8] {
-        params[3].data[page] = 4e8;
+    for codes in [None, Some(I8)] {
+        let case = Case { window: Some(20), dtype: DType::F32, codes, ..PLAIN };
+        let tile = attention(case);
+        let kernel = sinter_codegen_host::compile(&tile, Isa::detect()).unwrap();
+        let binding = Binding::new(1, 1, 9, 18 * PAGE);
+        let mut params = filled(&tile, &binding, &[(0, 100)]);
+        let wanted = launch(&kernel, &tile, &binding, &params, Split::Whole);
+        // The window is 81..=100: pages 5 and 6.
+        for page in [0, 1, 2, 3, 4, 7, 8] {
+            params[3].data[page] = 4e8;
+        }
+        let found = launch(&kernel, &tile, &binding, &params, Split::Whole);
+        assert!(same_bits(&found[6].data, &wanted[6].data));
     }
-    let found = launch(&kernel, &tile, &binding, &params, Split::Whole);
-    assert!(same_bits(&found[6].data, &wanted[6].data));
 }
 
 /// A row whose every score is −∞ is 0.
@@ -216,4 +254,30 @@ fn attention_of_no_known_structure() {
     let binding = Binding::new(3, 2, 2, 18 * PAGE);
     let params = filled(&tile, &binding, &TOKENS[..2].iter().chain(&[(1, 31)]).copied().collect::<Vec<_>>());
     check(&tile, &binding, &params, 4e-6);
+}
+
+/// Codes in programs of no known structure are read one by one.
+#[test]
+fn codes_of_no_known_structure() {
+    for codes in [I8, I4, F8] {
+        let plain = Case { heads: 1, group: 2, depth: 4, lanes: 6, codes: Some(codes), ..PLAIN };
+        let mut tile = attention(plain);
+        tile.params[ParamId(0)].ty.dtype = DType::F32;
+        let swapped = tile.stages.iter_mut().find_map(|stage| match stage {
+            // A factor that depends on the row keeps the program from the micro-kernels.
+            Stage::Online { factor, .. } => factor.take(),
+            _ => None,
+        });
+        let (row, factor) = (tile.expr(Expr::Index(ax(tile.grid[2]))), swapped.unwrap());
+        let own = tile.expr(Expr::Apply(Add, vec![factor, row]));
+        for stage in &mut tile.stages {
+            if let Stage::Online { factor, .. } = stage {
+                *factor = Some(own);
+            }
+        }
+        assert!(emit_text(&tile, Isa::detect()).contains("points"), "{codes:?}");
+        let binding = Binding::new(2, 2, 2, 18 * PAGE);
+        let params = filled(&tile, &binding, &TOKENS[..2]);
+        check(&tile, &binding, &params, 4e-5);
+    }
 }

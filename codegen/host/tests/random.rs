@@ -121,7 +121,8 @@ impl Maker {
                 let score = self.number(&axes, known, 2);
                 let value = self.load(&axes);
                 let start = (self.stream.below(2) == 0).then(|| self.number(grid, known, 1));
-                self.b.stage(Stage::Online { axis, from: None, to: None, start, score, lanes, value })
+                let factor = (self.stream.below(3) == 0).then(|| self.number(&axes, known, 1));
+                self.b.stage(Stage::Online { axis, from: None, to: None, start, score, lanes, value, factor })
             }
             _ => {
                 let monoid = [Monoid::Sum, Monoid::Max][self.stream.below(2)];
@@ -179,7 +180,9 @@ impl Maker {
         };
         match &self.b.tile.stages[stage.0 as usize] {
             Stage::Mma { a, b, .. } => load(a) && load(b),
-            Stage::Online { score, value, .. } => expr(*score) && load(value),
+            Stage::Online { score, value, factor, .. } => {
+                expr(*score) && load(value) && factor.is_none_or(expr)
+            }
             Stage::Reduce { value, .. } | Stage::Store { value, .. } => expr(*value),
         }
     }

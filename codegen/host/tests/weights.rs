@@ -46,7 +46,7 @@ fn at(bytes: &[u8], def: &WeightDef, position: usize) -> f32 {
         (Layout::Rows, _) => whole(position),
         (Layout::Panels, DType::Bf16) => half((panel * depth.div_ceil(2) + k / 2) * 64 + n % 32 * 2 + k % 2),
         (Layout::Panels, _) => whole((panel * depth + k) * 32 + n % 32),
-        (Layout::Codes(_), _) => unreachable!("weights in codes have tests of their own"),
+        (Layout::Codes(_) | Layout::Halves, _) => unreachable!("codes have tests of their own"),
     }
 }
 
@@ -154,7 +154,7 @@ fn in_row(bytes: &[u8], def: &WeightDef, position: usize) -> f32 {
     let pitch = match def.layout {
         Layout::Panels => (depth * size).div_ceil(16) * 16,
         Layout::Rows => depth * size,
-        Layout::Codes(_) => unreachable!("plans for GPUs have no codes"),
+        Layout::Codes(_) | Layout::Halves => unreachable!("plans for GPUs have no codes"),
     };
     let element = &bytes[n * pitch + k * size..][..size];
     match def.ty.dtype {

@@ -143,9 +143,9 @@ fn stage_depends(tile: &TileProgram, stage: StageId, axis: AxisId, known: &[bool
     match &tile.stages[stage.index()] {
         Stage::Reduce { axis: own, value, .. } => *own != axis && of(*value),
         Stage::Mma { axis: own, a, b } => *own != axis && (mentions(a, axis) || mentions(b, axis)),
-        Stage::Online { axis: own, from, to, start, score, value, .. } => {
+        Stage::Online { axis: own, from, to, start, score, value, factor, .. } => {
             let bounds = [*from, *to, *start].into_iter().flatten().any(of);
-            bounds || *own != axis && (of(*score) || mentions(value, axis))
+            bounds || *own != axis && (of(*score) || factor.is_some_and(of) || mentions(value, axis))
         }
         Stage::Store { .. } => false,
     }

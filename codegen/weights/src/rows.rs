@@ -24,7 +24,7 @@ pub fn pitch(def: &WeightDef) -> Option<u64> {
     let width = width(def)?;
     Some(match def.layout {
         Layout::Panels => weight_pitch(def.ty.dtype, width),
-        Layout::Codes(_) => return None,
+        Layout::Codes(_) | Layout::Halves => return None,
         Layout::Rows => width.checked_mul(def.ty.dtype.bytes() as u64)?,
     })
 }
@@ -32,7 +32,7 @@ pub fn pitch(def: &WeightDef) -> Option<u64> {
 /// The elements of a row: all but the first axis, and of a contraction's weight the last.
 fn width(def: &WeightDef) -> Option<u64> {
     let outer = match def.layout {
-        Layout::Panels | Layout::Codes(_) => def.ty.rank().checked_sub(1)?,
+        Layout::Panels | Layout::Codes(_) | Layout::Halves => def.ty.rank().checked_sub(1)?,
         Layout::Rows => 1,
     };
     def.ty.shape.iter().skip(outer).try_fold(1u64, |width, dim| width.checked_mul(dim.as_const()?))

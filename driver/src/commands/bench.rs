@@ -9,7 +9,7 @@ use crate::cli::BenchArgs;
 use crate::cli::bench::{Bench, Phase, Speed};
 use crate::device::Place;
 use crate::environment::Environment;
-use crate::info::streamed_bytes;
+use crate::info::{kv_dtype, streamed_bytes};
 use crate::load::statistics::percentile;
 use crate::output::Output;
 use crate::pipeline::{self, Program, Ready};
@@ -59,6 +59,7 @@ fn alone(model: &str, args: &Speed, (env, output): (&Environment, &Output)) -> R
         "device": device,
         "isa": isa,
         "dtype": program.dtype,
+        "kv_cache": kv_dtype(&program.plan),
         "chunked_equals_whole": check,
     });
     if let (Some(all), Value::Object(measured)) = (value.as_object_mut(), measured) {
@@ -226,8 +227,10 @@ fn table(before: &[KernelTime], after: &[KernelTime]) -> Value {
 
 fn text(value: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let cache = value["kv_cache"].as_str().filter(|cache| value["dtype"] != *cache);
+    let cache = cache.map_or(String::new(), |cache| format!(", KV cache in {cache}"));
     let mut text = format!(
-        "{} in {}, {}, {}\n",
+        "{} in {}{cache}, {}, {}\n",
         value["model"]["architecture"].as_str().unwrap_or_default(),
         value["dtype"].as_str().unwrap_or_default(),
         value["device"].as_str().unwrap_or_default(),

@@ -4,11 +4,11 @@ use super::gpu_kernels;
 use crate::UsageError;
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::{Checkpoint, Choice};
-use crate::cli::InspectArgs;
+use crate::cli::{InspectArgs, KvCacheArg};
 use crate::device::BuildTarget;
 use crate::environment::Environment;
 use crate::gpu;
-use crate::info::{ModelInfo, kv_bytes_per_token, weight_bytes};
+use crate::info::{ModelInfo, kv_bytes_per_token, kv_dtype, weight_bytes};
 use crate::output::{Output, bytes, rows};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use sinter_frontend::config::RawConfig;
 use sinter_frontend::source::{self, ModelDir};
 use sinter_frontend::spec::{ModelKind, ModelSpec};
 use sinter_frontend::weights::Weights;
-use sinter_ir::Target;
+use sinter_ir::{DType, Target};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
     };
     let kernels = args.target.map(|target| kernels(&checkpoint, target, args, (env, output))).transpose()?;
     let info = &checkpoint.info;
-    let kv_f32: u64 = checkpoint.kv_values_per_token() as u64 * 4;
+    let kv = kv_bytes(&checkpoint);
     let at = |bytes_each: u64| info.parameters * bytes_each;
     let value = json!({
         "kind": "model",
@@ -49,7 +49,7 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
         "model": info,
         "checkpoint_bytes": checkpoint.model.weights.total_bytes(),
         "memory_bytes": { "f32": at(4), "bf16": at(2) },
-        "kv_bytes_per_token": { "f32": kv_f32, "bf16": kv_f32 / 2 },
+        "kv_bytes_per_token": kv.iter().copied().collect::<BTreeMap<&str, u64>>(),
         "gpu": kernels,
     });
     output.result(&value, || {
@@ -58,11 +58,24 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
         table.push(("checkpoint", bytes(checkpoint.model.weights.total_bytes())));
         table.push(("memory", format!("{} in f32, {} in bf16", bytes(at(4)), bytes(at(2)))));
         if info.decoder {
-            let text = format!("{} a token in f32, {} in bf16", bytes(kv_f32), bytes(kv_f32 / 2));
-            table.push(("KV cache", text));
+            let each = kv.iter().map(|(name, size)| format!("{} in {name}", bytes(*size)));
+            table.push(("KV cache", format!("a token takes {}", each.collect::<Vec<_>>().join(", "))));
         }
         rows(&table) + &kernels.as_ref().map(gpu_kernels::text).unwrap_or_default()
     })
+}
+
+/// Bytes that a token takes in each KV cache that the model can have.
+fn kv_bytes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
+    let kinds = [
+        ("f32", DType::F32, KvCacheArg::Auto),
+        ("bf16", DType::Bf16, KvCacheArg::Auto),
+        ("int8", DType::Bf16, KvCacheArg::Int8),
+        ("int4", DType::Bf16, KvCacheArg::Int4),
+        ("fp8", DType::Bf16, KvCacheArg::Fp8),
+    ];
+    let size = |(name, dtype, kind)| Some((name, checkpoint.kv_bytes_per_token(dtype, kind)?));
+    kinds.into_iter().filter_map(size).collect()
 }
 
 /// The kernels that a model is compiled to.
@@ -182,6 +195,7 @@ fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Resul
         "weight_bytes": weight_bytes(plan, manifest.weights),
         "weights": plan.weights.len(),
         "kv_bytes_per_token": kv,
+        "kv_cache": kv_dtype(plan),
         "launches": plan.steps.len(),
         "kernels": kernels,
         "gpu": gpus,
@@ -199,7 +213,8 @@ fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Resul
             format!("{}, {}", plan.weights.len(), bytes(weight_bytes(plan, manifest.weights))),
         ));
         if kv > 0 {
-            table.push(("KV cache", format!("{} a token", bytes(kv))));
+            let dtype = kv_dtype(plan).map_or(String::new(), |dtype| format!(", kept in {dtype}"));
+            table.push(("KV cache", format!("{} a token{dtype}", bytes(kv))));
         }
         table.push(("step", format!("{} launches of {} kernels", plan.steps.len(), plan.kernels.len())));
         let kernels = launches.iter().map(|(name, count)| format!("  {count:>5} × {name}\n"));
@@ -210,7 +225,6 @@ fn inspect_bundle(bundle: &Bundle, args: &InspectArgs, output: &Output) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sinter_ir::DType;
 
     #[test]
     fn every_fact_has_a_row() {

@@ -161,6 +161,7 @@ fn facts(args: &ServeArgs, program: &Program, started: &Started) -> ModelFacts {
         vocab: started.limits.vocab,
         context: started.context,
         dtype: program.dtype.name(),
+        cache_dtype: info::kv_dtype(&program.plan).unwrap_or(program.dtype).name(),
         device: started.device.clone(),
         step_tokens: started.limits.max_tokens,
         sequences: args.max_sequences,

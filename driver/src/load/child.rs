@@ -48,12 +48,13 @@ impl Drop for Server {
 /// How the model is compiled, in the words of the command line; the server writes no line for each request.
 fn flags(build: &BuildArgs) -> Result<Vec<String>> {
     // All of them by name, so that one that comes later is not forgotten here.
-    let BuildArgs { dtype, quant, activations, device: place, threads } = build;
+    let BuildArgs { dtype, quant, activations, kv_cache, device: place, threads } = build;
     let said = [
         ("--log", "off".into()),
         ("--dtype", word(*dtype)?),
         ("--quant", word(*quant)?),
         ("--activations", word(*activations)?),
+        ("--kv-cache", word(*kv_cache)?),
         ("--device", device(*place)),
     ];
     let threads = threads.map(|threads| ("--threads", threads.to_string()));
@@ -88,7 +89,8 @@ mod tests {
             let command = BuildArgs::augment_args(clap::Command::new("serve")).no_binary_name(true);
             BuildArgs::from_arg_matches(&command.try_get_matches_from(line).unwrap()).unwrap()
         };
-        let line = "--dtype bf16 --quant int4 --activations exact --device vgpu:sm_80 --threads 3";
+        let line =
+            "--dtype bf16 --quant int4 --activations exact --kv-cache fp8 --device vgpu:sm_80 --threads 3";
         let wanted = read(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let flags = flags(&wanted).unwrap();
         assert_eq!(flags[..2], ["--log", "off"]);

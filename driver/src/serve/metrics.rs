@@ -132,7 +132,7 @@ fn of_engine(page: &mut Page, stats: &Stats, app: &App) {
     page.gauge("vllm:kv_cache_usage_perc", "Share of the KV cache that sequences hold, from 0 to 1.", used);
     page.head("vllm:cache_config_info", "gauge", "The KV cache.");
     let blocks = stats.blocks_total;
-    let dtype = app.model.dtype;
+    let dtype = app.model.cache_dtype;
     let config = format!("block_size=\"{PAGE}\",num_gpu_blocks=\"{blocks}\",cache_dtype=\"{dtype}\"");
     page.line("vllm:cache_config_info", &config, 1);
     for (name, about, value) in [

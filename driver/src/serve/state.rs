@@ -30,8 +30,10 @@ pub struct ModelFacts {
     pub vocab: usize,
     /// Tokens of prompt and answer together, or of a text that is read.
     pub context: usize,
-    /// The element type of weights and KV cache.
+    /// The element type of weights.
     pub dtype: &'static str,
+    /// The type of what the KV cache keeps.
+    pub cache_dtype: &'static str,
     /// The device in words.
     pub device: String,
     /// Tokens in a step.

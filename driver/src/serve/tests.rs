@@ -104,6 +104,7 @@ fn app(stalled_after: Duration) -> (Arc<App>, Arc<Gate>) {
         vocab: VOCAB,
         context: 4096,
         dtype: "f32",
+        cache_dtype: "f32",
         device: "a test".into(),
         step_tokens: 64,
         sequences: 8,

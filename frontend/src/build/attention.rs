@@ -2,6 +2,7 @@
 
 use sinter_ir::{DType, Dim, GraphError, Op, PAGE, ScalarOp, Sym, ValueId};
 
+use super::cache::Kept;
 use super::emit::{Emit, Emitted};
 use crate::spec::{
     ALIBI_SLOPES, AlibiSpec, AttentionSpec, HeadNormScope, HeadNormSpec, ModelKind, ModelSpec, NormSpec,
@@ -11,9 +12,9 @@ use crate::spec::{
 /// The updated caches of a layer.
 #[derive(Clone, Copy)]
 pub(super) struct Caches {
-    pub(super) k: ValueId,
+    pub(super) k: Kept,
     /// None where values come from what keys come from.
-    pub(super) v: Option<ValueId>,
+    pub(super) v: Option<Kept>,
 }
 
 /// What all layers share: built once, before the first.
@@ -45,7 +46,7 @@ pub(super) struct Turn {
 #[derive(Clone, Copy)]
 pub(super) struct Paging {
     /// The slot of each token of the step, `[T]`.
-    slots: ValueId,
+    pub(super) slots: ValueId,
     /// The slots of each token's context, `[T, 16 P]`.
     pub(super) context: ValueId,
 }
@@ -230,14 +231,15 @@ impl Emit {
                 (self.graph.contract("thc,chd->thd", p, v)?, None)
             }
             (Some(paging), Some([k, v])) => {
-                let k = self.stored(&format!("k_cache.{i}"), k, (spec, paging))?;
-                let v = self.stored(&format!("v_cache.{i}"), v, (spec, paging))?;
+                let k = self.kept(("k", i), k, (spec, paging))?;
+                let v = self.kept(("v", i), v, (spec, paging))?;
                 let caches = Caches { k, v: Some(v) };
                 (self.attend((spec, score), (q, paging), caches)?, Some(caches))
             }
             (Some(paging), None) => {
                 let layer = if let QkvSpec::Shared { layer, .. } = spec.qkv { layer } else { i };
-                let caches = kept.get(layer).copied().unwrap_or(Caches { k: q, v: None });
+                let caches = kept.get(layer).copied();
+                let caches = caches.unwrap_or(Caches { k: Kept { rows: q, scales: None }, v: None });
                 (self.attend((spec, score), (q, paging), caches)?, None)
             }
         };
@@ -252,12 +254,13 @@ impl Emit {
         (q, paging): (ValueId, Paging),
         caches: Caches,
     ) -> Emitted {
-        let k = self.graph.gather(caches.k, paging.context)?;
-        let k = self.repeat_heads(k, spec)?;
-        let scores = self.graph.contract("thd,tchd->thc", q, k)?;
+        let k = self.context_of(caches.k, (spec, paging))?;
+        let scores = self.graph.contract("thd,tchd->thc", q, k.rows)?;
+        // The scale of a key goes to its few scores, that of a value stands at each of its elements.
+        let scores = self.scaled_scores(scores, k.scales)?;
         let p = self.weights(scores, spec, score)?;
-        let v = self.graph.gather(caches.v.unwrap_or(caches.k), paging.context)?;
-        let v = self.repeat_heads(v, spec)?;
+        let v = self.context_of(caches.v.unwrap_or(caches.k), (spec, paging))?;
+        let v = self.scaled_rows(&v)?;
         self.graph.contract("thc,tchd->thd", p, v)
     }
 
@@ -266,20 +269,6 @@ impl Emit {
     pub(super) fn query(&mut self, spec: &AttentionSpec, q: ValueId) -> Emitted {
         let q = self.scaled(q, spec.scale)?;
         self.graph.cast(q, self.options.kv_dtype)
-    }
-
-    /// The cache with the step's rows in it, `[N, Hkv, D]`.
-    pub(super) fn stored(
-        &mut self,
-        name: &str,
-        rows: ValueId,
-        (spec, paging): (&AttentionSpec, Paging),
-    ) -> Emitted {
-        let dtype = self.options.kv_dtype;
-        let shape = [Sym::N.into(), Dim::of(spec.kv_heads), Dim::of(spec.head_dim)];
-        let cache = self.graph.state(name, dtype, &shape)?;
-        let rows = self.graph.cast(rows, dtype)?;
-        self.graph.scatter(cache, paging.slots, rows)
     }
 
     /// Queries, keys and values, normalised and rotated.
@@ -408,19 +397,21 @@ impl Emit {
     }
 
     /// Each key head repeated for the query heads that share it: […, Hkv, D] becomes […, H, D].
-    fn repeat_heads(&mut self, x: ValueId, spec: &AttentionSpec) -> Emitted {
+    pub(super) fn repeat_heads(&mut self, x: ValueId, spec: &AttentionSpec) -> Emitted {
         let group = spec.heads / spec.kv_heads;
         if group == 1 {
             return Ok(x);
         }
         let shape = self.graph.ty(x).shape.clone();
         let outer = &shape[..shape.len().saturating_sub(2)];
-        let with = |inner: &[usize]| -> Vec<Dim> {
-            outer.iter().copied().chain(inner.iter().copied().map(Dim::of)).collect()
+        let width = shape.last().copied().unwrap_or(Dim::ONE);
+        let with = |heads: &[usize]| -> Vec<Dim> {
+            let heads = heads.iter().copied().map(Dim::of);
+            outer.iter().copied().chain(heads).chain([width]).collect()
         };
-        let x = self.graph.reshape(x, &with(&[spec.kv_heads, 1, spec.head_dim]))?;
-        let x = self.graph.broadcast(x, &with(&[spec.kv_heads, group, spec.head_dim]))?;
-        self.graph.reshape(x, &with(&[spec.heads, spec.head_dim]))
+        let x = self.graph.reshape(x, &with(&[spec.kv_heads, 1]))?;
+        let x = self.graph.broadcast(x, &with(&[spec.kv_heads, group]))?;
+        self.graph.reshape(x, &with(&[spec.heads]))
     }
 
     /// Scaled scores `[T, H, C]` to weights that sum to 1 along C.

@@ -2,6 +2,7 @@
 
 use sinter_ir::{DType, Dim, GraphError, Monoid, ScalarOp, Sym, ValueId};
 
+use super::KvCodes;
 use super::emit::{Emit, Emitted};
 use crate::spec::{
     Activation, ClassifierSpec, EmbeddingSpec, LinearSpec, MatrixLayout, MlpInput, MlpSpec, ModelSpec,
@@ -125,21 +126,31 @@ impl Emit {
         if let Some(known) = self.rounded.get(&x) {
             return Ok(*known);
         }
+        let (codes, scale) = self.row_codes(x, KvCodes::Int8)?;
+        let codes = self.graph.cast(codes, DType::F32)?;
+        self.rounded.insert(x, (codes, scale));
+        Ok((codes, scale))
+    }
+
+    /// The codes of rows along the last axis, and the scale of each row, `f32[…, 1]`: its greatest magnitude over the greatest
+    /// code.
+    pub(super) fn row_codes(&mut self, x: ValueId, codes: KvCodes) -> Result<(ValueId, ValueId), GraphError> {
+        let (dtype, greatest) = codes.format();
         let axis = self.graph.ty(x).rank().saturating_sub(1);
         let wide = self.graph.cast(x, DType::F32)?;
         let size = self.map1(ScalarOp::Abs, wide)?;
         let most = self.graph.reduce(Monoid::Max, axis, size)?;
         // A row of zeros has codes of zero whatever its scale.
         let most = self.with(ScalarOp::Max, most, LEAST)?;
-        let limit = self.number(127.0)?;
+        let limit = self.number(greatest)?;
         let factor = self.map2(ScalarOp::Div, limit, most)?;
-        let codes = self.map2(ScalarOp::Mul, wide, factor)?;
-        let codes = self.with(ScalarOp::Add, codes, 0.5)?;
-        let codes = self.map1(ScalarOp::Floor, codes)?;
-        let codes = self.graph.cast(codes, DType::I8)?;
-        let codes = self.graph.cast(codes, DType::F32)?;
-        let scale = self.with(ScalarOp::Mul, most, 1.0 / 127.0)?;
-        self.rounded.insert(x, (codes, scale));
+        let mut codes = self.map2(ScalarOp::Mul, wide, factor)?;
+        if !dtype.is_float() {
+            codes = self.with(ScalarOp::Add, codes, 0.5)?;
+            codes = self.map1(ScalarOp::Floor, codes)?;
+        }
+        let codes = self.graph.cast(codes, dtype)?;
+        let scale = self.with(ScalarOp::Mul, most, 1.0 / greatest)?;
         Ok((codes, scale))
     }
 

@@ -32,9 +32,9 @@ impl Emit {
         let key = self.by_token(key, &[1, rotated])?;
         let key = self.turn(spec, context, (key, rotated))?;
         let row = self.graph.concat(2, &[short, key])?;
-        let cache = self.stored(&format!("k_cache.{i}"), row, (spec, paging))?;
+        let cache = self.kept(("k", i), row, (spec, paging))?;
 
-        let held = self.graph.gather(cache, paging.context)?;
+        let held = self.graph.gather(cache.rows, paging.context)?;
         let held = self.graph.reshape(held, &[Sym::T.into(), context_len(), Dim::of(rank + rotated)])?;
         let short = self.graph.slice(held, 2, 0, rank)?;
         let key = self.graph.slice(held, 2, rank, rotated)?;

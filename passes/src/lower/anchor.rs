@@ -2,7 +2,7 @@
 
 use super::value::broadcast_index;
 use super::{Lowering, Mode, Refusal};
-use sinter_ir::{Atom, AxisId, Dim, Expr, ExprId, Index, Op, Stage, StageId, ValueId};
+use sinter_ir::{Atom, AxisId, Dim, Expr, ExprId, Index, Op, ScalarOp, Stage, StageId, ValueId};
 
 impl Lowering<'_> {
     /// The contraction or attention that gives the root's cone its shape. In a cone with a reduction there is none: then
@@ -89,7 +89,9 @@ impl Lowering<'_> {
         };
         self.tile.grid = vec![t, h];
         let mut head = Index::axis(h);
-        let probe = self.as_load(node.args[1], &labelled(&spec.b, &head))?;
+        let (values, factors) = self.weighed(node.args[1], (&spec.b, lanes_label));
+        self.members.extend(factors.map(|_| node.args[1]));
+        let probe = self.as_load(values, &labelled(&spec.b, &head))?;
         if let Some(group) = probe.index.iter().find_map(|index| shared_heads(index, h)) {
             let g = self.axis("g", Dim::of(group as usize));
             self.tile.axes[h].extent = Dim::of((shape[1].coeff / group) as usize);
@@ -97,16 +99,37 @@ impl Lowering<'_> {
             head = Index::axis(h).times(group as i64).plus(&Index::axis(g));
         }
         self.mode = Mode::Score;
-        let value = self.as_load(node.args[1], &labelled(&spec.b, &head))?;
+        let value = self.as_load(values, &labelled(&spec.b, &head))?;
         let score = self.value(node.args[0], &labelled(&spec.a, &head))?;
         let (from, to) = self.bounds(score, c);
         let start =
             node.args.get(2).map(|start| self.start(*start, &labelled(&spec.a, &head))).transpose()?;
-        self.tile.stages.push(Stage::Online { axis: c, from, to, start, score, lanes: d, value });
+        let factor = factors.map(|factors| {
+            self.mode = Mode::Epilogue(Vec::new());
+            let index = broadcast_index(&self.graph.ty(factors).shape, &labelled(&spec.b, &head));
+            self.value(factors, &index)
+        });
+        let factor = factor.transpose()?;
+        self.tile.stages.push(Stage::Online { axis: c, from, to, start, score, lanes: d, value, factor });
         let at = vec![Index::axis(t), head, Index::axis(d)];
         self.mode = Mode::Epilogue(at.clone());
         self.memo.clear();
         self.epilogue(anchor, vec![d], &at, &shape)
+    }
+
+    /// Values that are products as their first operand and the second, if that is the same for all lanes of a row: the scale
+    /// of codes is a factor of the row's weight.
+    fn weighed(&self, values: ValueId, (labels, lanes): (&str, char)) -> (ValueId, Option<ValueId>) {
+        let node = self.graph.node(values);
+        let Op::Map(ScalarOp::Mul) = node.op else { return (values, None) };
+        let [rows, factors] = node.args[..] else { return (values, None) };
+        let at = labels.find(lanes);
+        let still = at.is_some_and(|at| self.graph.ty(factors).shape.get(at) == Some(&Dim::ONE));
+        if still && self.graph.ty(rows).shape == node.ty.shape && !self.materialised.contains(&values) {
+            (rows, Some(factors))
+        } else {
+            (values, None)
+        }
     }
 
     /// The score that the online softmax starts with: no product stands in it.

@@ -40,6 +40,8 @@ pub struct Group {
     pub sources: Vec<Source>,
     /// The values that the group computes on the way, root included.
     pub members: BTreeSet<ValueId>,
+    /// What it stores besides the root: the scales of rows whose codes are the root.
+    pub besides: Vec<ValueId>,
 }
 
 /// Why a value could not stay inside a group.
@@ -73,8 +75,11 @@ pub fn lower(graph: &Graph) -> Result<(Vec<Group>, Vec<Split>), LowerError> {
     let mut splits = Vec::new();
     'again: loop {
         let mut groups = Vec::new();
-        for root in materialised.iter().copied() {
-            match lower_root(graph, &weights, &materialised, root) {
+        let besides = besides(graph, &weights, &materialised);
+        let stored_besides: BTreeSet<ValueId> = besides.values().flatten().copied().collect();
+        for root in materialised.iter().copied().filter(|root| !stored_besides.contains(root)) {
+            let besides = besides.get(&root).cloned().unwrap_or_default();
+            match lower_root(graph, &weights, &materialised, (root, besides)) {
                 Ok(group) => groups.push(group),
                 Err(refusal) => {
                     let op = graph.node(refusal.value).op.to_string();
@@ -110,6 +115,49 @@ fn initial_roots(graph: &Graph, weights: &IdVec<ValueId, bool>) -> BTreeSet<Valu
         .chain(scatters)
         .filter(|value| !weights[*value] && graph.node(*value).op.leaf_name().is_none())
         .collect()
+}
+
+/// Scatters of one number a row that are stored beside another scatter to the same slots, whose rows need the same
+/// reductions: the codes of a KV cache and their scales.
+fn besides(
+    graph: &Graph,
+    weights: &IdVec<ValueId, bool>,
+    materialised: &BTreeSet<ValueId>,
+) -> BTreeMap<ValueId, Vec<ValueId>> {
+    let rows = |scatter: ValueId| match graph.node(scatter) {
+        node if matches!(node.op, Op::Scatter {}) => Some((node.args[1], node.args[2])),
+        _ => None,
+    };
+    let reductions = |of: ValueId, cone: &mut BTreeSet<ValueId>| {
+        let mut stack = vec![of];
+        while let Some(value) = stack.pop() {
+            let stored = materialised.contains(&value) || weights[value];
+            if !stored && cone.insert(value) {
+                stack.extend(&graph.node(value).args);
+            }
+        }
+        cone.retain(|value| matches!(graph.node(*value).op, Op::Reduce { .. }));
+    };
+    let mut found: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+    for single in materialised.iter().copied() {
+        let Some((slots, numbers)) = rows(single) else { continue };
+        let shape = &graph.ty(numbers).shape;
+        let Some((&Dim::ONE, outer)) = shape.split_last() else { continue };
+        let mut wanted = BTreeSet::new();
+        reductions(numbers, &mut wanted);
+        let wide = materialised.iter().copied().find(|wide| {
+            let Some((other, codes)) = rows(*wide).filter(|_| *wide != single) else { return false };
+            let (last, others) = graph.ty(codes).shape.split_last().unwrap_or((&Dim::ONE, &[]));
+            let mut has = BTreeSet::new();
+            reductions(codes, &mut has);
+            other == slots && *last != Dim::ONE && others == outer && !has.is_disjoint(&wanted)
+        });
+        // What the numbers are made of must be there when the codes are.
+        if let Some(wide) = wide.filter(|wide| wanted.iter().all(|value| value < wide)) {
+            found.entry(wide).or_default().push(single);
+        }
+    }
+    found
 }
 
 /// A costly value that more than one group computes.
@@ -164,7 +212,7 @@ fn lower_root(
     graph: &Graph,
     weights: &IdVec<ValueId, bool>,
     materialised: &BTreeSet<ValueId>,
-    root: ValueId,
+    (root, besides): (ValueId, Vec<ValueId>),
 ) -> Result<Group, Refusal> {
     let mut lowering = Lowering {
         graph,
@@ -180,13 +228,21 @@ fn lower_root(
         mode: Mode::Rows,
     };
     match lowering.find_anchor()? {
-        None => lowering.rows()?,
+        None => {
+            lowering.rows()?;
+            for single in &besides {
+                lowering.store_beside(*single)?;
+            }
+        }
+        Some(anchor) if !besides.is_empty() => {
+            return Err(lowering.refuse(anchor, "a reduction follows a product"));
+        }
         Some(anchor) if matches!(graph.node(anchor).op, Op::Attend { .. }) => lowering.attention(anchor)?,
         Some(anchor) => lowering.contraction(anchor)?,
     }
     let Lowering { mut tile, sources, members, .. } = lowering;
     tile.name = structure(&tile).into();
-    Ok(Group { root, tile, sources, members })
+    Ok(Group { root, tile, sources, members, besides })
 }
 
 /// The structure that decides a program's kernel skeleton.
@@ -240,17 +296,10 @@ impl Lowering<'_> {
         let node = self.graph.node(self.root);
         let source = Source::Value(self.root);
         if let Op::Scatter {} = node.op {
-            let (slots, rows) = (node.args[1], node.args[2]);
-            let rows_shape = &self.graph.ty(rows).shape;
+            let rows_shape = &self.graph.ty(node.args[2]).shape;
             let index =
                 index::reshape(self.space(), at, shape, rows_shape).ok_or(self.refuse(self.root, RESHAPE))?;
-            let value = self.value(rows, &index)?;
-            let rank = self.graph.ty(slots).rank();
-            let mut target = vec![self.index_of(slots, &index[..rank])?];
-            target.extend_from_slice(&index[rank..]);
-            let param = self.param(source, &node.ty.shape, Access::Write);
-            self.tile.stages.push(Stage::Store { axes, param, index: target, value });
-            return Ok(());
+            return self.store_rows(self.root, axes, &index);
         }
         let index =
             index::reshape(self.space(), at, shape, &node.ty.shape).ok_or(self.refuse(self.root, RESHAPE))?;
@@ -258,6 +307,27 @@ impl Lowering<'_> {
         let param = self.param(source, shape, Access::Write);
         self.tile.stages.push(Stage::Store { axes, param, index: at.to_vec(), value });
         Ok(())
+    }
+
+    /// Stores rows of a scatter at these indices into its state.
+    fn store_rows(&mut self, scatter: ValueId, axes: Vec<AxisId>, index: &[Index]) -> Result<(), Refusal> {
+        let node = self.graph.node(scatter);
+        let (slots, rows) = (node.args[1], node.args[2]);
+        let value = self.value(rows, index)?;
+        let rank = self.graph.ty(slots).rank();
+        let mut target = vec![self.index_of(slots, &index[..rank])?];
+        target.extend_from_slice(&index[rank..]);
+        let param = self.param(Source::Value(scatter), &node.ty.shape, Access::Write);
+        self.tile.stages.push(Stage::Store { axes, param, index: target, value });
+        Ok(())
+    }
+
+    /// Stores the one number of each row that a scatter has, at the grid's points.
+    fn store_beside(&mut self, scatter: ValueId) -> Result<(), Refusal> {
+        self.members.insert(scatter);
+        let grid = self.tile.grid.iter().copied().map(Index::axis);
+        let index: Vec<Index> = grid.chain([Index::constant(0)]).collect();
+        self.store_rows(scatter, Vec::new(), &index)
     }
 
     pub(crate) fn refuse(&self, value: ValueId, reason: &'static str) -> Refusal {

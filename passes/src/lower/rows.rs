@@ -1,7 +1,7 @@
 //! Row programs: maps and reductions over whole rows.
 
 use super::{Lowering, Mode, Refusal};
-use sinter_ir::{Dim, Expr, Index, Monoid, Op, Stage, StageId, ValueId};
+use sinter_ir::{Dim, Expr, Index, Monoid, Op, ScalarOp, Stage, StageId, ValueId};
 use std::collections::BTreeSet;
 
 impl Lowering<'_> {
@@ -95,9 +95,39 @@ impl Lowering<'_> {
         let fixed = index.iter().enumerate().filter(|(at, _)| *at != axis).map(|(_, index)| index);
         self.once_a_point(value, fixed)?;
         let operand = self.graph.node(value).args[0];
-        let fold = self.axis("r", self.graph.ty(operand).shape[axis]);
+        let extent = self.graph.ty(operand).shape[axis];
+        let mut borders = BTreeSet::from([0]);
+        if let (Monoid::Max, Some(extent), true) = (monoid, extent.as_const(), axis + 1 == index.len()) {
+            // The greatest of parts is the greatest of all; a sum of parts would be another sum.
+            self.borders(operand, 0, &mut borders);
+            borders.remove(&(extent as usize));
+        }
+        let ends = borders.iter().copied().skip(1).chain([extent.coeff as usize]);
+        let ranges: Vec<(usize, usize)> = borders.iter().copied().zip(ends).collect();
+        if ranges.len() == 1 || ranges.iter().any(|(start, end)| end - start == 1) {
+            return self.fold(operand, index, (monoid, axis), (0, extent));
+        }
+        let mut parts = Vec::with_capacity(ranges.len());
+        for (start, end) in ranges {
+            let part = self.fold(operand, index, (monoid, axis), (start, Dim::of(end - start)))?;
+            parts.push(self.tile.expr(part));
+        }
+        let greatest = |this: &mut Self, x, y| this.tile.expr(Expr::Apply(ScalarOp::Max, vec![x, y]));
+        let greatest = parts.into_iter().reduce(|x, y| greatest(self, x, y));
+        greatest.map(|id| self.tile.exprs[id].clone()).ok_or(self.refuse(value, "it reduces nothing"))
+    }
+
+    /// The stage that folds so many elements of an operand along an axis, from `start` on.
+    fn fold(
+        &mut self,
+        operand: ValueId,
+        index: &[Index],
+        (monoid, axis): (Monoid, usize),
+        (start, len): (usize, Dim),
+    ) -> Result<Expr, Refusal> {
+        let fold = self.axis("r", len);
         let mut at = index.to_vec();
-        at[axis] = Index::axis(fold);
+        at[axis] = Index::axis(fold).plus(&Index::constant(start as i64));
         let folded = self.value(operand, &at)?;
         self.tile.stages.push(Stage::Reduce { axis: fold, monoid, value: folded });
         Ok(Expr::Stage(StageId(self.tile.stages.len() as u32 - 1)))

@@ -3,7 +3,8 @@
 use super::index::{div, rem, reshape};
 use super::{Lowering, MEMORY, Mode, RESHAPE, Refusal, Source};
 use sinter_ir::{
-    Access, Atom, DType, Dim, Expr, ExprId, Index, Layout, Load, Op, ScalarOp, Stage, StageId, ValueId,
+    Access, Atom, DType, Dim, Expr, ExprId, Index, Layout, Load, Op, ParamId, ScalarOp, Stage, StageId,
+    TileParam, Type, ValueId,
 };
 
 impl Lowering<'_> {
@@ -150,12 +151,71 @@ impl Lowering<'_> {
                     || self.graph.ty(node.args[0]).dtype == DType::I8);
             if widens {
                 value = node.args[0];
+            } else if let Some(bytes) = self.halves(value) {
+                return self.load_halves(bytes, at);
             } else if node.op.is_view() || matches!(node.op, Op::Gather {}) {
                 (value, at) = self.step(value, &at)?;
             } else {
                 return Err(self.refuse(value, MEMORY));
             }
         }
+    }
+
+    /// The bytes, `u8[…, D / 2]`, whose halves less 8 a value is, `f32[…, D]`, lower half first: as the front end writes it.
+    fn halves(&mut self, value: ValueId) -> Option<ValueId> {
+        let graph = self.graph;
+        let of = |value: ValueId, op: fn(&Op) -> bool| {
+            let node = graph.node(value);
+            op(&node.op).then_some(&node.args[..])
+        };
+        let number = |value: ValueId, wanted: f64| matches!(&graph.node(value).op, Op::Const { value, .. } if value.get() == wanted);
+        let [numbers, eight] = of(value, |op| *op == Op::Map(ScalarOp::Sub))? else { return None };
+        let [halves] = of(*numbers, |op| *op == Op::Cast { dtype: DType::F32 })? else { return None };
+        let [parts] = of(*halves, |op| matches!(op, Op::Reshape { .. }))? else { return None };
+        let [lower, upper] = of(*parts, |op| matches!(op, Op::Concat { .. }))? else { return None };
+        let [low, mask] = of(*lower, |op| *op == Op::Map(ScalarOp::Bitand))? else { return None };
+        let [high, shift] = of(*upper, |op| *op == Op::Map(ScalarOp::Shr))? else { return None };
+        let [bytes] = of(*low, |op| matches!(op, Op::Reshape { .. }))? else { return None };
+        let (wide, single) = (&graph.ty(value).shape, &graph.ty(*low).shape);
+        let (pairs, packed) = (&graph.ty(*parts).shape, &graph.ty(*bytes).shape);
+        let rows = packed.split_last().zip(wide.split_last());
+        let whole = rows.is_some_and(|((half, outer), (last, others))| {
+            outer == others && last.sym == half.sym && last.coeff == 2 * half.coeff
+        });
+        let neighbours = pairs.last() == Some(&Dim::of(2))
+            && single.last() == Some(&Dim::ONE)
+            && pairs[..pairs.len() - 1] == packed[..];
+        let good = low == high && number(*eight, 8.0) && number(*mask, 15.0) && number(*shift, 4.0);
+        if !(good && whole && neighbours) {
+            return None;
+        }
+        self.members.extend([*numbers, *halves, *parts, *lower, *upper, *low, *eight, *mask, *shift]);
+        Some(*bytes)
+    }
+
+    /// The load of a half of bytes that are gathered rows.
+    fn load_halves(&mut self, bytes: ValueId, at: Vec<Index>) -> Result<Load, Refusal> {
+        let (mut value, mut at) = (bytes, at);
+        while !self.is_stored(value) {
+            if !matches!(self.graph.node(value).op, Op::Gather {}) {
+                return Err(self.refuse(value, MEMORY));
+            }
+            self.members.insert(value);
+            (value, at) = self.step(value, &at)?;
+        }
+        let mut shape = self.graph.ty(value).shape.clone();
+        shape.iter_mut().next_back().into_iter().for_each(|last| last.coeff *= 2);
+        let (source, ty) = (Source::Value(value), Type::new(DType::I8, shape));
+        let same = |(id, param): &(ParamId, &TileParam)| {
+            self.sources[id.0 as usize] == source && (&param.ty, param.layout) == (&ty, Layout::Halves)
+        };
+        if let Some((id, _)) = self.tile.params.iter().find(same) {
+            return Ok(Load { param: id, index: at });
+        }
+        self.sources.push(source);
+        let (name, layout) = (format!("v{}", value.0), Layout::Halves);
+        let param = self.tile.params.push(TileParam { name, ty, access: Access::Read, layout });
+        Ok(Load { param, index: at })
     }
 
     fn stored_below(&self, value: ValueId) -> Option<ValueId> {

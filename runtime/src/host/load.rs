@@ -19,7 +19,7 @@ pub fn packed_bytes(ty: &Type, layout: Layout) -> Option<u64> {
         (Layout::Codes(codes), DType::F32 | DType::Bf16, &[n, k]) if codes.fits(k as usize) => {
             return Some(codes.bytes(n as usize, k as usize) as u64);
         }
-        (Layout::Panels | Layout::Codes(_), ..) => return None,
+        (Layout::Panels | Layout::Codes(_) | Layout::Halves, ..) => return None,
     };
     elements.checked_mul(ty.dtype.bytes() as u64)
 }

@@ -149,7 +149,9 @@ impl Maker {
                 let lanes = self.axis("l", 3);
                 let score = self.number(&axes, known, 2);
                 let start = (self.stream.below(2) == 0).then(|| self.number(grid, known, 1));
-                Stage::Online { axis, from: None, to: None, start, score, lanes, value: self.load(&axes) }
+                let factor = (self.stream.below(3) == 0).then(|| self.number(&axes, known, 1));
+                let value = self.load(&axes);
+                Stage::Online { axis, from: None, to: None, start, score, lanes, value, factor }
             }
             _ => {
                 let monoid = [Monoid::Sum, Monoid::Max][self.stream.below(2)];

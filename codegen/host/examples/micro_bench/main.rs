@@ -217,6 +217,7 @@ fn attention(table: &Kernels) {
                                     m.as_mut_ptr(),
                                     l.as_mut_ptr(),
                                     acc.as_mut_ptr(),
+                                    std::ptr::null(),
                                 );
                             }
                         }

@@ -7,7 +7,7 @@ use crate::facts::AxisSet;
 use crate::micro::POSITIONS;
 use crate::schedule::Attend;
 use cranelift_codegen::ir::{self, InstBuilder};
-use sinter_ir::{AxisId, DType, Load, Stage};
+use sinter_ir::{AxisId, DType, Expr, Layout, Load, Stage};
 
 impl<'a> Emitter<'a> {
     pub(super) fn attend(&mut self, plan: &Attend, units: Units) {
@@ -107,21 +107,35 @@ impl<'a> Emitter<'a> {
         let rows = self.int(plan.rows() as i64);
         let (keys, scores) = (self.scratch(pieces.keys), self.scratch(pieces.scores));
         let (queries, depth) = (self.scratch(pieces.queries), self.int(pieces.depth as i64));
-        let callee = self.by_format(&plan.key, Callee::ScoresF32, Callee::ScoresBf16);
+        let callee = match self.format(&plan.key) {
+            (DType::I8, Layout::Halves) => Callee::ScoresI4,
+            (DType::I8, _) => Callee::ScoresI8,
+            (DType::F8e4m3, _) => Callee::ScoresE4m3,
+            (DType::Bf16, _) => Callee::ScoresBf16,
+            _ => Callee::ScoresF32,
+        };
         self.call_for(callee, &[queries, depth, rows, keys, count, depth, scores]);
         self.scores(plan, Range { from: start, to: end, length: None });
         let (values, lanes) = (self.scratch(pieces.values), self.int(pieces.lanes as i64));
         let (max, sum, acc) = (self.scratch(pieces.max), self.scratch(pieces.sum), self.scratch(pieces.acc));
-        let callee = self.by_format(&plan.value, Callee::OnlineF32, Callee::OnlineBf16);
-        self.call_for(callee, &[scores, rows, count, values, lanes, max, sum, acc]);
+        let callee = match self.format(&plan.value) {
+            (DType::I8, Layout::Halves) => Callee::OnlineI4,
+            (DType::I8, _) => Callee::OnlineI8,
+            (DType::F8e4m3, _) => Callee::OnlineE4m3,
+            (DType::Bf16, _) => Callee::OnlineBf16,
+            _ => Callee::OnlineF32,
+        };
+        let factors = if plan.factor.is_some() { self.scratch(pieces.factors) } else { self.int(0) };
+        self.call_for(callee, &[scores, rows, count, values, lanes, max, sum, acc, factors]);
     }
 
-    fn by_format(&self, load: &Load, f32: Callee, bf16: Callee) -> Callee {
-        if self.tile.params[load.param].ty.dtype == DType::Bf16 { bf16 } else { f32 }
+    fn format(&self, load: &Load) -> (DType, Layout) {
+        let param = &self.tile.params[load.param];
+        (param.ty.dtype, param.layout)
     }
 
-    /// The addresses of a block's keys and values. Positions before the range get the address of its first: their
-    /// scores are −∞, and pages before the range may be gone.
+    /// The addresses of a block's keys and values, and what else is read once for a position. Positions before the range
+    /// get what its first has: their scores are −∞, and pages before the range may be gone.
     fn pointers(&mut self, plan: &Attend, (start, count): (ir::Value, ir::Value), from: ir::Value) {
         let zero = self.int(0);
         let (keys, values) = (self.scratch(plan.pieces.keys), self.scratch(plan.pieces.values));
@@ -138,9 +152,32 @@ impl<'a> Emitter<'a> {
                     let to = emitter.b.ins().iadd(pointers, offset);
                     emitter.b.ins().store(plain(), element, to, 0);
                 }
+                emitter.position_numbers(plan, j);
             });
             Vec::new()
         });
+    }
+
+    /// The numbers that all rows read of a position, as element `j` of their rows.
+    fn position_numbers(&mut self, plan: &Attend, j: ir::Value) {
+        let offset = self.times(j, 4);
+        let shared = plan.shared.iter().enumerate().map(|(at, id)| (*id, Self::shared_row(plan, at)));
+        let factor = plan.factor.map(|factor| (factor, plan.pieces.factors));
+        for (id, row) in shared.chain(factor) {
+            let val = match &self.tile.exprs[id] {
+                // The position is inside, so what it reads is.
+                Expr::Load(load) => self.load(load, false),
+                _ => self.eval(id),
+            };
+            let number = self.number(val);
+            let row = self.scratch(row);
+            let to = self.b.ins().iadd(row, offset);
+            self.write(DType::F32, to, number);
+        }
+    }
+
+    fn shared_row(plan: &Attend, at: usize) -> usize {
+        plan.pieces.shared + at * POSITIONS * 4
     }
 
     /// The score of each row and position, from the dot product and whatever else the expression says.
@@ -149,6 +186,10 @@ impl<'a> Emitter<'a> {
             let address = emitter.row(plan.pieces.scores, row, POSITIONS);
             let results = Row { address, axis: plan.context, origin: range.from };
             emitter.rows.insert(plan.dot.0, results);
+            for (at, id) in plan.shared.iter().enumerate() {
+                let address = emitter.scratch(Self::shared_row(plan, at));
+                emitter.strips.insert(*id, Row { address, ..results });
+            }
             emitter.hoist(plan.score, AxisSet::of(&[plan.context]), true);
             let mut step = |emitter: &mut Self| {
                 let val = emitter.eval(plan.score);
@@ -165,6 +206,7 @@ impl<'a> Emitter<'a> {
                 false => emitter.each(plan.context, range, &mut step),
             }
             emitter.rows.clear();
+            emitter.strips.clear();
         });
     }
 

@@ -1,6 +1,7 @@
-//! Loads of single elements of weights in codes: rows that are gathered from a table that is also the head.
+//! Loads of single elements of weights in codes, rows that are gathered from a table that is also the head, and of halves of
+//! bytes.
 
-use super::value::Val;
+use super::value::{Kind, Val};
 use super::{Emitter, plain};
 use crate::micro::PANEL;
 use cranelift_codegen::ir::{self, InstBuilder, types};
@@ -34,6 +35,26 @@ impl Emitter<'_> {
         let code = self.code((base, column, depth), codes);
         let product = self.dequantised((base, column), code, codes);
         self.cast(dtype, product)
+    }
+
+    /// The element or the four elements that a load of halves of bytes gives at this point.
+    pub(super) fn load_half(&mut self, load: &Load, guarded: bool) -> Val {
+        let moves = |axis| load.axes().contains(&axis);
+        if let Some(axis) = self.lane.filter(|axis| moves(*axis)) {
+            let lanes =
+                [0, 1, 2, 3].map(|at| self.at_lane(axis, at, |emitter| emitter.load_half(load, guarded)));
+            return self.gather(lanes);
+        }
+        let element = self.place_of(load.param, &load.index, guarded);
+        let byte = self.floor_div(element, 2, true);
+        let address = self.b.ins().iadd(self.bases[load.param.0 as usize], byte);
+        let byte = self.b.ins().uload8(types::I64, plain(), address, 0);
+        let upper = self.floor_mod(element, 2, true);
+        let shift = self.times(upper, 4);
+        let half = self.b.ins().ushr(byte, shift);
+        let half = self.b.ins().band_imm_s(half, 15);
+        let number = self.plus(half, -8);
+        Val::new(number, Kind::Whole, false)
     }
 
     /// The code of a column at a depth of the group at an address, as a whole number.

@@ -148,6 +148,10 @@ impl Emitter<'_> {
             if !fact.axes.has(axis) {
                 continue;
             }
+            if self.strips.get(&id).is_some_and(|row| row.axis == axis) {
+                side_by_side += 1;
+                continue;
+            }
             match &self.tile.exprs[id] {
                 Expr::Stage(stage) => match self.rows.get(&stage.0) {
                     Some(row) if row.axis == axis => side_by_side += 1,

@@ -26,6 +26,13 @@ enum Element<'a> {
     Product(&'a Load, &'a Load),
 }
 
+/// The values of an online softmax, and what those of a position are multiplied by.
+#[derive(Clone, Copy)]
+struct Weighed<'a> {
+    value: &'a Load,
+    factor: Option<ExprId>,
+}
+
 impl<'a> Emitter<'a> {
     /// The result of a stage at this point.
     pub(super) fn stage(&mut self, stage: StageId) -> Val {
@@ -42,11 +49,13 @@ impl<'a> Emitter<'a> {
                 }
                 self.fold(*axis, Monoid::Sum, Element::Product(a, b), stage)
             }
-            Stage::Online { axis, from, to, start, score, value, .. } => {
-                self.hoist(*score, AxisSet::of(&[*axis]), true);
+            Stage::Online { axis, from, to, start, score, value, factor, .. } => {
+                for root in [Some(*score), *factor].into_iter().flatten() {
+                    self.hoist(root, AxisSet::of(&[*axis]), true);
+                }
                 let range = self.context(*axis, *from, *to);
                 let start = self.softmax_start(*start);
-                self.online((*axis, range), start, (*score, value))
+                self.online((*axis, range), start, (*score, Weighed { value, factor: *factor }))
             }
             Stage::Store { .. } => unreachable!("the check refuses the result of a store"),
         }
@@ -188,7 +197,7 @@ impl<'a> Emitter<'a> {
         &mut self,
         (axis, range): (AxisId, Range),
         [max, sum]: [Val; 2],
-        (score, value): (ExprId, &Load),
+        (score, value): (ExprId, Weighed<'_>),
     ) -> Val {
         let start = [max.value, sum.value, self.b.ins().f32const(0.0)];
         let end = self.repeat((range.from, range.to), 1, &start, &mut |emitter, i, carried| {
@@ -210,7 +219,7 @@ impl<'a> Emitter<'a> {
         self.apply(ScalarOp::Select, &[none, zero, quotient])
     }
 
-    fn online_step(&mut self, [max, sum, acc]: [Val; 3], score: ExprId, value: &Load) -> [Val; 3] {
+    fn online_step(&mut self, [max, sum, acc]: [Val; 3], score: ExprId, value: Weighed<'_>) -> [Val; 3] {
         let score = self.eval(score);
         let score = self.cast(DType::F32, score);
         let lowest = self.constant(f64::NEG_INFINITY);
@@ -221,8 +230,11 @@ impl<'a> Emitter<'a> {
         let repair = self.apply(ScalarOp::Exp, &[shift]);
         let gap = self.apply(ScalarOp::Sub, &[score, greater]);
         let weight = self.apply(ScalarOp::Exp, &[gap]);
-        let element = self.load(value, true);
-        let product = self.apply(ScalarOp::Mul, &[weight, element]);
+        let element = self.load(value.value, true);
+        let element = self.number(element);
+        let factor = value.factor.map(|factor| self.eval(factor));
+        let share = factor.map_or(weight, |factor| self.apply(ScalarOp::Mul, &[weight, factor]));
+        let product = self.apply(ScalarOp::Mul, &[share, element]);
         let nothing = self.apply(ScalarOp::Eq, &[weight, zero]);
         let product = self.apply(ScalarOp::Select, &[nothing, zero, product]);
         let mut next = |kept: Val, addend: Val| {

@@ -76,6 +76,11 @@ impl Emitter<'_> {
     pub(super) fn address(&mut self, param: ParamId, index: &[Index], guard: Option<i64>) -> ir::Value {
         let size = self.tile.params[param].ty.dtype.bytes() as i64;
         let base = self.bases[param.0 as usize];
+        if self.tile.params[param].layout == Layout::Halves {
+            let element = self.place_of(param, index, guard.is_some());
+            let byte = self.floor_div(element, 2, true);
+            return self.b.ins().iadd(base, byte);
+        }
         if let Some(span) = guard {
             let offset = self.clamped(param, index, span);
             let offset = self.times(offset, size);
@@ -101,6 +106,22 @@ impl Emitter<'_> {
             address = self.b.ins().iadd(address, offset);
         }
         address
+    }
+
+    /// The number of an element in row-major order.
+    pub(super) fn place_of(&mut self, param: ParamId, index: &[Index], guarded: bool) -> ir::Value {
+        if guarded {
+            return self.clamped(param, index, 1);
+        }
+        let mut sum = self.int(0);
+        for (syms, flat) in flatten(&self.tile.params[param], index) {
+            let mut offset = self.index(&flat, false);
+            for sym in syms {
+                offset = self.b.ins().imul(offset, self.symbols[sym.index()]);
+            }
+            sum = self.b.ins().iadd(sum, offset);
+        }
+        sum
     }
 
     /// The offset in elements of the nearest element inside.
@@ -161,6 +182,9 @@ impl Emitter<'_> {
     pub(super) fn load(&mut self, load: &Load, guarded: bool) -> Val {
         if let Layout::Codes(codes) = self.tile.params[load.param].layout {
             return self.load_codes(load, &codes, guarded);
+        }
+        if self.tile.params[load.param].layout == Layout::Halves {
+            return self.load_half(load, guarded);
         }
         let dtype = self.tile.params[load.param].ty.dtype;
         let lanes = self.lane.map(|axis| (axis, access::load_access(self.tile, load, axis, guarded)));
@@ -229,8 +253,12 @@ impl Emitter<'_> {
             (DType::U8, _) => {
                 Val::new(self.b.ins().uload8(types::I64, plain(), address, 0), Kind::Whole, false)
             }
-            // `facts::check` refuses floats of one byte.
-            (DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0, _) => {
+            (DType::F8e4m3, _) => {
+                let low = self.b.ins().uload8(types::I32, plain(), address, 0);
+                self.widen_format(dtype, low, false)
+            }
+            // `facts::check` refuses the other floats of one byte.
+            (DType::I8 | DType::F8e5m2 | DType::F8e8m0, _) => {
                 Val::new(self.b.ins().sload8(types::I64, plain(), address, 0), Kind::Whole, false)
             }
             (DType::Bool, _) => {
@@ -240,6 +268,23 @@ impl Emitter<'_> {
                 Val::new(value, Kind::Truth, false)
             }
         }
+    }
+
+    /// Stores one whole number, or four side by side, each of which a byte holds.
+    fn write_bytes(&mut self, (value, wide): (ir::Value, bool), address: ir::Value, signed: bool) {
+        if !wide {
+            self.b.ins().istore8(plain(), value, address, 0);
+            return;
+        }
+        // Narrowing keeps the lowest byte of each number in range.
+        let halves = self.b.ins().snarrow(value, value);
+        let bytes = match signed {
+            true => self.b.ins().snarrow(halves, halves),
+            false => self.b.ins().unarrow(halves, halves),
+        };
+        let words = self.bits(types::I32X4, bytes);
+        let word = self.b.ins().extractlane(words, 0);
+        self.b.ins().store(plain(), word, address, 0);
     }
 
     /// Stores one value, or four numbers side by side.
@@ -265,22 +310,15 @@ impl Emitter<'_> {
                 let whole = self.cast(dtype, val);
                 self.b.ins().istore32(plain(), whole.value, address, 0);
             }
-            // `facts::check` refuses floats of one byte.
-            DType::U8 | DType::I8 | DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
+            DType::F8e4m3 => {
+                let number = self.number(val);
+                let low = self.narrow_format(dtype, number);
+                self.write_bytes((low, val.wide), address, false);
+            }
+            // `facts::check` refuses the other floats of one byte.
+            DType::U8 | DType::I8 | DType::F8e5m2 | DType::F8e8m0 => {
                 let whole = self.cast(dtype, val);
-                if val.wide {
-                    // The bytes are in range: narrowing keeps the lowest of each number.
-                    let halves = self.b.ins().snarrow(whole.value, whole.value);
-                    let bytes = match dtype {
-                        DType::U8 => self.b.ins().unarrow(halves, halves),
-                        _ => self.b.ins().snarrow(halves, halves),
-                    };
-                    let words = self.bits(types::I32X4, bytes);
-                    let word = self.b.ins().extractlane(words, 0);
-                    self.b.ins().store(plain(), word, address, 0);
-                } else {
-                    self.b.ins().istore8(plain(), whole.value, address, 0);
-                }
+                self.write_bytes((whole.value, val.wide), address, dtype != DType::U8);
             }
             DType::Bool => {
                 let truth = self.truth(val);

@@ -50,7 +50,7 @@ impl Emitter<'_> {
     pub(super) fn cast(&mut self, dtype: DType, val: Val) -> Val {
         match dtype {
             DType::F32 => self.number(val),
-            DType::Bf16 | DType::F16 => {
+            DType::Bf16 | DType::F16 | DType::F8e4m3 => {
                 let number = self.number(val);
                 self.rounded(dtype, number)
             }
@@ -66,7 +66,7 @@ impl Emitter<'_> {
             DType::I8 => self.kept_within(val, (-128, 127)),
             DType::I32 => self.kept_within(val, (i64::from(i32::MIN), i64::from(i32::MAX))),
             // `facts::check` refuses programs with them.
-            DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => self.number(val),
+            DType::F8e5m2 | DType::F8e8m0 => self.number(val),
         }
     }
 

@@ -57,6 +57,78 @@ impl Store for InBf16 {
     }
 }
 
+/// Elements of a byte that [`Bytes::widen`] makes numbers.
+pub(super) trait Bytes {
+    /// Sixteen elements.
+    ///
+    /// # Safety
+    /// As [`Wide`]: the elements can be read, and the machine has the instructions of `V`.
+    unsafe fn widen<V: Wide>(p: *const u8) -> V;
+}
+
+/// Whole numbers from −128 to 127.
+pub(super) enum InI8 {}
+
+impl Bytes for InI8 {
+    #[inline(always)]
+    unsafe fn widen<V: Wide>(p: *const u8) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_i8(p) }
+    }
+}
+
+/// 8-bit floats, E4M3.
+pub(super) enum InE4m3 {}
+
+impl Bytes for InE4m3 {
+    #[inline(always)]
+    unsafe fn widen<V: Wide>(p: *const u8) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_e4m3(p) }
+    }
+}
+
+impl<B: Bytes> Store for B {
+    #[inline(always)]
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { B::widen(row.add(at)) }
+    }
+    #[inline(always)]
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V {
+        let mut whole = [0u8; 16];
+        debug_assert!(n <= 16);
+        // SAFETY: the caller lends n elements from `at` on, and n <= 16. A byte of zeros is the number zero.
+        unsafe {
+            std::ptr::copy_nonoverlapping(row.add(at), whole.as_mut_ptr(), n);
+            B::widen(whole.as_ptr())
+        }
+    }
+}
+
+/// Whole numbers from −8 to 7, two to a byte: the first of a pair in the lower half, each plus 8.
+pub(super) enum InI4 {}
+
+impl Store for InI4 {
+    #[inline(always)]
+    unsafe fn load<V: Wide>(row: *const u8, at: usize) -> V {
+        debug_assert!(at.is_multiple_of(2));
+        // SAFETY: sixteen elements are eight bytes.
+        unsafe { V::load_i4(row.add(at / 2)) }
+    }
+    #[inline(always)]
+    unsafe fn load_part<V: Wide>(row: *const u8, at: usize, n: usize) -> V {
+        // A half of 8 is the number zero.
+        let mut whole = [0x88u8; 8];
+        debug_assert!(n <= 16 && n.is_multiple_of(2));
+        // SAFETY: the caller lends n elements from `at` on, and n <= 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(row.add(at / 2), whole.as_mut_ptr(), n / 2);
+            V::load_i4(whole.as_ptr())
+        }
+    }
+}
+
 /// Queries and keys of a block; see [`super::ScoresFn`].
 #[derive(Clone, Copy)]
 pub(super) struct Queries {
@@ -162,6 +234,8 @@ pub(super) struct Online {
     pub(super) m: *mut f32,
     pub(super) l: *mut f32,
     pub(super) acc: *mut f32,
+    /// What the values of each position are multiplied by; null for 1.
+    pub(super) factors: *const f32,
 }
 
 /// What a row does to its accumulator.
@@ -233,7 +307,7 @@ unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
     R
 }
 
-/// Turns row `r` of the scores into probabilities relative to its new maximum and brings its `m` and `l` up to date.
+/// Turns row `r` of the scores into probabilities relative to its new maximum, times the factors, and brings its `m` and `l` up to date.
 /// None where every score is -inf: then nothing but the scores changes.
 ///
 /// # Safety
@@ -261,9 +335,11 @@ unsafe fn soften<V: Wide>(t: &Online, r: usize) -> Option<Row> {
         let new = if block > old { block } else { old };
         let mut total = zero;
         for (v, x) in x.into_iter().enumerate().take(t.n.div_ceil(16)) {
+            let n = (t.n - 16 * v).min(16);
             let p = super::math::exp(x.sub(V::splat(new)));
-            p.store_part(s.add(16 * v), (t.n - 16 * v).min(16));
             total = total.add(p);
+            let p = if t.factors.is_null() { p } else { p.mul(V::load_part(t.factors.add(16 * v), n)) };
+            p.store_part(s.add(16 * v), n);
         }
         let scale = super::math::exp(super::lanes::Array([old - new])).0[0];
         *t.m.add(r) = new;

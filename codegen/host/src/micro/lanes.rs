@@ -54,6 +54,9 @@ const TWO_THIRDS: i32 = 0x3f2a_aaab;
 /// The sign and exponent field of an f32.
 const EXPONENT: i32 = 0xff80_0000_u32 as i32;
 
+/// 2¹²⁰: from the bias of E4M3's exponent, 7, to that of an f32, 127.
+const MOVE_E4M3: f32 = f32::from_bits((120 + 127) << 23);
+
 /// Sixteen lanes with memory access.
 ///
 /// # Safety
@@ -81,6 +84,12 @@ pub(super) trait Wide: Lanes {
             Self::load_bf16(whole.as_ptr())
         }
     }
+    /// Lanes from sixteen whole numbers of a byte.
+    unsafe fn load_i8(p: *const u8) -> Self;
+    /// Lanes from sixteen whole numbers of half a byte, lower half first, each plus 8.
+    unsafe fn load_i4(p: *const u8) -> Self;
+    /// Lanes from sixteen 8-bit floats, E4M3.
+    unsafe fn load_e4m3(p: *const u8) -> Self;
     /// Sixteen pairs of bf16: the first of each pair, and the second.
     unsafe fn load_pairs(p: *const u8) -> (Self, Self);
     /// One pair of bf16, each in every lane.

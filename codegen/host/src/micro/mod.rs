@@ -101,14 +101,14 @@ pub type ScoresFn = unsafe extern "C" fn(
 );
 
 /// One step of the online softmax over a block of n positions. For each row g:
-/// `m' = max(m, max s)`, `r = exp(m - m')`, `p = exp(s - m')`, `l = l r + sum p`, `acc = acc r + sum p[j] v[j]`, and p is
-/// written over s.
+/// `m' = max(m, max s)`, `r = exp(m - m')`, `p = exp(s - m')`, `l = l r + sum p`, `p' = p f`, `acc = acc r + sum p'[j] v[j]`,
+/// and p' is written over s.
 ///
 /// A score of -inf takes no part: its p is 0 and its value is not looked at. A row of nothing but -inf keeps its m, l
 /// and acc bit for bit. Start with m = -inf, l = 0 and acc = 0.
 ///
 /// Arguments: `s` (rows [`POSITIONS`] apart), `rows`, `n`, `v_rows` (pointers to n values of dv elements), `dv`, `m`, `l`,
-/// `acc` (`[rows][dv]`).
+/// `acc` (`[rows][dv]`), `factors` (f: n finite numbers; null for 1).
 ///
 /// # Safety
 /// `s` has `rows` rows of n scores, `v_rows` n pointers to dv elements each, `m` and `l` `rows` elements, `acc` `rows x dv`;
@@ -122,6 +122,7 @@ pub type OnlineFn = unsafe extern "C" fn(
     m: *mut f32,
     l: *mut f32,
     acc: *mut f32,
+    factors: *const f32,
 );
 
 /// `y[i] = f(x[i])` for `i < n`; `y` may be `x`.

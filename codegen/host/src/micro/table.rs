@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::__m128;
 
-use super::attention::{InBf16, InF32, Online, Queries, online, scores};
+use super::attention::{InBf16, InE4m3, InF32, InI4, InI8, Online, Queries, online, scores};
 use super::formats::{Bf16Dot, Plain, of};
 use super::gemm::{Product, gemm};
 use super::lanes::{Array, Wide, X4, Y16, Z16};
@@ -22,10 +22,22 @@ pub struct Kernels {
     pub scores_f32: ScoresFn,
     /// Keys in bf16.
     pub scores_bf16: ScoresFn,
+    /// Keys in whole numbers of a byte.
+    pub scores_i8: ScoresFn,
+    /// Keys in whole numbers of 4 bits.
+    pub scores_i4: ScoresFn,
+    /// Keys in 8-bit floats, E4M3.
+    pub scores_e4m3: ScoresFn,
     /// Values in f32.
     pub online_f32: OnlineFn,
     /// Values in bf16.
     pub online_bf16: OnlineFn,
+    /// Values in whole numbers of a byte.
+    pub online_i8: OnlineFn,
+    /// Values in whole numbers of 4 bits.
+    pub online_i4: OnlineFn,
+    /// Values in 8-bit floats, E4M3.
+    pub online_e4m3: OnlineFn,
     /// `e^x` within 2 ulp.
     pub exp: MapFn,
     /// Hyperbolic tangent within 4e-7.
@@ -102,20 +114,44 @@ macro_rules! table {
                     gemm::<$bf16>(&Product { a, lda, m, w, panels, k, c, ldc })
                 }
                 fn scores_f32(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
-                              s: *mut f32) {
+                     s: *mut f32) {
                     scores::<$wide, InF32>(Queries { q, ldq, keys, n, d, s }, rows)
                 }
                 fn scores_bf16(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
-                               s: *mut f32) {
+                     s: *mut f32) {
                     scores::<$wide, InBf16>(Queries { q, ldq, keys, n, d, s }, rows)
                 }
+                fn scores_i8(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
+                     s: *mut f32) {
+                    scores::<$wide, InI8>(Queries { q, ldq, keys, n, d, s }, rows)
+                }
+                fn scores_i4(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
+                     s: *mut f32) {
+                    scores::<$wide, InI4>(Queries { q, ldq, keys, n, d, s }, rows)
+                }
+                fn scores_e4m3(q: *const f32, ldq: usize, rows: usize, keys: *const *const u8, n: usize, d: usize,
+                     s: *mut f32) {
+                    scores::<$wide, InE4m3>(Queries { q, ldq, keys, n, d, s }, rows)
+                }
                 fn online_f32(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
-                              l: *mut f32, acc: *mut f32) {
-                    online::<$wide, InF32>(Online { s, n, values, dv, m, l, acc }, rows)
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InF32>(Online { s, n, values, dv, m, l, acc, factors }, rows)
                 }
                 fn online_bf16(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
-                               l: *mut f32, acc: *mut f32) {
-                    online::<$wide, InBf16>(Online { s, n, values, dv, m, l, acc }, rows)
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InBf16>(Online { s, n, values, dv, m, l, acc, factors }, rows)
+                }
+                fn online_i8(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InI8>(Online { s, n, values, dv, m, l, acc, factors }, rows)
+                }
+                fn online_i4(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InI4>(Online { s, n, values, dv, m, l, acc, factors }, rows)
+                }
+                fn online_e4m3(s: *mut f32, rows: usize, n: usize, values: *const *const u8, dv: usize, m: *mut f32,
+                     l: *mut f32, acc: *mut f32, factors: *const f32) {
+                    online::<$wide, InE4m3>(Online { s, n, values, dv, m, l, acc, factors }, rows)
                 }
                 fn exp(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Exp>(x, y, n) }
                 fn tanh(x: *const f32, y: *mut f32, n: usize) { strip::<$wide, math::Tanh>(x, y, n) }
@@ -133,8 +169,14 @@ macro_rules! table {
                 gemm_bf16,
                 scores_f32,
                 scores_bf16,
+                scores_i8,
+                scores_i4,
+                scores_e4m3,
                 online_f32,
                 online_bf16,
+                online_i8,
+                online_i4,
+                online_e4m3,
                 exp,
                 tanh,
                 erf,

@@ -4,7 +4,7 @@ use super::contract::contiguous;
 use super::{Pieces, Schedule, Skeleton};
 use crate::facts::{AxisSet, Fact, Facts};
 use crate::micro::POSITIONS;
-use sinter_ir::{Atom, AxisId, DType, Dim, ExprId, Index, Load, Stage, StageId, TileProgram};
+use sinter_ir::{Atom, AxisId, DType, Dim, Expr, ExprId, Index, Load, Stage, StageId, TileProgram};
 use std::fmt;
 
 /// How attention is run.
@@ -24,6 +24,10 @@ pub(crate) struct Attend {
     pub(crate) query: Load,
     pub(crate) key: Load,
     pub(crate) value: Load,
+    /// What the values of a position are multiplied by, the same for all rows.
+    pub(crate) factor: Option<ExprId>,
+    /// What a score reads of each position, the same for all rows: it is read once for a block.
+    pub(crate) shared: Vec<ExprId>,
     pub(crate) group: Option<Group>,
     pub(crate) pieces: Scratch,
 }
@@ -47,6 +51,9 @@ pub(crate) struct Scratch {
     /// Pointers to 64 keys and to 64 values.
     pub(crate) keys: usize,
     pub(crate) values: usize,
+    /// 64 factors, and 64 numbers of each expression in `shared`.
+    pub(crate) factors: usize,
+    pub(crate) shared: usize,
     /// `[group]` maxima and sums, `[group][lanes]` weighted sums.
     pub(crate) max: usize,
     pub(crate) sum: usize,
@@ -64,17 +71,20 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
     let mut onlines =
         tile.stages.iter().enumerate().filter(|(_, stage)| matches!(stage, Stage::Online { .. }));
     let (number, online) = onlines.next()?;
-    let Stage::Online { axis: context, from, to, start, score, lanes, value } = online else { return None };
+    let Stage::Online { axis: context, from, to, start, score, lanes, value, factor } = online else {
+        return None;
+    };
     let dot = dot(tile, facts, *score, *context)?;
     let Stage::Mma { axis: depth, a, b } = &tile.stages[dot.0 as usize] else { return None };
     let online = StageId(number as u32);
     let mentions = |load: &Load| facts.load(load).axes.has(*context);
     let (query, key) = if mentions(a) { (b, a) } else { (a, b) };
     let group = group(tile, facts, [key, value], &[*from, *to]);
+    let shared = shared(tile, facts, *score, (*context, group));
     let sizes =
         [tile.axes[*depth].extent.as_const()? as usize, tile.axes[*lanes].extent.as_const()? as usize];
     let rows = group.map_or(1, |group| group.size);
-    let (pieces, scratch) = pieces(rows, sizes);
+    let (pieces, scratch) = pieces(rows, sizes, shared.len());
     let plan = Attend {
         online,
         dot,
@@ -88,6 +98,8 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         query: query.clone(),
         key: key.clone(),
         value: value.clone(),
+        factor: *factor,
+        shared,
         group,
         pieces,
     };
@@ -109,7 +121,7 @@ fn dot(tile: &TileProgram, facts: &Facts, score: ExprId, context: AxisId) -> Opt
     if let [dot] = moving[..] { Some(dot) } else { None }
 }
 
-fn pieces(rows: usize, [depth, lanes]: [usize; 2]) -> (Scratch, usize) {
+fn pieces(rows: usize, [depth, lanes]: [usize; 2], shared: usize) -> (Scratch, usize) {
     let mut pieces = Pieces::default();
     let scratch = Scratch {
         depth,
@@ -118,6 +130,8 @@ fn pieces(rows: usize, [depth, lanes]: [usize; 2]) -> (Scratch, usize) {
         scores: pieces.take(rows * POSITIONS * 4),
         keys: pieces.take(POSITIONS * 8),
         values: pieces.take(POSITIONS * 8),
+        factors: pieces.take(POSITIONS * 4),
+        shared: pieces.take(shared * POSITIONS * 4),
         max: pieces.take(rows * 4),
         sum: pieces.take(rows * 4),
         acc: pieces.take(rows * lanes * 4),
@@ -132,7 +146,7 @@ fn fits(tile: &TileProgram, facts: &Facts, plan: &Attend) -> bool {
     let with = |axis: AxisId| grid.with(AxisSet::of(&[axis]));
     let vector = |load: &Load, axis: AxisId, others: AxisSet| {
         let dtype = tile.params[load.param].ty.dtype;
-        matches!(dtype, DType::F32 | DType::Bf16)
+        matches!(dtype, DType::F32 | DType::Bf16 | DType::I8 | DType::F8e4m3)
             && contiguous(tile, load, axis)
             && facts.load(load).axes.within(others.with(AxisSet::of(&[axis])))
     };
@@ -160,7 +174,55 @@ fn fits(tile: &TileProgram, facts: &Facts, plan: &Attend) -> bool {
             .into_iter()
             .flatten()
             .all(|bound| facts.exprs[bound].axes.within(grid))
+        && plan.factor.is_none_or(|factor| {
+            let loads = loads(tile, factor);
+            facts.exprs[factor].axes.within(with(plan.context))
+                && !facts.exprs[factor].mutable
+                && tile.stages_of(factor).is_empty()
+                && loads.is_some_and(|loads| loads.iter().all(|load| is_shared(facts, load, plan.group)))
+        })
         && tile.stages.iter().enumerate().all(stage_fits)
+}
+
+/// What a score reads of each position, if no row of the group reads anything else.
+fn shared(
+    tile: &TileProgram,
+    facts: &Facts,
+    score: ExprId,
+    (context, group): (AxisId, Option<Group>),
+) -> Vec<ExprId> {
+    let number = |id: &ExprId| match &tile.exprs[*id] {
+        Expr::Load(load) => {
+            let fact = facts.exprs[*id];
+            let float = tile.params[load.param].ty.dtype.is_float();
+            float && fact.axes.has(context) && !fact.mutable && is_shared(facts, load, group)
+        }
+        _ => false,
+    };
+    tile.cone(score).into_iter().filter(number).collect()
+}
+
+/// The loads of an expression without stages, unless it tells rows apart by an index of its own.
+fn loads(tile: &TileProgram, root: ExprId) -> Option<Vec<&Load>> {
+    let mut loads = Vec::new();
+    for id in tile.cone(root) {
+        match &tile.exprs[id] {
+            Expr::Load(load) => loads.push(load),
+            Expr::Index(_) | Expr::Stage(_) => return None,
+            Expr::Const(_) | Expr::Apply(..) | Expr::Cast(..) => {}
+        }
+    }
+    Some(loads)
+}
+
+/// Whether a load reads the same for all rows of a group.
+fn is_shared(facts: &Facts, load: &Load, group: Option<Group>) -> bool {
+    let Some(Group { axis, size }) = group.filter(|group| facts.load(load).axes.has(group.axis)) else {
+        return true;
+    };
+    let mut divisors = Vec::new();
+    let whole = load.index.iter().all(|index| quotients(index, axis, &mut divisors));
+    whole && divisors.iter().all(|by| *by == size as u64)
 }
 
 /// The neighbours that share keys, values and bounds: all of the last grid axis, or as many as the indices divide by.

@@ -5,7 +5,8 @@ use crate::access::{Lanes, access, flatten, lanes};
 use crate::facts::{AxisSet, Facts};
 use crate::micro::{PANEL, quant};
 use sinter_ir::{
-    Atom, AxisId, Codes, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileProgram,
+    Atom, AxisId, Codes, DType, Dim, Expr, ExprId, Index, Layout, Load, ScalarOp, Stage, StageId, TileParam,
+    TileProgram,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -181,7 +182,7 @@ fn kinds(
         Layout::Codes(codes) if found == wanted => {
             Some((found, Weights::Unpacked(codes, pieces.take(WIDTH * depth * wanted.bytes()))))
         }
-        Layout::Codes(_) => None,
+        Layout::Codes(_) | Layout::Halves => None,
         Layout::Panels | Layout::Rows if found == DType::I8 && wanted == DType::F32 => {
             Some((DType::F32, Weights::Numbers))
         }
@@ -205,7 +206,16 @@ fn stride(tile: &TileProgram, a: &Load, rows: AxisId, depth: AxisId) -> Option<u
 
 /// Whether four iterations of `axis` lie side by side wherever the load's other axes stand.
 pub(super) fn contiguous(tile: &TileProgram, load: &Load, axis: AxisId) -> bool {
-    let param = &tile.params[load.param];
+    let found = &tile.params[load.param];
+    // Halves of bytes lie side by side where a row begins with a whole byte.
+    let whole = load.index.last().is_some_and(|last| {
+        let rest = last.plus(&Index::axis(axis).times(-1));
+        rest.as_constant().is_some_and(|first| first % 2 == 0)
+    });
+    let param = &match found.layout {
+        Layout::Halves if whole => TileParam { layout: Layout::Rows, ..found.clone() },
+        _ => found.clone(),
+    };
     let direct = |index: &Index| {
         let rest = index.plus(&Index::axis(axis).times(-index.stride(axis)));
         !rest.axes().contains(&axis)

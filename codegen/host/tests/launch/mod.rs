@@ -26,8 +26,9 @@ impl Stream {
 
 /// A tensor for a parameter: numbers between −1 and 1 as its type stores them.
 pub fn numbers(stream: &mut Stream, param: &TileParam, binding: &Binding) -> Tensor<f32> {
-    let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
-    Tensor::from_fn(&shape, |_| stream.number().stored(param.ty.dtype))
+    let ty = param.stored();
+    let shape: Vec<usize> = ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+    Tensor::from_fn(&shape, |_| stream.number().stored(ty.dtype))
 }
 
 /// A tensor of whole numbers below `end`.
@@ -193,7 +194,7 @@ pub fn launch(
 ) -> Vec<Tensor<f32>> {
     let mut memory: Vec<Memory> = (tile.params.values().zip(params))
         .map(|(param, tensor)| match param.layout {
-            Layout::Rows => Memory::of(&encode(param.ty.dtype, &tensor.data)),
+            Layout::Rows | Layout::Halves => Memory::of(&encode(param.stored().dtype, &tensor.data)),
             Layout::Panels => Memory::of(&packed(param, tensor)),
             Layout::Codes(codes) => Memory::of(&packed_codes(param, codes)),
         })
@@ -209,7 +210,7 @@ pub fn launch(
         };
     }
     let read = |((param, tensor), memory): ((&TileParam, &Tensor<f32>), &mut Memory)| match param.layout {
-        Layout::Panels | Layout::Codes(_) => tensor.clone(),
+        Layout::Panels | Layout::Codes(_) | Layout::Halves => tensor.clone(),
         Layout::Rows => {
             let bytes = tensor.data.len() * param.ty.dtype.bytes();
             let used = &memory.bytes()[..bytes];

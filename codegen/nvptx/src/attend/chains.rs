@@ -88,6 +88,15 @@ impl<'k> Work<'_, '_, 'k> {
         inside.select(score, k.float(f32::NEG_INFINITY))
     }
 
+    /// What a position's value is multiplied by: its weight, times the factor that the value has.
+    fn share(&self, weight: Float<'k>, position: Int<'k>) -> Float<'k> {
+        let attend = self.job.attend;
+        let Some(factor) = attend.factor else { return weight };
+        let Range { from, to } = self.range;
+        let scope = self.row.scope.with_axis(attend.context, position.least(to - 1).greatest(from));
+        weight * scope.value(factor).number(self.k)
+    }
+
     fn block(&self, start: Int<'k>, (max, sum, acc): Sums<'k>) -> Sums<'k> {
         let k = self.k;
         let scores = [0, 32].map(|first| self.score(start + k.lane() + first));
@@ -99,8 +108,8 @@ impl<'k> Work<'_, '_, 'k> {
         let weights = scores.map(|score| score.fma(std::f32::consts::LOG2_E, shift).exp2());
         // The weights of the block before have been read.
         k.warp_barrier();
-        k.store(self.weights.at(k.lane() << 2), weights[0]);
-        k.store(self.weights.at((k.lane() << 2) + 128), weights[1]);
+        k.store(self.weights.at(k.lane() << 2), self.share(weights[0], start + k.lane()));
+        k.store(self.weights.at((k.lane() << 2) + 128), self.share(weights[1], start + k.lane() + 32));
         k.warp_barrier();
         let sum = sum.fma(repair, fold(weights[0] + weights[1], |x, y| x + y));
         let acc = acc.into_iter().map(|acc| acc * repair).collect();

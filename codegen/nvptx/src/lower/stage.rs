@@ -26,8 +26,8 @@ impl<'k> Scope<'_, 'k> {
                 let (a, b) = (scope.load(a), scope.load(b));
                 a.number(self.k).fma(b.number(self.k), sum)
             }),
-            Stage::Online { axis, from, to, start, score, value, .. } => {
-                self.online(*axis, (*from, *to), *start, (*score, value))
+            Stage::Online { axis, from, to, start, score, value, factor, .. } => {
+                self.online(*axis, (*from, *to), *start, (*score, value, *factor))
             }
             // The verifier refuses the use of a store's result.
             Stage::Store { .. } => self.k.float(0.0),
@@ -57,7 +57,7 @@ impl<'k> Scope<'_, 'k> {
         axis: AxisId,
         (from, to): (Option<ExprId>, Option<ExprId>),
         start: Option<ExprId>,
-        (score, value): (ExprId, &Load),
+        (score, value, factor): (ExprId, &Load, Option<ExprId>),
     ) -> Float<'k> {
         let k = self.k;
         let whole = |id: ExprId| self.value(id).whole(k);
@@ -77,7 +77,9 @@ impl<'k> Scope<'_, 'k> {
                         let greater = max.greatest(score);
                         let (repair, weight) = ((max - greater).exp(), (score - greater).exp());
                         let value: Val<'k> = scope.load(value);
-                        (greater, sum.fma(repair, weight), weight.fma(value.number(k), weighted * repair))
+                        let factor = factor.map(|factor| scope.value(factor).number(k));
+                        let share = factor.map_or(weight, |factor| weight * factor);
+                        (greater, sum.fma(repair, weight), share.fma(value.number(k), weighted * repair))
                     },
                 )
             });

@@ -58,6 +58,8 @@ pub struct Attend {
     pub key: Load,
     /// The values.
     pub value: Load,
+    /// What the values of a position are multiplied by.
+    pub factor: Option<ExprId>,
     /// The stores of the result, in order.
     pub stores: Vec<StageId>,
     /// The first grid axis: tokens.
@@ -70,7 +72,7 @@ pub struct Attend {
     pub contexts: Vec<Index>,
     /// The extents of the depth, the lanes and the group.
     pub sizes: Sizes,
-    /// Whether queries, keys and values are bf16, so that tensor cores multiply them.
+    /// Whether queries, keys and values are bf16 as they are, so that tensor cores multiply them.
     pub tensor: bool,
     /// Whether tensor copies can bring keys and values to shared memory.
     pub boxed: bool,
@@ -138,7 +140,7 @@ impl Attend {
         let (Some((number, online)), None) = (onlines.next(), onlines.next()) else {
             return Err("one online softmax is wanted".into());
         };
-        let Stage::Online { axis: context, from, to, start, score, lanes, value } = online else {
+        let Stage::Online { axis: context, from, to, start, score, lanes, value, factor } = online else {
             return Err("one online softmax is wanted".into());
         };
         let (dot, depth, query, key) = product(tile, *score, *context)?;
@@ -158,7 +160,8 @@ impl Attend {
         for index in key.index.iter().chain(&value.index) {
             collect_contexts(index, *tokens, *context, &mut contexts);
         }
-        let tensor = [&query, &key, value].iter().all(|load| tile.params[load.param].ty.dtype == DType::Bf16);
+        let bf16 = |load: &&Load| tile.params[load.param].ty.dtype == DType::Bf16;
+        let tensor = factor.is_none() && [&query, &key, value].iter().all(bf16);
         // Tensor copies bring rows that no query sees; without bounds, such may lie nowhere.
         let bounded = to.is_some() || contexts.is_empty();
         let boxed = |load: &Load, lane: AxisId, width: u32| {
@@ -179,6 +182,7 @@ impl Attend {
             query,
             key,
             value: value.clone(),
+            factor: *factor,
             stores: stores(tile, *lanes)?,
             tokens: *tokens,
             heads: heads.to_vec(),

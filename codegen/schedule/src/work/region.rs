@@ -49,7 +49,9 @@ impl Region {
             let innermost = at + 1 == param.ty.shape.len();
             run = match param.layout {
                 Layout::Panels if innermost && count == extent => weight_pitch(param.ty.dtype, count),
-                Layout::Panels | Layout::Rows | Layout::Codes(_) => run.saturating_mul(count),
+                Layout::Panels | Layout::Rows | Layout::Codes(_) | Layout::Halves => {
+                    run.saturating_mul(count)
+                }
             };
             follows = count == extent;
         }

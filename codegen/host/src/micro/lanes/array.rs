@@ -1,6 +1,6 @@
 //! Lanes as an array: the form without vector instructions, and the meaning of the others.
 
-use super::{EXPONENT, Lanes, TWO_THIRDS, Wide, tree_sum};
+use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide, tree_sum};
 
 /// `N` lanes.
 #[derive(Clone, Copy)]
@@ -102,6 +102,14 @@ fn widen(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 
+/// The number that an 8-bit float is: its exponent is moved by a product, which makes subnormals normal too.
+#[inline(always)]
+fn e4m3(x: u8) -> f32 {
+    let (size, sign) = (u32::from(x & 0x7f), u32::from(x & 0x80) << 24);
+    let number = f32::from_bits(size << 20) * MOVE_E4M3;
+    if size == 0x7f { f32::NAN } else { f32::from_bits(number.to_bits() | sign) }
+}
+
 impl Wide for Array<16> {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -127,6 +135,24 @@ impl Wide for Array<16> {
         // SAFETY: the caller lends p[0..16].
         let x = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
         Array(each!(16, i => widen(x[i])))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16].
+        let x = unsafe { p.cast::<[i8; 16]>().read_unaligned() };
+        Array(each!(16, i => f32::from(x[i])))
+    }
+    #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8].
+        let x = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
+        Array(each!(16, i => f32::from(x[i / 2] >> (i % 2 * 4) & 15) - 8.0))
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16].
+        let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        Array(each!(16, i => e4m3(x[i])))
     }
     #[inline(always)]
     unsafe fn load_pairs(p: *const u8) -> (Self, Self) {

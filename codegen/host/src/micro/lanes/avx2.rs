@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{EXPONENT, Lanes, TWO_THIRDS, Wide};
+use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide};
 
 /// Lanes 0 to 7, and 8 to 15; needs avx2 and fma.
 #[derive(Clone, Copy)]
@@ -141,6 +141,32 @@ unsafe fn widen_pairs(pairs: __m256i) -> (__m256, __m256) {
     }
 }
 
+/// The halves of the lowest eight bytes, lower ones first, as bytes.
+#[inline(always)]
+pub(super) unsafe fn halves(bytes: __m128i) -> __m128i {
+    // SAFETY: the caller promises avx2.
+    unsafe {
+        let x = _mm_cvtepu8_epi16(bytes);
+        _mm_and_si128(_mm_or_si128(x, _mm_slli_epi16::<4>(x)), _mm_set1_epi8(15))
+    }
+}
+
+/// The numbers that the lowest eight bytes are as E4M3.
+#[inline(always)]
+unsafe fn e4m3(bytes: __m128i) -> __m256 {
+    // SAFETY: the caller promises avx2.
+    unsafe {
+        let x = _mm256_cvtepu8_epi32(bytes);
+        let size = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
+        let sign = _mm256_slli_epi32::<24>(_mm256_andnot_si256(_mm256_set1_epi32(0x7f), x));
+        let moved = _mm256_castsi256_ps(_mm256_slli_epi32::<20>(size));
+        let number = _mm256_mul_ps(moved, _mm256_set1_ps(MOVE_E4M3));
+        let signed = _mm256_or_ps(number, _mm256_castsi256_ps(sign));
+        let none = _mm256_castsi256_ps(_mm256_cmpeq_epi32(size, _mm256_set1_epi32(0x7f)));
+        _mm256_blendv_ps(signed, _mm256_set1_ps(f32::NAN), none)
+    }
+}
+
 impl Wide for Y16 {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -178,6 +204,33 @@ impl Wide for Y16 {
             let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())));
             Y16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        unsafe {
+            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
+            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()));
+            Y16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8] and promises the instructions.
+        unsafe {
+            let x = halves(_mm_loadl_epi64(p.cast()));
+            let (low, high) = (_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x)));
+            let eight = _mm256_set1_epi32(8);
+            Y16(
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(low, eight)),
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(high, eight)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        unsafe { Y16(e4m3(_mm_loadl_epi64(p.cast())), e4m3(_mm_loadl_epi64(p.add(8).cast()))) }
     }
     #[inline(always)]
     unsafe fn load_pairs(p: *const u8) -> (Self, Self) {

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{EXPONENT, Lanes, TWO_THIRDS, Wide};
+use super::avx2::halves;
+use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide};
 
 /// Sixteen f32; needs avx512f, avx512bw, avx512vl and avx512dq.
 #[derive(Clone, Copy)]
@@ -176,6 +177,33 @@ impl Wide for Z16 {
         unsafe {
             let x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p.cast()));
             Z16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        unsafe { Z16(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i4(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..8] and promises the instructions.
+        unsafe {
+            let x = _mm512_cvtepu8_epi32(halves(_mm_loadl_epi64(p.cast())));
+            Z16(_mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(8))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self {
+        // SAFETY: the caller lends p[0..16] and promises the instructions.
+        unsafe {
+            let x = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let size = _mm512_and_si512(x, _mm512_set1_epi32(0x7f));
+            let sign = _mm512_slli_epi32::<24>(_mm512_andnot_si512(_mm512_set1_epi32(0x7f), x));
+            let moved = _mm512_castsi512_ps(_mm512_slli_epi32::<20>(size));
+            let number = _mm512_mul_ps(moved, _mm512_set1_ps(MOVE_E4M3));
+            let signed = _mm512_or_ps(number, _mm512_castsi512_ps(sign));
+            let none = _mm512_cmpeq_epi32_mask(size, _mm512_set1_epi32(0x7f));
+            Z16(_mm512_mask_blend_ps(none, signed, _mm512_set1_ps(f32::NAN)))
         }
     }
     #[inline(always)]
