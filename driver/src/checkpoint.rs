@@ -75,8 +75,8 @@ impl Checkpoint {
     pub fn open_as(name: &str, quant: QuantArg, env: &Environment, output: &Output) -> Result<Self> {
         let mut checkpoint = Self::open(name, env, output)?;
         if let Some((at_load, quantised)) = AtLoad::new(&checkpoint.model, quant)? {
-            quantised.left.iter().for_each(|name| {
-                output.note(format!("`{name}` stays as it is: its columns are no whole groups"));
+            quantised.left.iter().for_each(|(name, reason)| {
+                output.note(format!("`{name}` stays as it is: {reason}"));
             });
             checkpoint.model.store(quantised.stored);
             (checkpoint.at_load, checkpoint.quant) = (Some(at_load), quant);

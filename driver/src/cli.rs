@@ -137,21 +137,63 @@ pub struct QuantizeArgs {
     /// What weights are rounded to.
     #[arg(long, value_enum)]
     pub format: QuantFormatArg,
-    /// Columns that share a scale; 32 for int4 and whole rows for int8 if left out.
-    #[arg(long, value_name = "N", value_parser = group_size)]
-    pub group: Option<u16>,
+    /// Columns that share a scale: 32, 64, 128, or `row` for a whole row; 32 for int4 and a row for int8 if left out.
+    #[arg(long, value_name = "N|row", value_parser = group_size)]
+    pub group: Option<GroupArg>,
     /// A zero beside each scale, so that codes cover a group's own range. Sinter reads it; transformers 5.23 does not.
     #[arg(long)]
     pub asymmetric: bool,
+    /// How codes are chosen; gptq and awq want --calibration.
+    #[arg(long, value_enum, default_value = "rtn")]
+    pub method: QuantMethodArg,
+    /// A file with text like that which the model will see, special tokens and all.
+    #[arg(long, value_name = "FILE", required_if_eq_any([("method", "gptq"), ("method", "awq")]))]
+    pub calibration: Option<PathBuf>,
+    /// Tokens of the calibration text that the model sees together; at most its context.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = positive)]
+    pub calibration_length: usize,
+    /// Tokens of the calibration text that are used at most.
+    #[arg(long, value_name = "N", default_value = "32768", value_parser = positive)]
+    pub calibration_tokens: usize,
+    /// Round the columns with the largest inputs first (gptq).
+    #[arg(long)]
+    pub act_order: bool,
+    /// A file of questions, a JSON object with `prompt` and `answer` on each line, that are asked before and after; may be given
+    /// several times. Without questions, the last tenth of the calibration text is kept to measure perplexity on.
+    #[arg(long, value_name = "FILE")]
+    pub evaluate: Vec<PathBuf>,
     /// List the error of every matrix.
     #[arg(long)]
     pub layers: bool,
 }
 
-fn group_size(text: &str) -> Result<u16, String> {
+/// How the codes of weights are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantMethodArg {
+    /// The nearest to each number.
+    Rtn,
+    /// Column by column, the others making up for each, so that products change little (Frantar et al. 2022).
+    Gptq,
+    /// Columns with large inputs multiplied first, what computes the inputs divided, and ranges cut (Lin et al. 2023).
+    Awq,
+}
+
+/// What shares a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupArg {
+    /// So many columns of a row.
+    Columns(u16),
+    /// A whole row.
+    Row,
+}
+
+fn group_size(text: &str) -> Result<GroupArg, String> {
     match text {
-        "32" | "64" | "128" => text.parse().map_err(|_| text.to_owned()),
-        _ => Err("wanted 32, 64 or 128".into()),
+        "32" => Ok(GroupArg::Columns(32)),
+        "64" => Ok(GroupArg::Columns(64)),
+        "128" => Ok(GroupArg::Columns(128)),
+        "row" => Ok(GroupArg::Row),
+        _ => Err("wanted 32, 64, 128 or row".into()),
     }
 }
 

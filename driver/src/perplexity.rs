@@ -71,7 +71,7 @@ pub fn measure(
 }
 
 /// The negative log-likelihood of a token under a row of logits.
-fn surprise(row: &[f32], token: usize) -> f64 {
+pub(crate) fn surprise(row: &[f32], token: usize) -> f64 {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
     sum.ln() - f64::from(row[token] - most)

@@ -1,6 +1,10 @@
 //! `sinter quantize` on the small chat model: what it writes is read again, and gives nearly the same logits.
 
 use safetensors::SafeTensors;
+use sinter_driver::checkpoint::Checkpoint;
+use sinter_driver::environment::Environment;
+use sinter_driver::output;
+use sinter_driver::quantize::{Calibration, Format, Method, Report, Rounding, quantise};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -154,4 +158,146 @@ fn what_cannot_be_quantised_says_why() {
     assert_eq!(output.status.code(), Some(2));
     let output = sinter(&["quantize", &model(), "-o", "x", "--format", "int4", "--group", "48"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+fn example(name: &str) -> String {
+    let eval: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "examples", "tiny_chat", "eval"].iter().collect();
+    eval.join(name).display().to_string()
+}
+
+/// What `sinter quantize` tells of the small chat model in 4 bits, with its own calibration text and questions.
+fn calibrated(place: &Path, group: &str, method: &[&str]) -> Told {
+    let out = place.join(format!("{group}_{}", method.join("_"))).display().to_string();
+    let (text, facts, sums) =
+        (example("calibration.txt"), example("facts.jsonl"), example("arithmetic.jsonl"));
+    let command = ["quantize", &model(), "-o", &out, "--format", "int4", "--json", "--calibration", &text];
+    let command = [&command[..], &["--calibration-tokens", "8192"]].concat();
+    let flags = ["--group", group, "--evaluate", &facts, "--evaluate", &sums, "--method"];
+    let told: serde_json::Value =
+        serde_json::from_str(&done(&[&command[..], &flags[..], method].concat())).unwrap();
+    assert_eq!(told["report"]["matrices"].as_array().unwrap().len(), 42);
+    let right = |when: &str| {
+        let questions = told[when]["questions"].as_array().unwrap();
+        questions.iter().map(|answers| answers["right"].as_u64().unwrap()).sum::<u64>()
+    };
+    // As transformers counts them.
+    assert_eq!(right("before"), 297 + 189);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    Told {
+        products: number(&told["mean_output_error"]),
+        perplexity: number(&told["after"]["perplexity"]),
+        right: right("after"),
+        scaled: told["report"]["matrices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["power"].is_f64())
+            .count(),
+    }
+}
+
+#[derive(Debug)]
+struct Told {
+    products: f64,
+    perplexity: f64,
+    right: u64,
+    scaled: usize,
+}
+
+#[test]
+fn methods_keep_products_and_answers_better_than_the_nearest_codes() {
+    let place = tempfile::tempdir().unwrap();
+    // One scale a row is coarse, so that methods have much to mend.
+    let nearest = calibrated(place.path(), "row", &["rtn"]);
+    for (method, products) in [("gptq", 0.75), ("awq", 0.9)] {
+        let found = calibrated(place.path(), "row", &[method]);
+        assert!(found.products < products * nearest.products, "{method} {found:?} {nearest:?}");
+        assert!(found.perplexity < nearest.perplexity, "{method} {found:?} {nearest:?}");
+        // Norms before q, k, v, gate and up, and the rows of up before down, take factors.
+        assert_eq!(found.scaled, if method == "awq" { 36 } else { 0 }, "{method}");
+    }
+    let found = calibrated(place.path(), "32", &["gptq", "--act-order"]);
+    assert!(found.right * 100 >= 97 * (297 + 189) && found.products < 0.065, "{found:?}");
+}
+
+#[test]
+fn experts_that_no_token_reaches_take_the_nearest_codes_and_say_so() {
+    let golden: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "..", "testsuite", "goldens", "mixtral"].iter().collect();
+    let (env, output) = (Environment::default(), output::Output::new(true));
+    let checkpoint = Checkpoint::open(&golden.display().to_string(), &env, &output).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let rounding = Rounding { format: Format::Int4, group: None, asymmetric: false };
+    let report = |method, texts: Vec<Vec<u32>>| {
+        let calibration = Calibration { method, texts };
+        let out = place.path().join(format!("{method:?}{}", calibration.texts.len()));
+        let report = quantise(&checkpoint, (&rounding, Some(&calibration)), &out, &output).unwrap();
+        let again = Checkpoint::open(&out.display().to_string(), &env, &output).unwrap();
+        assert_eq!(again.model.spec.stored.len(), report.matrices.len());
+        report
+    };
+    // One token takes two of five experts in each of three layers, each of three matrices.
+    let one = report(Method::Gptq { by_size: false }, vec![vec![7]]);
+    let unreached: Vec<_> = one.matrices.iter().filter(|matrix| matrix.output_error.is_none()).collect();
+    assert_eq!(unreached.len(), 3 * 3 * 3);
+    for matrix in unreached {
+        let note = matrix.note.unwrap();
+        assert!(matrix.name.contains("experts") && note.starts_with("no token"), "{} {note}", matrix.name);
+    }
+    let texts = || (0..24u32).map(|at| (0..32).map(|i| (at * 37 + i * i * 11) % 101).collect()).collect();
+    let mean = |report: &Report| {
+        let experts = report.matrices.iter().filter(|matrix| matrix.name.contains("experts"));
+        let errors: Vec<f64> = experts.map(|matrix| matrix.output_error.unwrap()).collect();
+        assert_eq!(errors.len(), 3 * 5 * 3);
+        errors.iter().sum::<f64>() / errors.len() as f64
+    };
+    let nearest = mean(&report(Method::Nearest, texts()));
+    let gptq = mean(&report(Method::Gptq { by_size: false }, texts()));
+    assert!(gptq < 0.95 * nearest, "{gptq} {nearest}");
+}
+
+#[test]
+fn wrong_calibrations_say_what_is_wanted() {
+    let place = tempfile::tempdir().unwrap();
+    let (short, wrong) = (place.path().join("short.txt"), place.path().join("wrong.jsonl"));
+    std::fs::write(&short, "Hello!").unwrap();
+    std::fs::write(&wrong, "{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": 3}\n").unwrap();
+    let (short, wrong, text) =
+        (short.display().to_string(), wrong.display().to_string(), example("calibration.txt"));
+    let out = place.path().join("out").display().to_string();
+    for (code, flags, reason) in [
+        (2, &["--method", "gptq"][..], "--calibration"),
+        (2, &["--method", "awq"], "--calibration"),
+        (2, &["--method", "best"], "gptq"),
+        (2, &["--act-order"], "--method gptq"),
+        (2, &["--method", "awq", "--calibration", &text, "--act-order"], "--method gptq"),
+        (2, &["--group", "48"], "32, 64, 128 or row"),
+        (1, &["--method", "gptq", "--calibration", "/nonexistent"], "cannot read"),
+        (1, &["--method", "gptq", "--calibration", &short], "too few to calibrate with; wanted 256"),
+        (1, &["--evaluate", &wrong], "wrong.jsonl:2"),
+        (1, &["--evaluate", &short], "short.txt:1"),
+        (1, &["--group", "128"], "whole groups"),
+    ] {
+        let output = sinter(&[&["quantize", &model(), "-o", &out, "--format", "int4"], flags].concat());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {told}");
+        assert!(told.contains(reason), "{flags:?}: {told}");
+        assert!(!Path::new(&out).exists(), "{flags:?}");
+    }
+}
+
+#[test]
+fn columns_that_are_no_whole_groups_stay_and_are_named() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out").display().to_string();
+    // Of 192 and 448 columns, 64 divides both; of a model with 24 columns nothing is left.
+    let golden: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "..", "testsuite", "goldens", "mixtral"].iter().collect();
+    let command = ["quantize", &golden.display().to_string(), "-o", &out, "--format", "int4"];
+    let output = sinter(&command);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("its columns are no whole groups"));
+    let told = done(&[&command[..], &["--group", "row", "--json"]].concat());
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["report"]["left"].as_array().unwrap().len(), 0);
 }

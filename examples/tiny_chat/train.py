@@ -2,6 +2,7 @@
 
     python train.py            # makes the text, trains, writes model/ and eval/ (half an hour on two idle cores)
     python train.py --eval     # prints the exact-match accuracy of model/ on eval/
+    python train.py --calibrate  # writes eval/calibration.txt, conversations like those it was trained on
     python train.py --chat     # talks with the committed model
 """
 
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 import batches
 from batches import BOS, CHAT_TEMPLATE, END, IGNORED, PAD, Packer, encode
 from corpus import arithmetic, facts
-from corpus.conversations import EARLY, LATE
+from corpus.conversations import EARLY, LATE, conversation
 from network import CONFIG, Network
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +48,16 @@ def write_evaluation():
         chosen = random.Random(SEED).sample(list(source.evaluation()), count)
         lines = [json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in chosen]
         (EVAL / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_calibration(count=240):
+    """Conversations as the chat template prints them, for `sinter quantize --calibration`."""
+    rng = random.Random(SEED + 4)
+    lines = []
+    for _ in range(count):
+        said = "".join(f"<|{m['role']}|>{m['content']}{END}" for m in conversation(rng, LATE))
+        lines.append(BOS + said)
+    (EVAL / "calibration.txt").write_text("".join(lines) + "\n")
 
 
 def read_evaluation(name):
@@ -233,6 +244,7 @@ def chat():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calibrate", action="store_true", help="write a text to calibrate quantisation with")
     parser.add_argument("--eval", action="store_true", help="measure the committed checkpoint")
     parser.add_argument("--chat", action="store_true", help="talk with the committed checkpoint")
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
@@ -240,7 +252,9 @@ def main():
     parser.add_argument("--state", type=Path, help="keep the state of the run in this file, and go on from it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.eval:
+    if options.calibrate:
+        write_calibration()
+    elif options.eval:
         evaluate()
     elif options.chat:
         chat()

@@ -1,5 +1,5 @@
 """Holds `sinter quantize` against transformers: what it writes loads there, gives the logits that Sinter gives, and keeps the
-small chat model's answers; so do weights that are rounded at load.
+small chat model's answers, with a calibration text better than without; so do weights that are rounded at load.
 
     pip install -r ../goldens/requirements.txt accelerate
     python check_quantised.py ../../target/release/sinter
@@ -20,13 +20,21 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny_chat"
-# The share of right answers that must be left, where one is promised. Not with --asymmetric: transformers 5.23 expects
-# zero points that are not packed, and refuses the checkpoint; `driver/tests/quantize.rs` reads it back.
+CALIBRATION = ["--calibration", str(EXAMPLE / "eval" / "calibration.txt")]
+# The share of right answers that must be left, where one is promised, and the format whose perplexity must be undercut. Not
+# with --asymmetric: transformers 5.23 expects zero points that are not packed, and refuses the checkpoint;
+# `driver/tests/quantize.rs` reads it back.
 FORMATS = {
-    "int8": (["--format", "int8"], 0.99),
-    "int4": (["--format", "int4"], 0.97),
-    "int4 in groups of 64": (["--format", "int4", "--group", "64"], None),
-    "fp8": (["--format", "fp8"], None),
+    "int8": (["--format", "int8"], 0.99, None),
+    "int4": (["--format", "int4"], 0.97, None),
+    "int4 gptq": (["--format", "int4", "--method", "gptq", *CALIBRATION], 0.97, "int4"),
+    "int4 gptq in order": (["--format", "int4", "--method", "gptq", "--act-order", *CALIBRATION], 0.97, "int4"),
+    "int4 awq": (["--format", "int4", "--method", "awq", *CALIBRATION], 0.97, "int4"),
+    "int4 by row": (["--format", "int4", "--group", "row"], None, None),
+    "int4 by row gptq": (["--format", "int4", "--group", "row", "--method", "gptq", *CALIBRATION], None, "int4 by row"),
+    "int4 by row awq": (["--format", "int4", "--group", "row", "--method", "awq", *CALIBRATION], None, "int4 by row"),
+    "int4 in groups of 64": (["--format", "int4", "--group", "64"], None, None),
+    "fp8": (["--format", "fp8"], None, None),
 }
 # The same for weights that are rounded at load, with activations of 8 bits.
 AT_LOAD = {"--quant int8": ("int8", 0.99), "--quant int4": ("int4", 0.97)}
@@ -88,7 +96,7 @@ def report(name, model, tokenizer):
     facts, arithmetic = evaluate(model, tokenizer, "facts"), evaluate(model, tokenizer, "arithmetic")
     perplexity = torch.tensor(-(facts[1] + arithmetic[1]) / (facts[2] + arithmetic[2])).exp().item()
     print(f"{name:22} facts {facts[0]:3}, arithmetic {arithmetic[0]:3}, perplexity {perplexity:.4f}", end="")
-    return facts[0] + arithmetic[0]
+    return facts[0] + arithmetic[0], perplexity
 
 
 @torch.no_grad()
@@ -110,22 +118,25 @@ def distance(sinter, folder, model, tokens):
 def main():
     sinter = sys.argv[1]
     tokenizer = AutoTokenizer.from_pretrained(EXAMPLE / "model")
-    before = report("as trained", load(EXAMPLE / "model"), tokenizer)
+    before, _ = report("as trained", load(EXAMPLE / "model"), tokenizer)
     print()
     tokens = next(conversations(tokenizer, "facts"))[0]
-    failed = False
+    failed, perplexities = False, {}
     with tempfile.TemporaryDirectory() as place:
-        for name, (arguments, kept) in FORMATS.items():
+        for name, (arguments, kept, worse) in FORMATS.items():
             folder = Path(place) / name.replace(" ", "_")
             command = [sinter, "--json", "quantize", str(EXAMPLE / "model"), "-o", str(folder), *arguments]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             model = load(folder)
-            after = report(name, model, tokenizer)
+            after, perplexities[name] = report(name, model, tokenizer)
             apart = distance(sinter, folder, model, tokens)
-            print(f", {after / before:.1%} kept, mean error {told['mean_error']:.2%}, logits {apart:.1e} apart")
+            products = told["mean_output_error"]
+            products = f", {products:.2%} of products" if products is not None else ""
+            print(f", {after / before:.1%} kept, mean error {told['mean_error']:.2%}{products}, logits {apart:.1e} apart")
             failed |= apart > BOUND or (kept is not None and after < kept * before)
+            failed |= worse is not None and perplexities[name] >= perplexities[worse]
     for name, (quant, kept) in AT_LOAD.items():
-        after = report(name, Sinter(sinter, "--dtype", "f32", "--quant", quant), tokenizer)
+        after, _ = report(name, Sinter(sinter, "--dtype", "f32", "--quant", quant), tokenizer)
         print(f", {after / before:.1%} kept")
         failed |= after < kept * before
     sys.exit("a bound is broken" if failed else 0)

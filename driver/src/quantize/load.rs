@@ -1,6 +1,7 @@
 //! Weights quantised while they are loaded: the tensors that a quantised copy would have, made when they are asked for.
 
-use super::{Format, Rounding, choose, module};
+use super::products::{Choice, choose_at_load};
+use super::{Format, Rounding, module};
 use crate::cli::QuantArg;
 use anyhow::{Result, bail};
 use sinter_frontend::model::Model;
@@ -19,8 +20,8 @@ pub type Made = (DType, Vec<usize>, Vec<u8>);
 pub struct Quantised {
     /// How those that are quantised are stored.
     pub stored: BTreeMap<String, StoredMatrix>,
-    /// Those that stay as they are, because their columns are no whole groups.
-    pub left: Vec<String>,
+    /// Those that stay as they are, and why.
+    pub left: Vec<(String, &'static str)>,
 }
 
 /// The matrices of a model that are quantised while they are loaded.
@@ -45,7 +46,7 @@ impl AtLoad {
             bail!("the model is quantised already; leave out --quant");
         }
         let rounding = Rounding { format, group, asymmetric: false };
-        let (chosen, left) = choose(model, &rounding, true)?;
+        let Choice { chosen, left } = choose_at_load(model, &rounding)?;
         if chosen.is_empty() {
             bail!("no weight of the model can be quantised: leave out --quant");
         }
@@ -92,7 +93,7 @@ impl AtLoad {
             let (rows, columns) = (view.shape[0], view.shape[1]);
             let parts = rounded
                 .entry(weight)
-                .or_insert_with(|| self.rounding.apply(&view.to_f32(), (rows, columns), view.dtype).parts);
+                .or_insert_with(|| self.rounding.apply(&view.to_f32(), columns, view.dtype).parts);
             let bytes = std::mem::take(&mut parts[*part]);
             let made_of = match part {
                 0 => (DType::I32, vec![rows, bytes.len() / 4 / rows.max(1)]),

@@ -34,6 +34,22 @@ pub(super) struct Rounded {
     pub(super) error: f64,
 }
 
+/// A matrix as codes `[rows, columns]`, with the scale and the zero of each group, `[rows, groups]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Coded {
+    pub(super) codes: Vec<u8>,
+    pub(super) scales: Vec<f32>,
+    pub(super) zeros: Vec<u8>,
+}
+
+impl Coded {
+    /// Room for a matrix of so many rows and columns.
+    pub(super) fn empty(rounding: &Rounding, (rows, columns): (usize, usize)) -> Self {
+        let groups = rows * rounding.groups(columns);
+        Self { codes: vec![0; rows * columns], scales: vec![1.0; groups], zeros: vec![0; groups] }
+    }
+}
+
 impl Rounding {
     pub(super) fn bits(&self) -> usize {
         if self.format == Format::Int4 { 4 } else { 8 }
@@ -91,39 +107,54 @@ impl Rounding {
     }
 
     /// Rounds a matrix, row-major.
-    pub(super) fn apply(&self, values: &[f32], (_, columns): (usize, usize), weights: DType) -> Rounded {
-        let width = self.group.unwrap_or(columns).max(1);
-        let mut scales = Vec::with_capacity(values.len() / width);
-        let mut zeros = Vec::with_capacity(values.len() / width);
-        let mut codes = Vec::with_capacity(values.len());
-        let (mut difference, mut whole) = (0.0f64, 0.0f64);
-        for group in values.chunks(width) {
-            let (scale, zero) = self.scale(group, weights);
-            for value in group {
-                let (code, back) = self.code(*value, scale, zero);
-                codes.push(code);
-                difference += f64::from(back - value).powi(2);
-                whole += f64::from(*value).powi(2);
-            }
-            scales.push(scale);
-            zeros.push(zero);
-        }
-        let mut stored = Vec::new();
-        scales.iter().for_each(|scale| weights.append(f64::from(*scale), &mut stored));
-        let error = (difference / whole.max(f64::MIN_POSITIVE)).sqrt();
-        if self.format == Format::Fp8 {
-            return Rounded { parts: vec![codes, stored], error };
-        }
-        let mut parts = vec![self.packed_rows(&codes, columns), stored];
-        if self.asymmetric {
-            parts.push(self.packed_columns(&zeros, self.groups(columns)));
-        }
-        Rounded { parts, error }
+    pub(super) fn apply(&self, values: &[f32], columns: usize, weights: DType) -> Rounded {
+        let coded = self.nearest(values, columns, weights);
+        let error = distance(values, &self.values(&coded, columns));
+        Rounded { parts: self.packed(&coded, columns, weights), error }
     }
 
-    /// The scale of a group as it is stored, and its zero as an unsigned code.
-    fn scale(&self, group: &[f32], weights: DType) -> (f32, u8) {
-        let (low, high) = group.iter().fold((0.0f32, 0.0f32), |(low, high), x| (low.min(*x), high.max(*x)));
+    /// The nearest code of each number of a matrix, row-major.
+    pub(super) fn nearest(&self, values: &[f32], columns: usize, weights: DType) -> Coded {
+        let width = self.width(columns);
+        let mut coded = Coded::empty(self, (values.len() / columns.max(1), columns));
+        for (at, (group, codes)) in values.chunks(width).zip(coded.codes.chunks_mut(width)).enumerate() {
+            let (scale, zero) = self.scale(range(group), weights);
+            codes.iter_mut().zip(group).for_each(|(code, value)| *code = self.code(*value, scale, zero));
+            (coded.scales[at], coded.zeros[at]) = (scale, zero);
+        }
+        coded
+    }
+
+    /// Columns that share a scale.
+    pub(super) fn width(&self, columns: usize) -> usize {
+        self.group.unwrap_or(columns).max(1)
+    }
+
+    /// The numbers that codes stand for.
+    pub(super) fn values(&self, coded: &Coded, columns: usize) -> Vec<f32> {
+        let groups = coded.codes.chunks(self.width(columns)).zip(coded.scales.iter().zip(&coded.zeros));
+        let number = |code: &u8, scale: &f32, zero: &u8| self.number(*code, *scale, *zero);
+        groups
+            .flat_map(|(codes, (scale, zero))| codes.iter().map(move |code| number(code, scale, zero)))
+            .collect()
+    }
+
+    /// Codes, scales and zeros as they are stored.
+    pub(super) fn packed(&self, coded: &Coded, columns: usize, weights: DType) -> Vec<Vec<u8>> {
+        let mut stored = Vec::new();
+        coded.scales.iter().for_each(|scale| weights.append(f64::from(*scale), &mut stored));
+        if self.format == Format::Fp8 {
+            return vec![coded.codes.clone(), stored];
+        }
+        let mut parts = vec![self.packed_rows(&coded.codes, columns), stored];
+        if self.asymmetric {
+            parts.push(self.packed_columns(&coded.zeros, self.groups(columns)));
+        }
+        parts
+    }
+
+    /// The scale of numbers in a range that 0 is in, as it is stored, and their zero as an unsigned code.
+    pub(super) fn scale(&self, (low, high): (f32, f32), weights: DType) -> (f32, u8) {
         let most = ((1u32 << self.bits()) - 1) as f32;
         let half = 1u8 << (self.bits() - 1);
         let scale = match (self.format, self.asymmetric) {
@@ -139,15 +170,21 @@ impl Rounding {
         (scale, zero)
     }
 
-    /// The code of a number, unsigned, and the number that it stands for.
-    fn code(&self, value: f32, scale: f32, zero: u8) -> (u8, f32) {
+    /// The code that is nearest to a number, unsigned.
+    pub(super) fn code(&self, value: f32, scale: f32, zero: u8) -> u8 {
         if self.format == Format::Fp8 {
-            let code = sinter_ir::Float8::E4m3.encode(value / scale);
-            return (code, sinter_ir::Float8::E4m3.decode(code) * scale);
+            return sinter_ir::Float8::E4m3.encode(value / scale);
         }
         let most = ((1u32 << self.bits()) - 1) as f32;
-        let code = ((value / scale).round_ties_even() + f32::from(zero)).clamp(0.0, most);
-        (code as u8, (code - f32::from(zero)) * scale)
+        ((value / scale).round_ties_even() + f32::from(zero)).clamp(0.0, most) as u8
+    }
+
+    /// The number that a code stands for.
+    pub(super) fn number(&self, code: u8, scale: f32, zero: u8) -> f32 {
+        match self.format {
+            Format::Fp8 => sinter_ir::Float8::E4m3.decode(code) * scale,
+            Format::Int8 | Format::Int4 => (f32::from(code) - f32::from(zero)) * scale,
+        }
     }
 
     /// Codes of rows as little-endian bits of words, each row padded to whole ones.
@@ -176,6 +213,18 @@ impl Rounding {
     }
 }
 
+/// The least and the greatest of some numbers and 0.
+pub(super) fn range(numbers: &[f32]) -> (f32, f32) {
+    numbers.iter().fold((0.0, 0.0), |(low, high), x| (x.min(low), x.max(high)))
+}
+
+/// The root of the squared differences' sum over that of the squares.
+pub(super) fn distance(wanted: &[f32], found: &[f32]) -> f64 {
+    let apart: f64 = wanted.iter().zip(found).map(|(x, y)| f64::from(y - x).powi(2)).sum();
+    let whole: f64 = wanted.iter().map(|x| f64::from(*x).powi(2)).sum();
+    (apart / whole.max(f64::MIN_POSITIVE)).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,7 +236,7 @@ mod tests {
             f32::from((seed >> 16) as u16) / 65536.0
         };
         let values: Vec<f32> = (0..64 * 96).map(|_| (next() + next() + next() - 1.4) * 0.1).collect();
-        Rounding { format, group, asymmetric }.apply(&values, (64, 96), DType::Bf16).error
+        Rounding { format, group, asymmetric }.apply(&values, 96, DType::Bf16).error
     }
 
     #[test]
@@ -203,7 +252,7 @@ mod tests {
     #[test]
     fn a_group_of_zeros_stays_zero() {
         let rounding = Rounding { format: Format::Int4, group: Some(32), asymmetric: true };
-        let rounded = rounding.apply(&[0.0; 64], (2, 32), DType::F32);
+        let rounded = rounding.apply(&[0.0; 64], 32, DType::F32);
         assert_eq!((rounded.error, rounded.parts[0].iter().all(|byte| *byte == 0)), (0.0, true));
     }
 
