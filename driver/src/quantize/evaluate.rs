@@ -1,6 +1,6 @@
 //! What a model is worth, before and after: perplexity on a text, and questions with one right answer.
 
-use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, QuantArg};
+use crate::cli::{ActivationsArg, BuildArgs, DTypeArg, KvCacheArg, QuantArg};
 use crate::device::DeviceArg;
 use crate::environment::Environment;
 use crate::output::Output;
@@ -76,6 +76,7 @@ impl Examination {
             dtype: DTypeArg::F32,
             quant: QuantArg::None,
             activations: ActivationsArg::Exact,
+            kv_cache: KvCacheArg::Auto,
             device: DeviceArg::Host,
             threads: None,
         };
