@@ -109,7 +109,7 @@ mod tests {
         let text = format!("graph @g {{\n{}\n}}\n", statements.join("\n"));
         let graph = Graph::parse(&text).unwrap();
         let contracts = || graph.nodes.values().filter(|node| matches!(node.op, Op::Contract { .. }));
-        let operand = contracts().last().unwrap().args[0];
+        let operand = contracts().next_back().unwrap().args[0];
         let products = contracts().filter(|node| node.args[0] == operand).count();
         targets((&graph, &graph.uses()), (operand, products), &BTreeSet::from(["up"]))
     }
