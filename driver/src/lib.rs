@@ -15,6 +15,7 @@
 //!   everywhere.
 //! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them;
 //!   [`jit`] compiles when kernels are needed.
+//! - [`tune`] measures how kernels are run best, and keeps what it found.
 //! - [`tools`] reads tool calls and reasoning out of answers, and forces calls.
 //! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU kernels; both refuse what does not match, with the reason.
 //!
@@ -30,6 +31,7 @@ pub mod environment;
 pub mod output;
 
 mod atomic_file;
+mod sealed;
 pub mod bundle;
 pub mod cache;
 
@@ -51,6 +53,8 @@ pub mod vectors;
 
 pub mod load;
 pub mod serve;
+
+pub mod tune;
 
 pub mod commands;
 mod entry;

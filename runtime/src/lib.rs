@@ -61,7 +61,7 @@ pub use engine::Finish;
 pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, KernelSource, WeightSource};
 pub use host::{
-    HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool,
+    HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool, Trial,
     WeightBytes, packed_bytes,
 };
 pub use rng::uniform;

@@ -11,7 +11,7 @@ const BYTES: usize = 512 << 20;
 const BLOCK: usize = 1 << 20;
 
 /// Bytes a second that all threads together read, the best of several passes.
-pub(super) fn read_bandwidth(threads: usize) -> Result<f64> {
+pub(crate) fn read_bandwidth(threads: usize) -> Result<f64> {
     let mut memory = HugeMemory::zeroed(BYTES)?;
     // It lies as weights do. Untouched pages all are the one zero page, which lies in the cache.
     memory.bytes_mut().fill(1);

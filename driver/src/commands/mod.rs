@@ -21,9 +21,13 @@ mod tokenize;
 
 mod bandwidth;
 mod bench;
+mod bench_kernels;
 mod bench_together;
 mod doctor;
+mod schedules;
+mod tune;
 
+pub(crate) use bandwidth::read_bandwidth;
 pub(crate) use doctor::meminfo;
 
 use crate::cli::{Cli, Command};
@@ -46,6 +50,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Logits(args) => logits::run(args, env, output),
         Command::Perplexity(args) => perplexity::run(args, env, output),
         Command::Bench(args) => bench::run(args, env, output),
+        Command::Tune(args) => tune::run(args, env, output),
         Command::Explain(args) => explain::run(args, env, output),
         Command::Inspect(args) => inspect::run(args, env, output),
         Command::Quantize(args) => quantize::run(args, env, output),

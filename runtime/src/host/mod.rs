@@ -13,7 +13,7 @@ mod pool;
 pub use load::packed_bytes;
 pub use memory::{HugeMemory, MappedFile, Memory, WeightBytes};
 pub use memory_plan::HostMemoryPlan;
-pub use model::{HostConfig, HostModel};
+pub use model::{HostConfig, HostModel, Trial};
 pub(crate) use pool::panic_text;
 pub use pool::{PoolPanic, ThreadPool};
 
