@@ -174,9 +174,9 @@ impl Report {
             let was =
                 if kernel.choice == kernel.model { String::new() } else { format!(" instead of {}", kernel.model) };
             text += &format!(
-                "{:<28} {} {:>6} {:>10.1} {:>10.1} {:>4.0} % {won:>7}  {}{was}\n",
+                "{:<28} {:<5} {:>6} {:>10.1} {:>10.1} {:>4.0} % {won:>7}  {}{was}\n",
                 kernel.name,
-                format_args!("{:<5}", kernel.rows),
+                kernel.rows,
                 kernel.rounds,
                 kernel.microseconds,
                 kernel.model_microseconds,
