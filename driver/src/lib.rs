@@ -31,9 +31,9 @@ pub mod environment;
 pub mod output;
 
 mod atomic_file;
-mod sealed;
 pub mod bundle;
 pub mod cache;
+mod sealed;
 
 pub mod checkpoint;
 pub mod device;

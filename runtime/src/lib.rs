@@ -62,7 +62,7 @@ pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, KernelSource, WeightSource};
 pub use host::{
     HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool, Trial,
-    WeightBytes, packed_bytes,
+    WeightBytes, packed_bytes, read_bandwidth,
 };
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};

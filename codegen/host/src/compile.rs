@@ -41,7 +41,8 @@ pub fn compile_as(tiles: &[(&TileProgram, Choices)], isa: Isa) -> Result<Vec<Hos
         let mut forms = Vec::new();
         for ways in distinct(choices) {
             let plan = prepare(tile, ways)?;
-            let id = code.define(&tile.name, functions.len(), |calls, func| emit(plan.program(), calls, func))?;
+            let id =
+                code.define(&tile.name, functions.len(), |calls, func| emit(plan.program(), calls, func))?;
             forms.push((functions.len(), plan.schedule));
             functions.push(id);
         }
@@ -57,11 +58,8 @@ pub fn compile_as(tiles: &[(&TileProgram, Choices)], isa: Isa) -> Result<Vec<Hos
         };
         let (first, last) = (&forms[0], &forms[forms.len() - 1]);
         let apart = forms.len() > 1 || choices.few.alone != choices.many.alone;
-        let few = apart.then(|| FewRows {
-            rows: rows(tile),
-            at_most: FEW_ROWS,
-            form: form(first, choices.few),
-        });
+        let few =
+            apart.then(|| FewRows { rows: rows(tile), at_most: FEW_ROWS, form: form(first, choices.few) });
         let (name, any) = (tile.name.clone(), form(last, choices.many));
         HostKernel { name, any, few, scratch_bytes, code: code.clone() }
     };
@@ -78,10 +76,11 @@ pub fn rows(tile: &TileProgram) -> Dim {
 fn distinct(Choices { few, many }: &Choices) -> Vec<[Way; 2]> {
     match (few.way, many.way) {
         (one, other) if one == other => vec![[one, other]],
-        (
-            one @ Way::Contract { panels, .. },
-            other @ Way::Contract { panels: same, .. },
-        ) if panels == same => vec![[one, other]],
+        (one @ Way::Contract { panels, .. }, other @ Way::Contract { panels: same, .. })
+            if panels == same =>
+        {
+            vec![[one, other]]
+        }
         (one, other) => vec![[one, one], [other, other]],
     }
 }
@@ -105,7 +104,11 @@ pub fn candidates(tile: &TileProgram) -> Result<Vec<Choice>, CodegenError> {
 ///
 /// # Errors
 /// If the program is malformed.
-pub fn ranked(tile: &TileProgram, size: &Size, machine: &Machine) -> Result<Vec<(Choice, Cost)>, CodegenError> {
+pub fn ranked(
+    tile: &TileProgram,
+    size: &Size,
+    machine: &Machine,
+) -> Result<Vec<(Choice, Cost)>, CodegenError> {
     let all = candidates(tile)?;
     let first = prepare(tile, [all[0].way; 2])?;
     let shape = Shape::of(&first.tile, &first.schedule, tile);
@@ -126,7 +129,9 @@ pub fn choose(tile: &TileProgram, machine: &Machine) -> Result<Choices, CodegenE
     let shape = Shape::of(&first.tile, &first.schedule, tile);
     let least = |size: Size| {
         let costs = all.iter().map(|choice| (shape.cost(*choice, &size, machine).nanos(), *choice));
-        costs.reduce(|best, next| if next.0 < best.0 { next } else { best }).map_or(all[0], |(_, choice)| choice)
+        costs
+            .reduce(|best, next| if next.0 < best.0 { next } else { best })
+            .map_or(all[0], |(_, choice)| choice)
     };
     Ok(Choices { few: least(Size::FEW), many: least(Size::MANY) })
 }

@@ -85,7 +85,9 @@ mod tests {
             let parsed = Cli::try_parse_from(format!("sinter tune {line}").split_whitespace());
             parsed.map(drop).map_err(|error| error.exit_code())
         };
-        for right in ["m", "m --target host --budget 60s --db F", "--measure D", "--import D --db F", "m --export D"] {
+        for right in
+            ["m", "m --target host --budget 60s --db F", "--measure D", "--import D --db F", "m --export D"]
+        {
             assert_eq!(code(right), Ok(()), "{right}");
         }
         for wrong in [

@@ -3,7 +3,6 @@
 //! Token ids are random, so no tokenizer is needed. A decode begins with one token in the cache. The yardstick, the read
 //! bandwidth of the memory, is measured in the same run.
 
-use super::bandwidth::read_bandwidth;
 use super::bench_together::together;
 use crate::cli::BenchArgs;
 use crate::cli::bench::{Bench, Phase, Speed};
@@ -16,7 +15,7 @@ use crate::pipeline::{self, Program, Ready};
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sinter_runtime::{DeviceModel, KernelTime, Rows, Session, uniform};
+use sinter_runtime::{DeviceModel, KernelTime, Rows, Session, read_bandwidth, uniform};
 use std::time::Instant;
 
 /// Tokens of the check.

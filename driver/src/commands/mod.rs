@@ -19,7 +19,6 @@ mod serve_reader;
 mod stream;
 mod tokenize;
 
-mod bandwidth;
 mod bench;
 mod bench_kernels;
 mod bench_together;
@@ -27,7 +26,6 @@ mod doctor;
 mod schedules;
 mod tune;
 
-pub(crate) use bandwidth::read_bandwidth;
 pub(crate) use doctor::meminfo;
 
 use crate::cli::{Cli, Command};

@@ -64,11 +64,8 @@ pub(super) fn run(args: &TuneArgs, env: &Environment, output: &Output) -> Result
     }
     let path = destination(args, &build, env)?;
     let program = pipeline::prepare(model, &build, env, output)?;
-    let facts = Facts {
-        decoder: program.info.decoder,
-        vocab: program.info.vocab,
-        context: program.info.context,
-    };
+    let facts =
+        Facts { decoder: program.info.decoder, vocab: program.info.vocab, context: program.info.context };
     let name = crate::checkpoint::plain_name(model);
     let (plan, threads) = (program.plan.clone(), program.threads);
     let subject = Subject { name, plan, weights: program.weights.0, facts, threads };
@@ -114,7 +111,11 @@ fn export(
     })
 }
 
-fn tune(subject: Subject, (args, path): (&TuneArgs, &Path), (env, output): (&Environment, &Output)) -> Result<()> {
+fn tune(
+    subject: Subject,
+    (args, path): (&TuneArgs, &Path),
+    (env, output): (&Environment, &Output),
+) -> Result<()> {
     let started = Instant::now();
     let mut database = Database::read_or_empty(path)?;
     let effort = Effort { context: args.context, prompt: args.prompt, rounds: args.rounds };

@@ -1,7 +1,6 @@
 //! How long a kernel takes at least on this machine: its bytes at the bandwidth, and its products at the speed, that were
 //! measured in the same run.
 
-use crate::commands::read_bandwidth;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sinter_codegen_host::micro::{Isa, Operands, operations_per_second};
@@ -9,7 +8,7 @@ use sinter_codegen_schedule::group::Group;
 use sinter_codegen_schedule::work::{StepSize, Work};
 use sinter_codegen_schedule::{Schedule, rows};
 use sinter_ir::{DType, Plan, Stage, TileProgram};
-use sinter_runtime::ThreadPool;
+use sinter_runtime::{ThreadPool, read_bandwidth};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 

@@ -65,7 +65,8 @@ pub fn choices(
                 if let Some(measured) = database.choice(&device, &key, rows) {
                     match fitting(tile, measured) {
                         Some(measured) => (*choice, origin.measured) = (measured, origin.measured + 1),
-                        None => output.note(format!("{}: `{measured}` of the database does not fit it", tile.name)),
+                        None => output
+                            .note(format!("{}: `{measured}` of the database does not fit it", tile.name)),
                     }
                 }
             }
@@ -75,7 +76,9 @@ pub fn choices(
     }
     if database.is_some() && origin.measured < origin.all {
         let Origin { measured, all } = origin;
-        output.note(format!("tuning: {measured} of {all} schedules were measured, the cost model chose the others"));
+        output.note(format!(
+            "tuning: {measured} of {all} schedules were measured, the cost model chose the others"
+        ));
     }
     Ok((all, origin))
 }

@@ -31,7 +31,8 @@ impl Axes {
 
     fn point(&self, intensity: f64, rate: f64) -> (f64, f64) {
         let (left, top, width, height) = FRAME;
-        let along = |(from, to): (f64, f64), value: f64| ((value.log10() - from) / (to - from)).clamp(0.0, 1.0);
+        let along =
+            |(from, to): (f64, f64), value: f64| ((value.log10() - from) / (to - from)).clamp(0.0, 1.0);
         (left + along(self.x, intensity) * width, top + height - along(self.y, rate) * height)
     }
 }
@@ -84,8 +85,12 @@ fn ticks(page: &mut String, axes: &Axes) {
 /// The bandwidth as a slope, and the peaks of the kernels that are shown as levels.
 fn roof(page: &mut String, axes: &Axes, report: &Report) {
     let bandwidth = report.speeds.bandwidth / 1e9;
-    let mut peaks: Vec<f64> =
-        report.kernels.iter().filter(|kernel| place(kernel).is_some()).map(|kernel| kernel.floor.peak / 1e9).collect();
+    let mut peaks: Vec<f64> = report
+        .kernels
+        .iter()
+        .filter(|kernel| place(kernel).is_some())
+        .map(|kernel| kernel.floor.peak / 1e9)
+        .collect();
     peaks.sort_by(f64::total_cmp);
     peaks.dedup();
     let highest = peaks.last().copied().unwrap_or(1.0);
@@ -110,7 +115,12 @@ fn points(page: &mut String, axes: &Axes, report: &Report) {
         let (x, y) = axes.point(intensity, rate);
         let colour = if kernel.rows == Rows::Few { COLOURS[0] } else { COLOURS[1] };
         let share = 100.0 * kernel.floor.microseconds / kernel.microseconds;
-        let words = format!("{}, {} rows: {} µs, {share:.0} % of the floor", kernel.name, kernel.rows, number(kernel.microseconds));
+        let words = format!(
+            "{}, {} rows: {} µs, {share:.0} % of the floor",
+            kernel.name,
+            kernel.rows,
+            number(kernel.microseconds)
+        );
         let _ = writeln!(
             page,
             r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5" fill="{colour}"><title>{}</title></circle>"#,
@@ -120,9 +130,19 @@ fn points(page: &mut String, axes: &Axes, report: &Report) {
         label(page, (x + 7.0, y + 4.0), "start", &name);
         let row = 76.0 + 17.0 * at as f64;
         if row < HEIGHT - 12.0 {
-            label(page, (642.0, row), "start", &format!("{name} {}, {}, {share:.0} %", kernel.name, kernel.rows));
+            label(
+                page,
+                (642.0, row),
+                "start",
+                &format!("{name} {}, {}, {share:.0} %", kernel.name, kernel.rows),
+            );
         }
     }
     let (_, top, _, height) = FRAME;
-    label(page, (FRAME.0, top + height + 58.0), "start", "blue: few rows; orange: many rows; per cent of the floor");
+    label(
+        page,
+        (FRAME.0, top + height + 58.0),
+        "start",
+        "blue: few rows; orange: many rows; per cent of the floor",
+    );
 }

@@ -171,8 +171,11 @@ impl Report {
                 (true, true) => "-".into(),
                 (true, false) => format!("{:.1} %", 100.0 * (1.0 - kernel.ratio.median)),
             };
-            let was =
-                if kernel.choice == kernel.model { String::new() } else { format!(" instead of {}", kernel.model) };
+            let was = if kernel.choice == kernel.model {
+                String::new()
+            } else {
+                format!(" instead of {}", kernel.model)
+            };
             text += &format!(
                 "{:<28} {:<5} {:>6} {:>10.1} {:>10.1} {:>4.0} % {won:>7}  {}{was}\n",
                 kernel.name,
@@ -187,7 +190,8 @@ impl Report {
         let [few, many] = [Rows::Few, Rows::Many].map(|rows| self.step(rows));
         for (name, (tuned, model)) in [("few rows", few), ("many rows", many)] {
             if model > 0.0 {
-                text += &format!("a step of {name}: {tuned:.1} µs in kernels, {model:.1} as the model chooses\n");
+                text +=
+                    &format!("a step of {name}: {tuned:.1} µs in kernels, {model:.1} as the model chooses\n");
             }
         }
         let best = 100.0 * self.model_share;

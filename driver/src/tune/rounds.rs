@@ -69,7 +69,8 @@ impl Workload {
         let step = |range: std::ops::Range<usize>| {
             let mut builder = BatchBuilder::new();
             let (start, tokens) = (range.start, &tokens[range]);
-            let pages = &table[..if facts.decoder { (start + tokens.len()).div_ceil(PAGE as usize) } else { 0 }];
+            let pages =
+                &table[..if facts.decoder { (start + tokens.len()).div_ceil(PAGE as usize) } else { 0 }];
             builder.push(Chunk { tokens, start, pages, rows });
             builder.finish()
         };
@@ -182,7 +183,10 @@ impl Rounds<'_> {
             for launch in 0..steps.len().min(space.candidates.len()) {
                 let at = judge::candidate(launch, turn, space.candidates.len());
                 if at > 0 {
-                    ran.push(format!("{} as `{}`", space.candidates[at].built.name, space.candidates[at].choice));
+                    ran.push(format!(
+                        "{} as `{}`",
+                        space.candidates[at].built.name, space.candidates[at].choice
+                    ));
                 }
             }
         }

@@ -99,7 +99,9 @@ fn space(
     let least = all.first().map_or(0.0, |(_, cost)| cost.nanos());
     let mut candidates = Vec::new();
     for (choice, cost) in all {
-        if candidates.len() == limit.most.max(1) || (!candidates.is_empty() && cost.nanos() > limit.slower * least) {
+        if candidates.len() == limit.most.max(1)
+            || (!candidates.is_empty() && cost.nanos() > limit.slower * least)
+        {
             break;
         }
         let built = compile_as(&[(tile, Choices { few: choice, many: choice })], Isa::detect())?;

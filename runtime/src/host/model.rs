@@ -182,7 +182,8 @@ impl Launch<'_> {
             // memory of the largest size, and the ranges of units are disjoint.
             unsafe { (form.entry)(args.as_ptr(), symbols, range.start, range.end, scratch) };
         };
-        let done = if form.alone { ThreadPool::alone(|| body(0..units, 0)) } else { pool.parallel(units, body) };
+        let done =
+            if form.alone { ThreadPool::alone(|| body(0..units, 0)) } else { pool.parallel(units, body) };
         done.map_err(|panic| RuntimeError::Panic(panic.0))
     }
 }

@@ -72,7 +72,9 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts, rows: Option<usize>) -> Op
     let mentions = |load: &Load| facts.load(load).axes.has(*context);
     let (query, key) = if mentions(a) { (b, a) } else { (a, b) };
     let group = match (group(tile, facts, [key, value], &[*from, *to]), rows) {
-        (Some(all), Some(rows)) if rows > 0 && all.size.is_multiple_of(rows) => Some(Group { size: rows, ..all }),
+        (Some(all), Some(rows)) if rows > 0 && all.size.is_multiple_of(rows) => {
+            Some(Group { size: rows, ..all })
+        }
         (None, Some(1)) => None,
         (_, Some(_)) => return None,
         (all, None) => all,

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn choices_are_read_as_they_are_written() {
-        let mut ways = vec![Way::Points { inner: true }, Way::Points { inner: false }, Way::Attend { rows: 7 }];
+        let mut ways =
+            vec![Way::Points { inner: true }, Way::Points { inner: false }, Way::Attend { rows: 7 }];
         for (panels, together) in PANELS {
             ways.extend(BLOCKS.map(|block| Way::Contract { panels, together, block }));
             ways.extend(BLOCKS.map(|block| Way::Grouped { panels, block }));

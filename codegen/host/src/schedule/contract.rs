@@ -106,7 +106,13 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts, blocking: Blocking) -> Opt
         let id = StageId(number as u32);
         match stage {
             Stage::Mma { axis, a, b } if !facts.stages[id].mutable => {
-                products.push(product(tile, (rows, columns), (id, *axis), (a, b), (blocking.block, &mut pieces))?);
+                products.push(product(
+                    tile,
+                    (rows, columns),
+                    (id, *axis),
+                    (a, b),
+                    (blocking.block, &mut pieces),
+                )?);
             }
             Stage::Reduce { .. } if facts.stages[id].axes.within(AxisSet::of(&[rows])) => {}
             Stage::Store { axes, .. } if axes.is_empty() && !facts.overlaps(tile, stage) => {}
@@ -228,7 +234,11 @@ impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Blocking { together: [few, many], block, .. } = self.blocking;
         let columns = self.blocking.columns();
-        write!(f, "contract {block} rows by {columns} columns of {}, {few} or {many} together:", self.columns)?;
+        write!(
+            f,
+            "contract {block} rows by {columns} columns of {}, {few} or {many} together:",
+            self.columns
+        )?;
         for product in &self.products {
             let Product { stage, dtype, depth, panel, rows, weights, .. } = product;
             write!(f, " {stage} {dtype} depth {depth} from panel {panel}")?;

@@ -371,7 +371,8 @@ impl Products {
             let far = if width * panel > 0.7 * machine.second_cache { again } else { 0.0 };
             arithmetic += weights * panels as f64 * multiply.max(far * panel / machine.third);
             let copies = rows * product.row_bytes() / machine.copy;
-            let scalar = if product.copied { rows * product.depth as f64 * machine.operation / 2.0 } else { 0.0 };
+            let scalar =
+                if product.copied { rows * product.depth as f64 * machine.operation / 2.0 } else { 0.0 };
             overhead += (copies + scalar + calls_of * machine.call) / together as f64;
             if product.unpacked {
                 arithmetic += panels as f64 * product.depth as f64 * machine.multiply[0] * 4.0;
@@ -407,7 +408,8 @@ impl Attention {
         let context = self.context.eval(binding) as f64;
         let vectors = (self.depth + self.lanes) as f64 / 16.0;
         // Keys and values are widened once for four rows, and their addresses are made once for all.
-        let position = rows as f64 * (vectors * machine.multiply[0] + self.score as f64 * machine.operation / 4.0)
+        let position = rows as f64
+            * (vectors * machine.multiply[0] + self.score as f64 * machine.operation / 4.0)
             + (rows as f64 / 4.0).ceil() * vectors * 2.0 * machine.multiply[0]
             + 12.0 * machine.operation;
         let ends = rows as f64 * (machine.row * 4.0 + (self.depth + self.lanes) as f64 * machine.operation)
@@ -452,7 +454,9 @@ mod tests {
     fn few_units_want_small_ones_and_many_rows_want_wide_calls() {
         // Three units of two panels leave one of two threads idle; five of one panel hardly do.
         let narrow = products(160, WIDE);
-        assert!(nanos(&narrow, contract(1, 1), &Size::MANY, 2) < nanos(&narrow, contract(2, 1), &Size::MANY, 2));
+        assert!(
+            nanos(&narrow, contract(1, 1), &Size::MANY, 2) < nanos(&narrow, contract(2, 1), &Size::MANY, 2)
+        );
         // Rows that are copied for four panels serve twice as many as those copied for two.
         let wide = products(8192, WIDE);
         assert!(nanos(&wide, contract(2, 2), &Size::MANY, 2) < nanos(&wide, contract(2, 1), &Size::MANY, 2));
@@ -473,11 +477,13 @@ mod tests {
         let alone = |choice: Choice| Choice { alone: true, ..choice };
         let small = products(64, OneProduct { depth: 64, panel: 64 * 64, ..WIDE });
         assert!(
-            nanos(&small, alone(contract(1, 1)), &Size::FEW, 2) < nanos(&small, contract(1, 1), &Size::FEW, 2)
+            nanos(&small, alone(contract(1, 1)), &Size::FEW, 2)
+                < nanos(&small, contract(1, 1), &Size::FEW, 2)
         );
         let large = products(8192, WIDE);
         assert!(
-            nanos(&large, alone(contract(2, 1)), &Size::FEW, 2) > nanos(&large, contract(2, 1), &Size::FEW, 2)
+            nanos(&large, alone(contract(2, 1)), &Size::FEW, 2)
+                > nanos(&large, contract(2, 1), &Size::FEW, 2)
         );
     }
 
