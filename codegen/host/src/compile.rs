@@ -4,7 +4,7 @@ use crate::code::Code;
 use crate::emit::{Program, emit};
 use crate::facts::Facts;
 use crate::micro::Isa;
-use crate::schedule::cost::{Cost, Machine, Shape, Size};
+use crate::schedule::cost::{Cost, Machine, Shape, Size, least};
 use crate::schedule::{self, Choice, Choices, FEW_ROWS, Schedule, Way};
 use crate::{CodegenError, HostKernel};
 use sinter_ir::{Dim, FewRows, HostForm, TileProgram};
@@ -100,7 +100,7 @@ pub fn candidates(tile: &TileProgram) -> Result<Vec<Choice>, CodegenError> {
     Ok(ways.into_iter().flat_map(both).collect())
 }
 
-/// What each way of running a program takes on a machine, the least first: a pure function of program, launch and machine.
+/// What each way of running a program takes on a machine, the choice first: a pure function of program, launch and machine.
 ///
 /// # Errors
 /// If the program is malformed.
@@ -109,13 +109,20 @@ pub fn ranked(
     size: &Size,
     machine: &Machine,
 ) -> Result<Vec<(Choice, Cost)>, CodegenError> {
-    let all = candidates(tile)?;
+    let mut all = candidates(tile)?;
+    if rows(tile).eval(&size.binding()) <= FEW_ROWS {
+        // Few rows are one block, however large a block may be.
+        let block = all[0].way.block();
+        all.retain(|choice| choice.way.block() == block);
+    }
     let first = prepare(tile, [all[0].way; 2])?;
     let shape = Shape::of(&first.tile, &first.schedule, tile);
-    let mut ranked: Vec<_> =
-        all.into_iter().map(|choice| (choice, shape.cost(choice, size, machine))).collect();
-    // The sort is stable: of equal costs the first stays.
-    ranked.sort_by(|(_, a), (_, b)| a.nanos().total_cmp(&b.nanos()));
+    let costs: Vec<Cost> = all.iter().map(|choice| shape.cost(*choice, size, machine)).collect();
+    let first = least(&costs);
+    let mut ranked: Vec<(Choice, Cost)> = all.into_iter().zip(costs).collect();
+    // The choice comes first although another may be less by a hair.
+    ranked[..=first].rotate_right(1);
+    ranked[1..].sort_by(|(_, a), (_, b)| a.nanos().total_cmp(&b.nanos()));
     Ok(ranked)
 }
 
@@ -127,13 +134,11 @@ pub fn choose(tile: &TileProgram, machine: &Machine) -> Result<Choices, CodegenE
     let all = candidates(tile)?;
     let first = prepare(tile, [all[0].way; 2])?;
     let shape = Shape::of(&first.tile, &first.schedule, tile);
-    let least = |size: Size| {
-        let costs = all.iter().map(|choice| (shape.cost(*choice, &size, machine).nanos(), *choice));
-        costs
-            .reduce(|best, next| if next.0 < best.0 { next } else { best })
-            .map_or(all[0], |(_, choice)| choice)
+    let chosen = |size: Size| {
+        let costs: Vec<Cost> = all.iter().map(|choice| shape.cost(*choice, &size, machine)).collect();
+        all[least(&costs)]
     };
-    Ok(Choices { few: least(Size::FEW), many: least(Size::MANY) })
+    Ok(Choices { few: chosen(Size::FEW), many: chosen(Size::MANY) })
 }
 
 /// The schedule of a tile program and its Cranelift intermediate form, or why there is none.

@@ -64,6 +64,14 @@ pub enum Way {
 }
 
 impl Way {
+    /// The rows that are computed at a time.
+    pub(crate) fn block(self) -> Option<usize> {
+        match self {
+            Way::Contract { block, .. } | Way::Grouped { block, .. } => Some(block),
+            Way::Points { .. } | Way::Attend { .. } => None,
+        }
+    }
+
     /// Whether the numbers are such that the micro-kernels take them.
     pub(crate) fn is_possible(self) -> bool {
         let panels = |panels: usize, together: usize| {

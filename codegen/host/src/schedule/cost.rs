@@ -1,13 +1,16 @@
 //! What each way of running a program takes on the host, before anything runs.
 //!
-//! A launch waits for the slower of memory and arithmetic; what is divided into few units waits for the thread that gets the
-//! most of them; each call of a micro-kernel copies its rows and costs some nanoseconds of its own; and other threads have to
-//! be woken. The figures of a [`Machine`] are rounded from measurements; only their ratios matter for a choice.
+//! A launch waits for the slower of memory and the processor; what is divided into few units waits for the thread that gets
+//! the most of them, whose share of the bandwidth has a limit too; each call of a micro-kernel copies its rows and costs some
+//! nanoseconds of its own; and other threads have to be woken. The figures of a [`Machine`] are rounded from measurements; only their ratios matter for a choice.
 
 use super::{Attend, Choice, Product, Rows, Schedule, Skeleton, Way, Weights};
 use crate::micro::{Isa, PANEL};
 use sinter_ir::{AxisId, Binding, DType, Dim, PAGE, Stage, TileProgram};
 use std::fmt;
+
+/// Costs whose ratio is nearer to 1 than this are the same.
+const CLEARLY: f64 = 0.98;
 
 /// A launch whose cost is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +27,8 @@ impl Size {
     /// What stands for launches of many: a prompt, whose tokens see half of it.
     pub const MANY: Size = Size { tokens: 512, context: 256 };
 
-    fn binding(&self) -> Binding {
+    /// The extents of such a launch.
+    pub(crate) fn binding(&self) -> Binding {
         let pages = self.context.div_ceil(PAGE);
         Binding::new(self.tokens, 1, pages, pages * PAGE).with_rows(self.tokens)
     }
@@ -70,7 +74,7 @@ impl Machine {
         Self {
             threads,
             memory: (20.0 * threads as f64).min(400.0),
-            memory_alone: 20.0,
+            memory_alone: 22.0,
             copy: 20.0,
             multiply,
             operation: 0.3,
@@ -116,11 +120,11 @@ pub struct Cost {
 impl Cost {
     /// Nanoseconds of the launch.
     pub fn nanos(&self) -> f64 {
-        self.memory.max(self.arithmetic) + self.overhead + self.wake
+        self.memory.max(self.arithmetic + self.overhead) + self.wake
     }
     /// What it waits for.
     pub fn bound(&self) -> Bound {
-        if self.memory > self.arithmetic { Bound::Memory } else { Bound::Arithmetic }
+        if self.memory > self.arithmetic + self.overhead { Bound::Memory } else { Bound::Arithmetic }
     }
 }
 
@@ -139,6 +143,12 @@ impl fmt::Display for Cost {
             self.units,
         )
     }
+}
+
+/// The position of the least cost; one that is less by no more than the estimate can tell does not displace an earlier one.
+pub(crate) fn least(costs: &[Cost]) -> usize {
+    let better = |best: usize, at: usize| costs[at].nanos() < CLEARLY * costs[best].nanos();
+    (1..costs.len()).fold(0, |best, at| if better(best, at) { at } else { best })
 }
 
 /// What of a program its cost depends on.
@@ -248,8 +258,9 @@ impl Shape {
             _ => return Cost { overhead: f64::INFINITY, ..Cost::none() },
         };
         let wake = if machine.threads > 1 && cost.units > 1 { machine.wake } else { 0.0 };
-        let rate = if machine.threads > 1 && cost.units > 1 { machine.memory } else { machine.memory_alone };
-        Cost { wake, memory: cost.bytes / rate, ..cost }
+        let share = cost.bytes * cost.busiest as f64 / cost.units.max(1) as f64;
+        let memory = (cost.bytes / machine.memory).max(share / machine.memory_alone);
+        Cost { wake, memory, ..cost }
     }
 }
 
@@ -485,6 +496,13 @@ mod tests {
             nanos(&large, alone(contract(2, 1)), &Size::FEW, 2)
                 > nanos(&large, contract(2, 1), &Size::FEW, 2)
         );
+    }
+
+    #[test]
+    fn of_costs_that_are_nearly_the_same_the_first_counts() {
+        let cost = |overhead: f64| Cost { overhead, ..Cost::none() };
+        assert_eq!(least(&[cost(1.0), cost(0.99), cost(0.9), cost(0.899), cost(2.0)]), 2);
+        assert_eq!((least(&[cost(1.0), cost(1.0)]), least(&[])), (0, 0));
     }
 
     #[test]
