@@ -110,7 +110,7 @@ mod tests {
 
     /// Rounds of two candidates; the machine halves its speed now and then for both.
     fn noisy(ratio: f64, jitter: f64, count: usize) -> Vec<Vec<f64>> {
-        let speed = |round: usize| if round % 3 == 0 { 2000.0 } else { 1000.0 };
+        let speed = |round: usize| if round.is_multiple_of(3) { 2000.0 } else { 1000.0 };
         let shake = |round: usize| 1.0 + jitter * (((round * 7919) % 13) as f64 / 6.0 - 1.0);
         let first = (0..count).map(speed).collect();
         vec![first, (0..count).map(|round| ratio * speed(round) * shake(round)).collect()]
