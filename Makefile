@@ -125,7 +125,7 @@ simulate: setup
 
 fuzz: setup llvm
 	SINTER_FUZZ_CASES=1000000 $(CARGO) test --release -p sinter-testsuite --test fuzz -- --nocapture
-	SINTER_FUZZ_CASES=10000 $(CARGO) test --release -p sinter-gpu-tests --test graphs -- --nocapture
+	SINTER_FUZZ_CASES=10000 $(CARGO) test --release -p sinter-gpu-tests --test kernels graphs:: -- --nocapture
 
 goldens: setup $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet -r testsuite/goldens/requirements.txt

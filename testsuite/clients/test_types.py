@@ -7,6 +7,7 @@ import urllib.request
 
 import openai.types as types
 import openai.types.responses as responses
+import published
 import pytest
 from openai.types import chat, shared
 from pydantic import TypeAdapter
@@ -49,6 +50,7 @@ RESPONSES = {
 
 def check(kind, text):
     """Strict: no text for a number, no number for a text, nothing left out."""
+    published.check("ResponseStreamEvent" if kind is responses.ResponseStreamEvent else kind.__name__, json.loads(text))
     return TypeAdapter(kind).validate_json(text, strict=True)
 
 
@@ -94,8 +96,10 @@ def test_conversations(ask, case):
 
 def without_nulls(text, stream):
     """A completion less what OpenAI's own server leaves null against its types: the reason of an end that has not come,
-    and the log probabilities of a first token, which has none."""
+    the log probabilities of a first token, which has none, and the usage before the end of a stream."""
     value = json.loads(text)
+    if stream and value.get("usage", 0) is None:
+        del value["usage"]
     for choice in value["choices"]:
         if stream and choice["finish_reason"] is None:
             choice["finish_reason"] = "stop"

@@ -3,7 +3,7 @@
 //!
 //! DRAM is taken to give each byte once: what several blocks read is kept by the caches between. That holds for the steps
 //! of few tokens whose time DRAM decides; the virtual GPU counts by the same rule, and a test holds both together
-//! (`testsuite/gpu/tests/work.rs`). What larger steps ask of the caches is the concern of [`crate::contract::cycles`].
+//! (`testsuite/gpu/tests/kernels/work.rs`). What larger steps ask of the caches is the concern of [`crate::contract::cycles`].
 
 mod region;
 

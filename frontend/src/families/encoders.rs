@@ -2,7 +2,8 @@
 
 use super::gpt::GPT2;
 use super::llama::LLAMA;
-use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, SEQUENTIAL, YES};
+use super::parallel::GPT_NEOX;
+use super::{NO, PLAIN, PLAIN_ATTENTION, PLAIN_EMBEDDING, PLAIN_ROPE, YES};
 use crate::family::*;
 use crate::spec::{Activation, ModelKind, NormKind};
 
@@ -17,14 +18,8 @@ const BERT_SCORES: ClassifierRow = ClassifierRow {
 
 pub(super) const BERT: Family = Family {
     model_type: "bert",
-    when: &[],
     kind: ModelKind::Encoder,
-    keys: Keys {
-        kv_heads: KvHeads::AsQueries,
-        head_dim: None,
-        eps: Factor::Field("layer_norm_eps"),
-        ..LLAMA_KEYS
-    },
+    keys: GPT_NEOX.keys,
     ignored: &[
         "tie_word_embeddings",
         "directionality",
@@ -34,28 +29,15 @@ pub(super) const BERT: Family = Family {
         "pooler_size_per_head",
         "pooler_type",
     ],
-    only: &[],
-    equal: &[],
     prefixes: &["", "bert."],
     embedding: EmbeddingRow {
         tokens: "embeddings.word_embeddings",
-        scale: ONE,
-        project: None,
         token_types: Some(("embeddings.token_type_embeddings", "type_vocab_size")),
         positions: Some(PositionRow { table: "embeddings.position_embeddings", offset: 0, counted: false }),
         norm: Some("embeddings.LayerNorm"),
+        ..PLAIN_EMBEDDING
     },
-    norm: GPT2.norm,
-    norms: NormPlaces {
-        attention: BranchPlaces {
-            after_sum: Some("encoder.layer.{i}.attention.output.LayerNorm"),
-            ..NO_NORMS
-        },
-        mlp: BranchPlaces { after_sum: Some("encoder.layer.{i}.output.LayerNorm"), ..NO_NORMS },
-        first_is_bare: false,
-        last: None,
-    },
-    residual: SEQUENTIAL,
+    norms: after_sums("encoder.layer.{i}.attention.output.LayerNorm", "encoder.layer.{i}.output.LayerNorm"),
     attention: AttentionRow {
         qkv: QkvRow::Separate(
             "encoder.layer.{i}.attention.self.query",
@@ -65,19 +47,25 @@ pub(super) const BERT: Family = Family {
         qkv_bias: YES,
         out: "encoder.layer.{i}.attention.output.dense",
         out_bias: YES,
-        rope: None,
-        ..LLAMA.attention
+        ..PLAIN_ATTENTION
     },
     mlp: MlpRow {
         input: MlpInputRow::Plain("encoder.layer.{i}.intermediate.dense"),
         down: "encoder.layer.{i}.output.dense",
         bias: YES,
     },
-    moe: None,
-    per_layer: None,
-    head: None,
     classifier: Some(BERT_SCORES),
+    ..PLAIN
 };
+
+/// A norm behind each sum, as the first encoders have it.
+const fn after_sums(attention: &'static str, mlp: &'static str) -> NormPlaces {
+    NormPlaces {
+        attention: BranchPlaces { after_sum: Some(attention), ..NO_NORMS },
+        mlp: BranchPlaces { after_sum: Some(mlp), ..NO_NORMS },
+        ..PLAIN.norms
+    }
+}
 
 pub(super) const ROBERTA: Family = Family {
     model_type: "roberta",
@@ -126,11 +114,7 @@ pub(super) const DISTILBERT: Family = Family {
     only: &[("sinusoidal_pos_embds", "false")],
     prefixes: &["", "distilbert."],
     embedding: EmbeddingRow { token_types: None, ..BERT.embedding },
-    norms: NormPlaces {
-        attention: BranchPlaces { after_sum: Some("transformer.layer.{i}.sa_layer_norm"), ..NO_NORMS },
-        mlp: BranchPlaces { after_sum: Some("transformer.layer.{i}.output_layer_norm"), ..NO_NORMS },
-        ..BERT.norms
-    },
+    norms: after_sums("transformer.layer.{i}.sa_layer_norm", "transformer.layer.{i}.output_layer_norm"),
     attention: AttentionRow {
         qkv: QkvRow::Separate(
             "transformer.layer.{i}.attention.q_lin",
@@ -222,11 +206,7 @@ pub(super) const NOMIC_BERT: Family = Family {
     keys: Keys { head_dim: Some("head_dim"), ..BERT.keys },
     prefixes: &["", "nomic_bert."],
     embedding: EmbeddingRow { positions: None, norm: Some("emb_ln"), ..BERT.embedding },
-    norms: NormPlaces {
-        attention: BranchPlaces { after_sum: Some("encoder.layers.{i}.norm1"), ..NO_NORMS },
-        mlp: BranchPlaces { after_sum: Some("encoder.layers.{i}.norm2"), ..NO_NORMS },
-        ..BERT.norms
-    },
+    norms: after_sums("encoder.layers.{i}.norm1", "encoder.layers.{i}.norm2"),
     attention: AttentionRow {
         qkv: QkvRow::Stacked("encoder.layers.{i}.attn.Wqkv"),
         qkv_bias: NO,

@@ -1,61 +1,50 @@
 //! Decoders like GPT-2: learned positions or ALiBi, plain MLPs, norms with a mean and biases.
 
 use super::llama::LLAMA;
-use super::{LLAMA_KEYS, NO, ONE, SEQUENTIAL, YES};
+use super::{LLAMA_KEYS, PLAIN, PLAIN_ATTENTION, PLAIN_EMBEDDING, PLAIN_HEAD, YES};
 use crate::family::*;
-use crate::spec::{Activation, MatrixLayout, ModelKind, NormKind};
+use crate::spec::{Activation, MatrixLayout};
+
+const GPT2_KEYS: Keys = Keys {
+    hidden: "n_embd",
+    layers: "n_layer",
+    heads: "n_head",
+    kv_heads: KvHeads::AsQueries,
+    head_dim: None,
+    inner: "n_inner",
+    inner_multiple: 4,
+    positions: "n_positions",
+    positions_absent: 0,
+    eps: Factor::Field("layer_norm_epsilon"),
+    activation: ActivationRow::Field("activation_function"),
+};
 
 pub(super) const GPT2: Family = Family {
     model_type: "gpt2",
-    when: &[],
-    kind: ModelKind::Decoder,
-    keys: Keys {
-        hidden: "n_embd",
-        layers: "n_layer",
-        heads: "n_head",
-        kv_heads: KvHeads::AsQueries,
-        head_dim: None,
-        inner: "n_inner",
-        inner_multiple: 4,
-        positions: "n_positions",
-        positions_absent: 0,
-        eps: Factor::Field("layer_norm_epsilon"),
-        activation: ActivationRow::Field("activation_function"),
-    },
-    ignored: &[],
-    only: &[],
-    equal: &[],
+    keys: GPT2_KEYS,
     prefixes: &["transformer.", ""],
     embedding: EmbeddingRow {
         tokens: "wte",
-        scale: ONE,
-        project: None,
-        token_types: None,
         positions: Some(PositionRow { table: "wpe", offset: 0, counted: false }),
-        norm: None,
+        ..PLAIN_EMBEDDING
     },
-    norm: NormRow { kind: NormKind::Layer, weight: true, one_plus: false, bias: true },
     norms: NormPlaces {
         attention: BranchPlaces { before: Some("h.{i}.ln_1"), ..NO_NORMS },
         mlp: BranchPlaces { before: Some("h.{i}.ln_2"), ..NO_NORMS },
-        first_is_bare: false,
         last: Some("ln_f"),
+        ..PLAIN.norms
     },
-    residual: SEQUENTIAL,
     attention: AttentionRow {
         qkv: QkvRow::Stacked("h.{i}.attn.c_attn"),
         qkv_bias: YES,
         out: "h.{i}.attn.c_proj",
         out_bias: YES,
-        rope: None,
         layout: MatrixLayout::InOut,
-        ..LLAMA.attention
+        ..PLAIN_ATTENTION
     },
     mlp: MlpRow { input: MlpInputRow::Plain("h.{i}.mlp.c_fc"), down: "h.{i}.mlp.c_proj", bias: YES },
-    moe: None,
-    per_layer: None,
-    head: Some(HeadRow { name: "lm_head", bias: NO, tied: true, scale: ONE, softcap: None }),
-    classifier: None,
+    head: Some(HeadRow { tied: true, ..PLAIN_HEAD }),
+    ..PLAIN
 };
 
 pub(super) const GPT_BIGCODE: Family = Family {

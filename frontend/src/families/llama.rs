@@ -1,34 +1,24 @@
 //! Decoders like Llama: one branch after the other, gated MLPs, norms over the root mean square.
 
-use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, SEQUENTIAL, YES};
+use super::{
+    LLAMA_KEYS, NO, ONE, PLAIN, PLAIN_ATTENTION, PLAIN_EMBEDDING, PLAIN_HEAD, PLAIN_ROPE, SEQUENTIAL, YES,
+};
 use crate::family::*;
-use crate::spec::{HeadNormScope, MatrixLayout, ModelKind, NormKind};
+use crate::spec::{HeadNormScope, NormKind};
 
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",
-    when: &[],
-    kind: ModelKind::Decoder,
-    keys: LLAMA_KEYS,
     ignored: &["is_llama_config"],
     only: &[("rope_interleaved", "false")],
-    equal: &[],
     prefixes: &["model.", ""],
-    embedding: EmbeddingRow {
-        tokens: "embed_tokens",
-        scale: ONE,
-        project: None,
-        token_types: None,
-        positions: None,
-        norm: None,
-    },
+    embedding: EmbeddingRow { tokens: "embed_tokens", ..PLAIN_EMBEDDING },
     norm: NormRow { kind: NormKind::Rms, weight: true, one_plus: false, bias: false },
     norms: NormPlaces {
         attention: BranchPlaces { before: Some("layers.{i}.input_layernorm"), ..NO_NORMS },
         mlp: BranchPlaces { before: Some("layers.{i}.post_attention_layernorm"), ..NO_NORMS },
-        first_is_bare: false,
         last: Some("norm"),
+        ..PLAIN.norms
     },
-    residual: SEQUENTIAL,
     attention: AttentionRow {
         qkv: QkvRow::Separate(
             "layers.{i}.self_attn.q_proj",
@@ -38,27 +28,16 @@ pub(super) const LLAMA: Family = Family {
         qkv_bias: Switch::Field("attention_bias", false),
         out: "layers.{i}.self_attn.o_proj",
         out_bias: Switch::Field("attention_bias", false),
-        head_norms: None,
         rope: Some(PLAIN_ROPE),
-        alibi: AlibiRow::Never,
-        clip: None,
-        sinks: None,
-        scale: Factor::InverseSqrtHead,
-        softcap: None,
-        window: WindowRow::Never,
-        global: None,
-        shared: None,
-        layout: MatrixLayout::OutIn,
+        ..PLAIN_ATTENTION
     },
     mlp: MlpRow {
         input: MlpInputRow::Gated("layers.{i}.mlp.gate_proj", "layers.{i}.mlp.up_proj"),
         down: "layers.{i}.mlp.down_proj",
         bias: Switch::Field("mlp_bias", false),
     },
-    moe: None,
-    per_layer: None,
-    head: Some(HeadRow { name: "lm_head", bias: NO, tied: false, scale: ONE, softcap: None }),
-    classifier: None,
+    head: Some(PLAIN_HEAD),
+    ..PLAIN
 };
 
 pub(super) const MISTRAL: Family = Family {

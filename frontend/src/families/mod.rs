@@ -8,7 +8,7 @@ mod llama;
 mod parallel;
 
 use crate::family::*;
-use crate::spec::Residual;
+use crate::spec::{MatrixLayout, ModelKind, NormKind, Residual};
 use encoders::*;
 use experts::*;
 use gemma::*;
@@ -116,3 +116,47 @@ const PLAIN_ROPE: RopeRow = RopeRow {
     partial: None,
 };
 const SEQUENTIAL: ResidualRow = ResidualRow { parallel: NO, form: Residual::Parallel, scale: ONE };
+
+const PLAIN_EMBEDDING: EmbeddingRow =
+    EmbeddingRow { tokens: "", scale: ONE, project: None, token_types: None, positions: None, norm: None };
+const PLAIN_ATTENTION: AttentionRow = AttentionRow {
+    qkv: QkvRow::Stacked(""),
+    qkv_bias: NO,
+    out: "",
+    out_bias: NO,
+    head_norms: None,
+    rope: None,
+    alibi: AlibiRow::Never,
+    clip: None,
+    sinks: None,
+    scale: Factor::InverseSqrtHead,
+    softcap: None,
+    window: WindowRow::Never,
+    global: None,
+    shared: None,
+    layout: MatrixLayout::OutIn,
+};
+const PLAIN_HEAD: HeadRow = HeadRow { name: "lm_head", bias: NO, tied: false, scale: ONE, softcap: None };
+
+/// What a row leaves out that has no older row to start from: a decoder without anything that only some have, and without the
+/// names of its weights.
+const PLAIN: Family = Family {
+    model_type: "",
+    when: &[],
+    kind: ModelKind::Decoder,
+    keys: LLAMA_KEYS,
+    ignored: &[],
+    only: &[],
+    equal: &[],
+    prefixes: &[""],
+    embedding: PLAIN_EMBEDDING,
+    norm: NormRow { kind: NormKind::Layer, weight: true, one_plus: false, bias: true },
+    norms: NormPlaces { attention: NO_NORMS, mlp: NO_NORMS, first_is_bare: false, last: None },
+    residual: SEQUENTIAL,
+    attention: PLAIN_ATTENTION,
+    mlp: MlpRow { input: MlpInputRow::Plain(""), down: "", bias: NO },
+    moe: None,
+    per_layer: None,
+    head: None,
+    classifier: None,
+};

@@ -2,29 +2,25 @@
 
 use super::gpt::{BLOOM, GPT2};
 use super::llama::LLAMA;
-use super::{LLAMA_KEYS, NO, ONE, PLAIN_ROPE, SEQUENTIAL, YES};
+use super::{
+    LLAMA_KEYS, NO, ONE, PLAIN, PLAIN_ATTENTION, PLAIN_EMBEDDING, PLAIN_HEAD, PLAIN_ROPE, SEQUENTIAL, YES,
+};
 use crate::family::*;
-use crate::spec::{HeadNormScope, ModelKind, NormKind, Residual};
+use crate::spec::{HeadNormScope, NormKind, Residual};
 
 /// Both branches see the same normalised input.
 const ONE_NORM: ResidualRow = ResidualRow { parallel: YES, form: Residual::ParallelOneNorm, ..SEQUENTIAL };
 
 pub(super) const GPT_NEOX: Family = Family {
     model_type: "gpt_neox",
-    when: &[],
-    kind: ModelKind::Decoder,
     keys: Keys {
         kv_heads: KvHeads::AsQueries,
         head_dim: None,
         eps: Factor::Field("layer_norm_eps"),
         ..LLAMA_KEYS
     },
-    ignored: &[],
-    only: &[],
-    equal: &[],
     prefixes: &["gpt_neox.", ""],
-    embedding: EmbeddingRow { tokens: "embed_in", ..LLAMA.embedding },
-    norm: GPT2.norm,
+    embedding: EmbeddingRow { tokens: "embed_in", ..PLAIN_EMBEDDING },
     norms: NormPlaces { last: Some("final_layer_norm"), ..LLAMA.norms },
     residual: ResidualRow { parallel: Switch::Field("use_parallel_residual", true), ..SEQUENTIAL },
     attention: AttentionRow {
@@ -33,17 +29,15 @@ pub(super) const GPT_NEOX: Family = Family {
         out: "layers.{i}.attention.dense",
         out_bias: Switch::Field("attention_bias", true),
         rope: Some(RopeRow { partial: Some(0.25), ..PLAIN_ROPE }),
-        ..LLAMA.attention
+        ..PLAIN_ATTENTION
     },
     mlp: MlpRow {
         input: MlpInputRow::Plain("layers.{i}.mlp.dense_h_to_4h"),
         down: "layers.{i}.mlp.dense_4h_to_h",
         bias: YES,
     },
-    moe: None,
-    per_layer: None,
-    head: Some(HeadRow { name: "embed_out", bias: NO, tied: false, scale: ONE, softcap: None }),
-    classifier: None,
+    head: Some(HeadRow { name: "embed_out", ..PLAIN_HEAD }),
+    ..PLAIN
 };
 
 pub(super) const GPTJ: Family = Family {

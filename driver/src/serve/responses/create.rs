@@ -203,7 +203,7 @@ fn tool_use(app: &App, fields: &Fields) -> Result<ToolUse, ApiError> {
 fn response(app: &App, fields: &Fields, generation: &Generation, format: Value) -> Value {
     let told = |name: &str| fields.value(name).cloned().unwrap_or(Value::Null);
     let or = |name: &str, value: Value| fields.value(name).cloned().unwrap_or(value);
-    json!({
+    let mut response = json!({
         "id": format!("resp_{:016x}{:016x}", random(), random()),
         "object": "response",
         "created_at": now(),
@@ -222,12 +222,25 @@ fn response(app: &App, fields: &Fields, generation: &Generation, format: Value) 
         "temperature": generation.sampling.temperature,
         "text": { "format": format },
         "tool_choice": or("tool_choice", json!("auto")),
-        "tools": or("tools", json!([])),
+        "tools": told_tools(fields),
         "top_logprobs": or("top_logprobs", json!(0)),
         "top_p": generation.sampling.top_p,
         "truncation": "disabled",
-        "usage": null,
-        "user": told("user"),
         "metadata": or("metadata", json!({})),
-    })
+    });
+    if let Some(user) = fields.value("user") {
+        response["user"] = user.clone();
+    }
+    response
+}
+
+/// The tools, each with the fields that it must have when it is told back.
+fn told_tools(fields: &Fields) -> Value {
+    let mut tools = fields.value("tools").cloned().unwrap_or_else(|| json!([]));
+    for tool in tools.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        for name in ["parameters", "strict"] {
+            tool.entry(name).or_insert(Value::Null);
+        }
+    }
+    tools
 }

@@ -63,7 +63,9 @@ impl Items {
         if self.status == "incomplete" {
             value["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
-        value["usage"] = self.usage.as_ref().map_or(Value::Null, usage_of);
+        if let Some(usage) = &self.usage {
+            value["usage"] = usage_of(usage);
+        }
         value
     }
 
