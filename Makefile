@@ -14,7 +14,7 @@ PTXAS_PACKAGE := nvidia-cuda-nvcc==13.5.37
 WITH_MINILM = SINTER_MINILM="$$($(VENV)/bin/python testsuite/goldens/find_minilm.py)" $(CARGO)
 PTXAS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13/bin/ptxas))
 
-.PHONY: help setup llvm ptxas demo test checkpoint minilm clients serve-test page-test soak fuzz-http bench bench-batch fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
+.PHONY: help setup llvm ptxas demo test checkpoint minilm clients serve-test page-test soak fuzz-http bench bench-batch bench-tune fuzz simulate goldens gpu-goldens gpu-build gpu-test bench-compile clean
 
 help:
 	@echo "make demo   compile and run the example model"
@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz-http  ten thousand requests of all kinds on the server"
 	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
 	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
+	@echo "make bench-tune  the cost model's schedules beside the best of all that were measured"
 	@echo "make bench-compile  how long GPU kernels of a whole model take to compile"
 	@echo "make fuzz   a million mutated inputs, ten thousand random graphs on host and virtual GPU"
 	@echo "make simulate  the scheduler under a million seeds"
@@ -107,6 +108,11 @@ bench-batch: setup $(VENV)/bin/python
 # The clients that people have, unchanged, against the server; uses the binary that was built last, or SINTER.
 clients: setup $(VENV)/bin/python
 	testsuite/clients/run.sh
+
+# Every schedule that is worth a measurement, for three models; the cost model's choices must reach 0.95 of the best.
+bench-tune: setup
+	$(CARGO) build --release -p sinter-driver
+	$(PYTHON) testsuite/tune/bench_tune.py
 
 bench: setup $(VENV)/bin/python
 	$(CARGO) build --release -p sinter-driver

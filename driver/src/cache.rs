@@ -3,9 +3,10 @@
 //! An entry is a file whose first line is the SHA-256 of the rest. An entry that cannot be read or does not match is a
 //! miss with the reason on stderr; a cache that cannot be written is a note. Neither ever changes a result.
 
-use crate::atomic_file::{private_directory, replace, sha256};
+use crate::atomic_file::sha256;
 use crate::output::Output;
-use anyhow::{Context, Result, ensure};
+use crate::sealed;
+use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -33,13 +34,13 @@ impl Cache {
         let Some(folder) = &self.folder else { return make() };
         let path = folder.join(format!("{key}.json"));
         if path.exists() {
-            match read(&path).and_then(|kept| check(&kept).map(|()| kept)) {
+            match sealed::read(&path).and_then(|kept| check(&kept).map(|()| kept)) {
                 Ok(kept) => return Ok(kept),
                 Err(reason) => output.note(format!("the cached {} is not used: {reason:#}", path.display())),
             }
         }
         let made = make()?;
-        if let Err(reason) = keep(folder, &path, &made) {
+        if let Err(reason) = sealed::write(&path, &made) {
             output.note(format!("{} is not kept: {reason:#}", path.display()));
         }
         Ok(made)
@@ -63,19 +64,6 @@ static EXECUTABLE: LazyLock<String> = LazyLock::new(|| {
     });
     stamp.unwrap_or_default()
 });
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).context("it cannot be read")?;
-    let (hash, body) = text.split_once('\n').context("it has no hash")?;
-    ensure!(sha256(body.as_bytes()) == hash, "its hash is wrong");
-    serde_json::from_str(body).context("it was written by another version")
-}
-
-fn keep(folder: &Path, path: &Path, made: &impl Serialize) -> Result<()> {
-    private_directory(folder)?;
-    let body = serde_json::to_string(made)?;
-    replace(path, format!("{}\n{body}", sha256(body.as_bytes())).as_bytes())
-}
 
 #[cfg(test)]
 mod tests {

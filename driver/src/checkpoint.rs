@@ -257,7 +257,7 @@ impl AsRef<[u8]> for Aligned {
 }
 
 /// A hub id as it is, a path by its last folder: where a model lay on some machine is nobody's business.
-fn plain_name(name: &str) -> String {
+pub(crate) fn plain_name(name: &str) -> String {
     let path = std::path::Path::new(name);
     let last = || path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
     if path.is_dir() { last().unwrap_or_default() } else { name.to_owned() }

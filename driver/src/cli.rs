@@ -1,8 +1,10 @@
 //! The grammar of the command line.
 
 pub mod bench;
+pub mod tune;
 
 pub use bench::BenchArgs;
+pub use tune::TuneArgs;
 
 use crate::device::{BuildTarget, DeviceArg, words};
 use crate::serve::log::LogStyle;
@@ -52,6 +54,8 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Measure speed, with a check of the results beside it.
     Bench(BenchArgs),
+    /// Measure how each kernel is run best on this machine, and keep it.
+    Tune(TuneArgs),
     /// Show what was fused, by which rules, and what was not and why.
     Explain(ExplainArgs),
     /// Show what a model or a bundle holds.
@@ -546,6 +550,9 @@ pub struct ExplainArgs {
     pub model: String,
     /// Only blocks with a kernel or pattern of this name, such as `attention`.
     pub group: Option<String>,
+    /// Show how each kernel is run on the host, and what the cost model says of it.
+    #[arg(long, conflicts_with_all = ["group", "proof"])]
+    pub schedule: bool,
     /// Also print the proof that each rewritten block computes the same.
     #[arg(long)]
     pub proof: bool,

@@ -15,6 +15,7 @@
 //!   everywhere.
 //! - [`device`] chooses where a model runs; [`gpu`] compiles for GPUs if this build can (feature `nvptx`) and opens them;
 //!   [`jit`] compiles when kernels are needed.
+//! - [`tune`] measures how kernels are run best, and keeps what it found.
 //! - [`tools`] reads tool calls and reasoning out of answers, and forces calls.
 //! - [`bundle`] writes and reads bundles, [`cache`] keeps plans and GPU kernels; both refuse what does not match, with the reason.
 //!
@@ -32,6 +33,7 @@ pub mod output;
 mod atomic_file;
 pub mod bundle;
 pub mod cache;
+mod sealed;
 
 pub mod checkpoint;
 pub mod device;
@@ -51,6 +53,8 @@ pub mod vectors;
 
 pub mod load;
 pub mod serve;
+
+pub mod tune;
 
 pub mod commands;
 mod entry;

@@ -64,7 +64,7 @@ pub enum GpuKernels {
 /// Turns a model or a bundle into a program.
 pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Output) -> Result<Program> {
     if bundle::is_bundle(Path::new(model)) {
-        return open_bundle(Path::new(model), build, output);
+        return open_bundle(Path::new(model), build, (env, output));
     }
     let checkpoint = Checkpoint::open_as(model, build.quant, env, output)?;
     let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
@@ -72,7 +72,7 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     let choice = checkpoint.choice(build, &targets, output)?;
     let (dtype, plan) = (choice.dtype(), Arc::new(checkpoint.plan(&choice, env, output)?));
     let ready = match place.target() {
-        BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
+        BuildTarget::Host => Ready::Host(compile_kernels(&plan, threads(build), (env, output))?),
         BuildTarget::Gpu(target) => {
             let jit = gpu::jit(plan.clone(), target, env, output)?;
             Ready::Gpu(GpuKernels::Jit(Arc::new(jit)), place)
@@ -94,7 +94,7 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     })
 }
 
-fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Program> {
+fn open_bundle(path: &Path, build: &BuildArgs, (env, output): (&Environment, &Output)) -> Result<Program> {
     let Bundle { manifest, plan, targets, programs, weights, model } = bundle::open(path)?;
     let wanted = match build.dtype {
         DTypeArg::Auto => manifest.dtype,
@@ -114,7 +114,7 @@ fn open_bundle(path: &Path, build: &BuildArgs, output: &Output) -> Result<Progra
     }
     let place = place(build, &Kernels::There(&targets), output)?;
     let ready = match place.target() {
-        BuildTarget::Host => Ready::Host(compile_kernels(&plan)?),
+        BuildTarget::Host => Ready::Host(compile_kernels(&plan, threads(build), (env, output))?),
         BuildTarget::Gpu(target) => {
             let program = programs.into_iter().find(|program| program.target == target);
             let program = program.with_context(|| format!("no kernels for {target}"))?;
@@ -287,10 +287,16 @@ pub fn describe(model: &str, env: &Environment, output: &Output) -> Result<(Mode
     Ok((checkpoint.model.dir, checkpoint.info))
 }
 
-/// Machine code for the plan's kernels, for the best instructions that this processor has.
-pub fn compile_kernels(plan: &Plan) -> Result<Vec<HostKernel>> {
-    let tiles: Vec<_> = plan.kernels.values().collect();
-    Ok(sinter_codegen_host::compile_all(&tiles, Isa::detect())?)
+/// Machine code for the plan's kernels, for the best instructions that this processor has: run as was measured best for so
+/// many threads, and as the cost model says where nothing was measured.
+pub fn compile_kernels(
+    plan: &Plan,
+    threads: usize,
+    context: (&Environment, &Output),
+) -> Result<Vec<HostKernel>> {
+    let (choices, _) = crate::tune::choices(plan, threads, context)?;
+    let tiles: Vec<_> = plan.kernels.values().zip(choices).collect();
+    Ok(sinter_codegen_host::compile_as(&tiles, Isa::detect())?)
 }
 
 /// Packs all weights of a plan, several at a time.

@@ -60,7 +60,7 @@ pub use gpu::{
 };
 pub use graph::{Graph, GraphError, Node, ValueId};
 pub use infer::infer;
-pub use kernel::{HostKernel, KernelEntry};
+pub use kernel::{FewRows, HostForm, HostKernel, KernelEntry};
 pub use op::{Attr, Einsum, Float, Monoid, OP_NAMES, Op};
 pub use plan::{
     Arg, Buffer, BufferId, KernelId, Plan, PlanError, Slot, StateDef, Step, ValueDef, WeightDef, WeightId,

@@ -61,8 +61,8 @@ pub use engine::Finish;
 pub use error::RuntimeError;
 pub use gpu::{GpuConfig, GpuMemoryPlan, GpuModel, KernelSource, WeightSource};
 pub use host::{
-    HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool,
-    WeightBytes, packed_bytes,
+    HostConfig, HostMemoryPlan, HostModel, HugeMemory, MappedFile, Memory, PoolPanic, ThreadPool, Trial,
+    WeightBytes, packed_bytes, read_bandwidth,
 };
 pub use rng::uniform;
 pub use sampler::{SampleContext, Sampler, SamplingParams};

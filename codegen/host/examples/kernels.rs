@@ -169,12 +169,13 @@ fn time(tile: &TileProgram, binding: &Binding, work: f64, unit: &str) {
     }
     let args: Vec<*mut u8> = memory.iter_mut().map(|memory| memory.as_mut_ptr()).collect();
     let mut scratch = AlignedBytes::zeroed(kernel.scratch_bytes);
-    let units = kernel.units.iter().map(|dim| dim.eval(binding)).product();
+    let form = kernel.form(binding);
+    let units = form.count(binding);
     let mut best = f64::INFINITY;
     for _ in 0..9 {
         let start = Instant::now();
         // SAFETY: every parameter has the bytes that its type says, and scratch what the kernel asks for.
-        unsafe { (kernel.entry)(args.as_ptr(), binding.values.as_ptr(), 0, units, scratch.as_mut_ptr()) };
+        unsafe { (form.entry)(args.as_ptr(), binding.values.as_ptr(), 0, units, scratch.as_mut_ptr()) };
         best = best.min(start.elapsed().as_secs_f64());
     }
     let (name, tokens, rate) = (&tile.name, binding.get(Sym::T), work / best / 1e9);

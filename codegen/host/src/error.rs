@@ -13,6 +13,14 @@ pub enum CodegenError {
         /// The broken rules.
         reason: String,
     },
+    /// The program cannot be run as it was chosen.
+    #[error("{kernel} cannot be run as `{choice}`: its structure is another")]
+    Unfit {
+        /// The program's name.
+        kernel: String,
+        /// What was chosen.
+        choice: String,
+    },
     /// The machine lacks the instruction set that was asked for.
     #[error(transparent)]
     Isa(#[from] IsaError),

@@ -48,9 +48,9 @@
 //! let (mut x, mut y) = ([1.0f32, 2.0, 3.0, 4.0], [0.0f32; 4]);
 //! let args: [*mut u8; 2] = [x.as_mut_ptr().cast(), y.as_mut_ptr().cast()];
 //! let step = Binding::new(1, 1, 1, 16);
-//! let units = kernel.units.iter().map(|dim| dim.eval(&step)).product();
+//! let form = kernel.form(&step);
 //! // SAFETY: x and y have one row of four numbers; the kernel asks for no scratch memory.
-//! unsafe { (kernel.entry)(args.as_ptr(), step.values.as_ptr(), 0, units, std::ptr::null_mut()) };
+//! unsafe { (form.entry)(args.as_ptr(), step.values.as_ptr(), 0, form.count(&step), std::ptr::null_mut()) };
 //! assert_eq!(y, [2.0, 4.0, 6.0, 8.0]);
 //! assert!(emit_text(&tile, Isa::detect()).starts_with("; double: units (T), scratch 0: points"));
 //! # Ok::<(), sinter_codegen_host::CodegenError>(())
@@ -85,8 +85,10 @@ mod error;
 mod codes;
 mod weights;
 
-pub use compile::{compile, compile_all, emit_text};
+pub use compile::{candidates, choose, compile, compile_all, compile_as, emit_text, ranked, rows};
 pub use error::CodegenError;
+pub use schedule::cost::{Bound, Cost, Machine, Size};
+pub use schedule::{Choice, ChoiceError, Choices, FEW_ROWS, Way};
 pub use sinter_codegen_weights::{AlignedBytes, PackError, RawTensor, Source};
 pub use sinter_ir::HostKernel;
 pub use weights::{Packed, pack, pack_into, packed_bytes, rows_of_packed};

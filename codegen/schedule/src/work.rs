@@ -13,8 +13,8 @@ use crate::{Schedule, attend};
 use region::Region;
 use sinter_ir::draw::DRAW_BYTES;
 use sinter_ir::{
-    Access, Arg, Atom, AxisId, Binding, DType, Expr, ExprId, Index, Load, PAGE, ParamId, Plan, ScalarOp,
-    Stage, TileProgram, gpu_weight_bytes,
+    Access, Arg, Atom, AxisId, Binding, Codes, DType, Expr, ExprId, Index, Layout, Load, PAGE, ParamId, Plan,
+    ScalarOp, Stage, TileParam, TileProgram, gpu_weight_bytes,
 };
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
@@ -172,6 +172,10 @@ impl Piece {
         let all: Vec<&[Index]> = read.clone().chain(stores.clone()).collect();
         let region = Region::of(tile, &all, size);
         let (exact, sectors) = region.bytes(param, &size.binding());
+        let (whole, exact, sectors) = match param.layout {
+            Layout::Codes(codes) => of_codes(&codes, param, (whole, exact, sectors)),
+            Layout::Rows | Layout::Panels => (whole, exact, sectors),
+        };
         Piece {
             reads: read.count() > 0,
             writes: param.access != Access::Read && stores.count() > 0,
@@ -188,6 +192,15 @@ impl Piece {
         self.exact = (self.exact + other.exact).min(self.whole.0);
         self.stored = (self.stored + other.stored).min(self.whole.1);
     }
+}
+
+/// The bytes of a weight's codes, scales and offsets in place of those of its numbers.
+fn of_codes(codes: &Codes, param: &TileParam, bytes: (u64, u64, u64)) -> (u64, u64, u64) {
+    let [n, k] = param.ty.shape[..] else { return bytes };
+    let stored = codes.bytes(n.coeff as usize, k.coeff as usize) as u64;
+    let whole = bytes.0.max(1);
+    let part = |numbers: u64| (u128::from(numbers) * u128::from(stored) / u128::from(whole)) as u64;
+    (stored, part(bytes.1), part(bytes.2))
 }
 
 /// The arguments that one step of a launch gives to another: they never reach memory.

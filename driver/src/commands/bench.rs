@@ -3,7 +3,6 @@
 //! Token ids are random, so no tokenizer is needed. A decode begins with one token in the cache. The yardstick, the read
 //! bandwidth of the memory, is measured in the same run.
 
-use super::bandwidth::read_bandwidth;
 use super::bench_together::together;
 use crate::cli::BenchArgs;
 use crate::cli::bench::{Bench, Phase, Speed};
@@ -16,7 +15,7 @@ use crate::pipeline::{self, Program, Ready};
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sinter_runtime::{DeviceModel, KernelTime, Rows, Session, uniform};
+use sinter_runtime::{DeviceModel, KernelTime, Rows, Session, read_bandwidth, uniform};
 use std::time::Instant;
 
 /// Tokens of the check.
@@ -189,6 +188,9 @@ fn decode_once(model: &mut dyn DeviceModel, tokens: &[u32]) -> Result<f64> {
 
 /// The time in each kernel of a prefill and of a decode.
 fn kernels(args: &Speed, program: &Program) -> Result<Value> {
+    if let Ready::Host(kernels) = &program.ready {
+        return super::bench_kernels::on_host(args, program, kernels);
+    }
     let (prompt, decode) = lengths(args, program);
     let mut value = json!({});
     let mut model = program.load(prompt.max(decode + 1), prompt, true)?;
@@ -225,6 +227,16 @@ fn table(before: &[KernelTime], after: &[KernelTime]) -> Value {
     rows.into_iter().map(row).collect()
 }
 
+/// How near a kernel comes to its floor, where that is known.
+fn floor_words(row: &Value) -> String {
+    let number = |name: &str| row[name].as_f64();
+    let known = number("floor_microseconds").zip(number("floor_share")).zip(number("spread"));
+    known.map_or(String::new(), |((floor, share), spread)| {
+        let (share, spread) = (100.0 * share, 100.0 * spread);
+        format!(", floor {floor:.1} µs ({share:.0} %), spread {spread:.0} %")
+    })
+}
+
 fn text(value: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
     let cache = value["kv_cache"].as_str().filter(|cache| value["dtype"] != *cache);
@@ -247,11 +259,12 @@ fn text(value: &Value) -> String {
         }
         for row in value[format!("{name}_kernels")].as_array().into_iter().flatten() {
             text += &format!(
-                "{name:<8}{:<24} {:>7} × {:>10.1} µs {:>6.1} %\n",
+                "{name:<8}{:<24} {:>7} × {:>10.1} µs {:>6.1} %{}\n",
                 row["kernel"].as_str().unwrap_or_default(),
                 row["launches"],
                 number(&row["microseconds_each"]),
                 100.0 * number(&row["share"]),
+                floor_words(row),
             );
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     let plan = checkpoint.plan(&choice, env, output)?;
     // A plan that the back end cannot compile makes no bundle.
     if args.target.contains(&BuildTarget::Host) {
-        pipeline::compile_kernels(&plan)?;
+        pipeline::compile_kernels(&plan, pipeline::threads(&args.build), (env, output))?;
     }
     let plan = Arc::new(plan);
     let program = |target: &Target| gpu::jit(plan.clone(), *target, env, output)?.all();

@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open_as(&args.model, args.build.quant, env, output)?;
     let choice = checkpoint.choice(&args.build, &[BuildTarget::Host], output)?;
+    if args.schedule {
+        return super::schedules::run(&checkpoint.plan(&choice, env, output)?, &args.build, (env, output));
+    }
     let graph = checkpoint.graph(&choice)?;
     let options = Options { proofs: args.proof, ..choice.passes() };
     let mut report = sinter_passes::compile(&graph, &options)?.report;

@@ -19,10 +19,12 @@ mod serve_reader;
 mod stream;
 mod tokenize;
 
-mod bandwidth;
 mod bench;
+mod bench_kernels;
 mod bench_together;
 mod doctor;
+mod schedules;
+mod tune;
 
 pub(crate) use doctor::meminfo;
 
@@ -46,6 +48,7 @@ pub fn dispatch(cli: &Cli, env: &Environment, output: &Output) -> Result<()> {
         Command::Logits(args) => logits::run(args, env, output),
         Command::Perplexity(args) => perplexity::run(args, env, output),
         Command::Bench(args) => bench::run(args, env, output),
+        Command::Tune(args) => tune::run(args, env, output),
         Command::Explain(args) => explain::run(args, env, output),
         Command::Inspect(args) => inspect::run(args, env, output),
         Command::Quantize(args) => quantize::run(args, env, output),

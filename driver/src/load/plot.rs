@@ -10,7 +10,7 @@ const HEIGHT: f64 = 640.0;
 /// Parts of the time in which tokens are counted.
 const PARTS: usize = 60;
 /// A blue, an orange and a near black, which differ in lightness too, so that all can tell them apart.
-const COLOURS: [&str; 3] = ["#1f5fa8", "#d9701a", "#2b2b2b"];
+pub(crate) const COLOURS: [&str; 3] = ["#1f5fa8", "#d9701a", "#2b2b2b"];
 
 /// The drawing.
 pub fn svg(report: &Report) -> String {
@@ -134,7 +134,7 @@ fn over_time(page: &mut String, report: &Report) {
     }
 }
 
-fn line(page: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
+pub(crate) fn line(page: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
     let ((x1, y1), (x2, y2)) = (from, to);
     let _ = writeln!(
         page,
@@ -142,7 +142,7 @@ fn line(page: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
     );
 }
 
-fn label(page: &mut String, (x, y): (f64, f64), anchor: &str, text: &str) {
+pub(crate) fn label(page: &mut String, (x, y): (f64, f64), anchor: &str, text: &str) {
     let text = escaped(text);
     let _ = writeln!(
         page,
@@ -165,13 +165,13 @@ fn round_up(value: f64) -> f64 {
 }
 
 /// Three digits that count.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = if value == 0.0 { 0 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize };
     let text = format!("{value:.digits$}");
     if digits == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

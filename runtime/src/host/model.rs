@@ -1,5 +1,9 @@
 //! The model on the CPU: memory for everything the plan names, and the walk over its steps.
 
+mod trial;
+
+pub use trial::Trial;
+
 use super::{Memory, ThreadPool, WeightBytes};
 use crate::load::{self, Checked};
 use crate::{Batch, BatchCheck, DeviceModel, KernelTime, Limits, RuntimeError};
@@ -145,24 +149,42 @@ impl HostModel {
 
     fn launch(&mut self, number: usize, binding: &Binding) -> Result<(), RuntimeError> {
         let at = self.plan.steps[number].kernel.0 as usize;
-        let kernel = &self.kernels[at];
-        let units = kernel.units.iter().fold(1u64, |units, dim| units.saturating_mul(dim.eval(binding)));
-        let (addresses, scratch) = (&self.addresses, &self.scratch);
         let started = self.config.profile.then(Instant::now);
-        let body = |range: std::ops::Range<u64>, thread: usize| {
-            let args = addresses.of(number);
-            let (symbols, scratch) = (binding.values.as_ptr(), scratch[thread].pointer());
-            // SAFETY: the checks at load have seen that every argument is the tensor that the kernel's program declares, the
-            // memory was reserved for this binding, every index in it was checked, each thread has its own scratch
-            // memory of the largest size, and the ranges of units are disjoint.
-            unsafe { (kernel.entry)(args.as_ptr(), symbols, range.start, range.end, scratch) };
-        };
-        self.pool.parallel(units, body).map_err(|panic| RuntimeError::Panic(panic.0))?;
+        let launch = Launch { addresses: &self.addresses, number, scratch: &self.scratch, binding };
+        launch.run(&self.kernels[at], &mut self.pool)?;
         if let Some(started) = started {
             self.times[at].launches += 1;
             self.times[at].nanos += started.elapsed().as_nanos() as u64;
         }
         Ok(())
+    }
+}
+
+/// One launch.
+struct Launch<'a> {
+    addresses: &'a Addresses,
+    /// The step of the plan.
+    number: usize,
+    scratch: &'a [Memory],
+    binding: &'a Binding,
+}
+
+impl Launch<'_> {
+    /// Runs a kernel of this step's program.
+    fn run(&self, kernel: &HostKernel, pool: &mut ThreadPool) -> Result<(), RuntimeError> {
+        let form = kernel.form(self.binding);
+        let units = form.count(self.binding);
+        let body = |range: std::ops::Range<u64>, thread: usize| {
+            let args = self.addresses.of(self.number);
+            let (symbols, scratch) = (self.binding.values.as_ptr(), self.scratch[thread].pointer());
+            // SAFETY: the checks at load have seen that every argument is the tensor that the kernel's program declares, the
+            // memory was reserved for this binding, every index in it was checked, each thread has its own scratch
+            // memory of the largest size, and the ranges of units are disjoint.
+            unsafe { (form.entry)(args.as_ptr(), symbols, range.start, range.end, scratch) };
+        };
+        let done =
+            if form.alone { ThreadPool::alone(|| body(0..units, 0)) } else { pool.parallel(units, body) };
+        done.map_err(|panic| RuntimeError::Panic(panic.0))
     }
 }
 

@@ -96,14 +96,18 @@ impl ThreadPool {
         while done < units {
             let now = (units - done).min(MOST);
             if self.workers.is_empty() || now == 1 {
-                let whole = || body(done..done + now, 0);
-                catch_unwind(AssertUnwindSafe(whole)).map_err(|panic| PoolPanic(panic_text(&*panic)))?;
+                Self::alone(|| body(done..done + now, 0))?;
             } else {
                 self.job(now, &|range, thread| body(done + range.start..done + range.end, thread))?;
             }
             done += now;
         }
         Ok(())
+    }
+
+    /// Calls `body` on this thread, for work that is done before another would have woken.
+    pub fn alone(body: impl FnOnce()) -> Result<(), PoolPanic> {
+        catch_unwind(AssertUnwindSafe(body)).map_err(|panic| PoolPanic(panic_text(&*panic)))
     }
 
     fn job(&mut self, units: u64, body: &Job<'_>) -> Result<(), PoolPanic> {

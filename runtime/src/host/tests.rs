@@ -212,8 +212,8 @@ fn plan() -> Plan {
 fn kernels() -> Vec<HostKernel> {
     let kernel = |name: &str, entry: KernelEntry, units: &[Dim]| HostKernel {
         name: name.into(),
-        entry,
-        units: units.to_vec(),
+        any: HostForm { entry, units: units.to_vec(), alone: false },
+        few: None,
         scratch_bytes: 4,
         code: Arc::new(()),
     };

@@ -5,7 +5,7 @@ use crate::access::LANES;
 use crate::calls::Callee;
 use crate::facts::AxisSet;
 use crate::micro::{PANEL, quant};
-use crate::schedule::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
+use crate::schedule::{Contract, FEW_ROWS, Product, Rows, Strip, WIDTH, Weights};
 use cranelift_codegen::ir::{self, InstBuilder, condcodes::IntCC, types};
 use sinter_ir::{AxisId, Codes, DType, Index, Load, ScalarOp, Stage};
 
@@ -38,23 +38,21 @@ impl<'a> Emitter<'a> {
     pub(super) fn contract(&mut self, plan: &Contract, units: Units) {
         let rows = self.extent(plan.rows);
         let zero = self.int(0);
-        let (one, together, few) = (self.int(1), self.int(TOGETHER as i64), self.int(FEW as i64));
-        let many = self.b.ins().icmp(IntCC::SignedGreaterThan, rows, few);
         // The sums of one block are those of all units; those of several are made block by block.
-        let block = self.int(plan.block as i64);
+        let block = self.int(plan.blocking.block as i64);
         let (first, blocks) =
             (self.b.ins().smin(rows, block), self.b.ins().icmp(IntCC::SignedGreaterThan, rows, block));
         let blocks = self.b.ins().uextend(types::I64, blocks);
         plan.products.iter().for_each(|product| self.sums(plan, product, (zero, first)));
-        let step = self.b.ins().select(many, together, one);
+        let step = self.together(plan, rows);
         self.repeat_by((units.begin, units.end), step, &[], &mut |emitter, unit, _| {
             let next = emitter.b.ins().iadd(unit, step);
             let next = emitter.b.ins().smin(next, units.end);
-            let columns = emitter.columns(plan.columns, (unit, next));
+            let columns = emitter.columns(plan.columns, plan.blocking.columns(), (unit, next));
             plan.products.iter().for_each(|product| emitter.unpack(product, columns));
-            emitter.repeat((zero, rows), plan.block as i64, &[], &mut |emitter, row, _| {
+            emitter.repeat((zero, rows), plan.blocking.block as i64, &[], &mut |emitter, row, _| {
                 let left = emitter.b.ins().isub(rows, row);
-                let most = emitter.int(plan.block as i64);
+                let most = emitter.int(plan.blocking.block as i64);
                 let rows = emitter.b.ins().smin(left, most);
                 let block = Block { row, rows, columns };
                 emitter.repeat((zero, blocks), 1, &[], &mut |emitter, _, _| {
@@ -69,11 +67,27 @@ impl<'a> Emitter<'a> {
         });
     }
 
-    /// The columns of some units.
-    pub(super) fn columns(&mut self, axis: AxisId, (unit, next): (ir::Value, ir::Value)) -> Columns {
+    /// The units that are run together.
+    fn together(&mut self, plan: &Contract, rows: ir::Value) -> ir::Value {
+        let [few, many] = plan.blocking.together;
+        if few == many {
+            return self.int(many as i64);
+        }
+        let (few, many, most) = (self.int(few as i64), self.int(many as i64), self.int(FEW_ROWS as i64));
+        let more = self.b.ins().icmp(IntCC::SignedGreaterThan, rows, most);
+        self.b.ins().select(more, many, few)
+    }
+
+    /// The columns of some units, each so many.
+    pub(super) fn columns(
+        &mut self,
+        axis: AxisId,
+        each: usize,
+        (unit, next): (ir::Value, ir::Value),
+    ) -> Columns {
         let all = self.extent(axis);
-        let first = self.times(unit, COLUMNS as i64);
-        let end = self.times(next, COLUMNS as i64);
+        let first = self.times(unit, each as i64);
+        let end = self.times(next, each as i64);
         let end = self.b.ins().smin(end, all);
         let width = self.b.ins().isub(end, first);
         let panels = self.plus(width, PANEL as i64 - 1);

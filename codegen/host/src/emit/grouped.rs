@@ -3,6 +3,7 @@
 use super::contract::{Columns, Multiplied};
 use super::{Emitter, Units, plain};
 use crate::calls::Callee;
+use crate::micro::PANEL;
 use crate::schedule::{Grouped, Rows, SORTED};
 use cranelift_codegen::ir::{self, InstBuilder};
 use sinter_ir::AxisId;
@@ -30,7 +31,7 @@ impl<'a> Emitter<'a> {
         let weights = self.int(plan.weights as i64);
         self.repeat((units.begin, units.end), 1, &[], &mut |emitter, unit, _| {
             let next = emitter.plus(unit, 1);
-            let columns = emitter.columns(plan.columns, (unit, next));
+            let columns = emitter.columns(plan.columns, plan.panels * PANEL, (unit, next));
             emitter.repeat((zero, rows), SORTED as i64, &[], &mut |emitter, first, _| {
                 emitter.sort(plan, first, rows);
                 emitter.repeat((zero, weights), 1, &[], &mut |emitter, weight, _| {

@@ -42,6 +42,8 @@ mod lanes;
 mod math;
 mod table;
 
+mod speed;
+
 pub mod quant;
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ pub use group::sort_by_group;
 pub use isa::{Isa, IsaError};
 pub use pack::{pack_bf16, pack_bf16_t, pack_f32, pack_f32_t, panel_bytes_bf16, panel_bytes_f32};
 pub use sinter_codegen_weights::{bf16_to_f32, f16_to_f32, f32_to_bf16};
+pub use speed::{Operands, operations_per_second};
 pub use table::{Kernels, kernels};
 
 use std::arch::x86_64::__m128;

@@ -67,7 +67,8 @@ impl Attend {
     }
 }
 
-pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
+/// The schedule with so many rows a unit; with all that share keys and values if left out.
+pub(super) fn plan(tile: &TileProgram, facts: &Facts, rows: Option<usize>) -> Option<Schedule> {
     let mut onlines =
         tile.stages.iter().enumerate().filter(|(_, stage)| matches!(stage, Stage::Online { .. }));
     let (number, online) = onlines.next()?;
@@ -79,7 +80,14 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
     let online = StageId(number as u32);
     let mentions = |load: &Load| facts.load(load).axes.has(*context);
     let (query, key) = if mentions(a) { (b, a) } else { (a, b) };
-    let group = group(tile, facts, [key, value], &[*from, *to]);
+    let group = match (group(tile, facts, [key, value], &[*from, *to]), rows) {
+        (Some(all), Some(rows)) if rows > 0 && all.size.is_multiple_of(rows) => {
+            Some(Group { size: rows, ..all })
+        }
+        (None, Some(1)) => None,
+        (_, Some(_)) => return None,
+        (all, None) => all,
+    };
     let shared = shared(tile, facts, *score, (*context, group));
     let sizes =
         [tile.axes[*depth].extent.as_const()? as usize, tile.axes[*lanes].extent.as_const()? as usize];

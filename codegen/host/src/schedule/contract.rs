@@ -1,5 +1,6 @@
 //! The structure of a product with packed weights: grid (t, n), products over k, stores at (t, n).
 
+use super::choice::MOST_PANELS;
 use super::{Pieces, Schedule, Skeleton};
 use crate::access::{Lanes, access, flatten, lanes};
 use crate::facts::{AxisSet, Facts};
@@ -11,18 +12,27 @@ use sinter_ir::{
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Columns of a unit: two panels.
-pub(crate) const COLUMNS: usize = 2 * PANEL;
-/// Units that are run together where there are more than [`FEW`] rows: the rows that the micro-kernel copies then serve
-/// twice as many columns.
-pub(crate) const TOGETHER: usize = 2;
-/// Rows up to which units are run one by one: their time goes into reading weights, and more of them together would only
-/// make a call's weights too many for the second cache.
-pub(crate) const FEW: usize = 24;
 /// Columns that there is room for in a row of results.
-pub(crate) const WIDTH: usize = TOGETHER * COLUMNS;
-/// Rows of a block: its results, 48 × 128 × 4 bytes a product, are at hand when the stores read them.
-pub(super) const BLOCK: usize = quant::ROWS;
+pub(crate) const WIDTH: usize = MOST_PANELS * PANEL;
+
+/// What a unit of products is, and how much of it is done at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Blocking {
+    /// Panels of a unit.
+    pub(crate) panels: usize,
+    /// Units that are run together in launches of few rows, and of many: the rows that the micro-kernel copies serve the
+    /// columns of all.
+    pub(crate) together: [usize; 2],
+    /// Rows of a block: its results are at hand when the stores read them.
+    pub(crate) block: usize,
+}
+
+impl Blocking {
+    /// Columns of a unit.
+    pub(crate) fn columns(&self) -> usize {
+        self.panels * PANEL
+    }
+}
 
 /// How a contraction is run.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,8 +41,7 @@ pub(crate) struct Contract {
     pub(crate) rows: AxisId,
     /// The axis of columns.
     pub(crate) columns: AxisId,
-    /// Rows that are computed at a time.
-    pub(crate) block: usize,
+    pub(crate) blocking: Blocking,
     pub(crate) products: Vec<Product>,
     pub(crate) strips: Vec<Strip>,
 }
@@ -87,7 +96,7 @@ pub(crate) enum Weights {
     Codes(Codes, usize),
 }
 
-pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
+pub(super) fn plan(tile: &TileProgram, facts: &Facts, blocking: Blocking) -> Option<Schedule> {
     let [rows, columns] = tile.grid[..] else { return None };
     let n = tile.axes[columns].extent.as_const()? as usize;
     let (mut products, mut pieces) = (Vec::new(), Pieces::default());
@@ -98,7 +107,13 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         let id = StageId(number as u32);
         match stage {
             Stage::Mma { axis, a, b } if !facts.stages[id].mutable => {
-                products.push(product(tile, (rows, columns), (id, *axis), (a, b), &mut pieces)?);
+                products.push(product(
+                    tile,
+                    (rows, columns),
+                    (id, *axis),
+                    (a, b),
+                    (blocking.block, &mut pieces),
+                )?);
             }
             Stage::Reduce { .. } if facts.stages[id].axes.within(AxisSet::of(&[rows])) => {}
             Stage::Store { axes, .. } if axes.is_empty() && !facts.overlaps(tile, stage) => {}
@@ -109,8 +124,8 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         return None;
     }
     let strips = strips(tile, facts, columns, &mut pieces);
-    let plan = Contract { rows, columns, block: BLOCK, products, strips };
-    let units = vec![Dim::of(n.div_ceil(COLUMNS))];
+    let plan = Contract { rows, columns, blocking, products, strips };
+    let units = vec![Dim::of(n.div_ceil(blocking.columns()))];
     Some(Schedule { skeleton: Skeleton::Contract(plan), units, scratch: pieces.bytes })
 }
 
@@ -137,7 +152,7 @@ fn product(
     (rows, columns): (AxisId, AxisId),
     (stage, axis): (StageId, AxisId),
     (a, b): (&Load, &Load),
-    pieces: &mut Pieces,
+    (block, pieces): (usize, &mut Pieces),
 ) -> Option<Product> {
     // The weights are the operand in panels, whichever side they are on.
     let packed = |load: &Load| tile.params[load.param].layout != Layout::Rows;
@@ -158,9 +173,9 @@ fn product(
     }
     let rows = match stride(tile, a, rows, axis) {
         Some(apart) if activations.dtype == dtype => Rows::Apart(apart),
-        _ => Rows::Copied(pieces.take(BLOCK * depth * dtype.bytes())),
+        _ => Rows::Copied(pieces.take(block * depth * dtype.bytes())),
     };
-    let result = pieces.take(BLOCK * WIDTH * 4);
+    let result = pieces.take(block * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
     Some(Product { stage, axis, depth, dtype, a, rows, weight, weights: weights_as, panel, result })
 }
@@ -227,7 +242,13 @@ pub(super) fn contiguous(tile: &TileProgram, load: &Load, axis: AxisId) -> bool 
 
 impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "contract {} rows by {COLUMNS} columns of {}:", self.block, self.columns)?;
+        let Blocking { together: [few, many], block, .. } = self.blocking;
+        let columns = self.blocking.columns();
+        write!(
+            f,
+            "contract {block} rows by {columns} columns of {}, {few} or {many} together:",
+            self.columns
+        )?;
         for product in &self.products {
             let Product { stage, dtype, depth, panel, rows, weights, .. } = product;
             write!(f, " {stage} {dtype} depth {depth} from panel {panel}")?;

@@ -1,7 +1,7 @@
 //! The structure of a grouped product: grid (rows…, n), products over k with the one of a stack of packed weights that an
 //! index of the row names, stores at (rows…, n).
 
-use super::contract::{BLOCK, COLUMNS, Product, Rows, Strip, WIDTH, Weights, strips};
+use super::contract::{Product, Rows, Strip, WIDTH, Weights, strips};
 use super::{Pieces, Schedule, Skeleton};
 use crate::access::panel_elements;
 use crate::facts::{AxisSet, Facts};
@@ -26,6 +26,8 @@ pub(crate) struct Grouped {
     pub(crate) which: Index,
     /// The number of weights.
     pub(crate) weights: usize,
+    /// Panels of a unit.
+    pub(crate) panels: usize,
     /// Rows that are computed at a time.
     pub(crate) block: usize,
     pub(crate) products: Vec<Product>,
@@ -38,7 +40,7 @@ pub(crate) struct Grouped {
     pub(crate) starts: usize,
 }
 
-pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
+pub(super) fn plan(tile: &TileProgram, facts: &Facts, (panels, block): (usize, usize)) -> Option<Schedule> {
     let (columns, rows) = tile.grid.split_last()?;
     let n = tile.axes[*columns].extent.as_const()? as usize;
     let (mut products, mut pieces) = (Vec::new(), Pieces::default());
@@ -54,7 +56,7 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
                 if *known != b.index.first()? {
                     return None;
                 }
-                let product = product(tile, (rows, *columns), (id, *axis), (a, b), &mut pieces)?;
+                let product = product(tile, (rows, *columns), (id, *axis), (a, b), (block, &mut pieces))?;
                 products.push(share_copy(product, &products));
             }
             Stage::Reduce { .. } if facts.stages[id].axes.within(AxisSet::of(rows)) => {}
@@ -70,7 +72,8 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         columns: *columns,
         which: which?.clone(),
         weights,
-        block: BLOCK,
+        panels,
+        block,
         strides: stacks().map(|param| panel_elements(param) as usize * param.ty.dtype.bytes()).collect(),
         list: pieces.take(SORTED * 4),
         order: pieces.take(SORTED * 4),
@@ -78,7 +81,7 @@ pub(super) fn plan(tile: &TileProgram, facts: &Facts) -> Option<Schedule> {
         strips: strips(tile, facts, *columns, &mut pieces),
         products,
     };
-    let units = vec![Dim::of(n.div_ceil(COLUMNS))];
+    let units = vec![Dim::of(n.div_ceil(panels * PANEL))];
     (1..=WEIGHTS).contains(&weights).then_some(Schedule {
         skeleton: Skeleton::Grouped(plan),
         units,
@@ -91,7 +94,7 @@ fn product(
     (rows, columns): (&[AxisId], AxisId),
     (stage, axis): (StageId, AxisId),
     (a, weight): (&Load, &Load),
-    pieces: &mut Pieces,
+    (block, pieces): (usize, &mut Pieces),
 ) -> Option<Product> {
     let (activations, weights) = (&tile.params[a.param], &tile.params[weight.param]);
     let depth = tile.axes[axis].extent.as_const()? as usize;
@@ -110,8 +113,8 @@ fn product(
         return None;
     }
     let dtype = activations.ty.dtype;
-    let rows = Rows::Copied(pieces.take(BLOCK * depth * dtype.bytes()));
-    let result = pieces.take(BLOCK * WIDTH * 4);
+    let rows = Rows::Copied(pieces.take(block * depth * dtype.bytes()));
+    let result = pieces.take(block * WIDTH * 4);
     let (a, weight, panel) = (a.clone(), weight.clone(), first as usize / PANEL);
     let weights = Weights::Numbers;
     Some(Product { stage, axis, depth, dtype, a, rows, weight, weights, panel, result })
@@ -139,7 +142,8 @@ fn same_rows(x: &Product, y: &Product) -> bool {
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (block, weights, columns) = (self.block, self.weights, self.columns);
-        write!(f, "grouped {block} rows by {COLUMNS} columns of {columns}, {weights} weights:")?;
+        let width = self.panels * PANEL;
+        write!(f, "grouped {block} rows by {width} columns of {columns}, {weights} weights:")?;
         for Product { stage, dtype, depth, panel, .. } in &self.products {
             write!(f, " {stage} {dtype} depth {depth} from panel {panel};")?;
         }

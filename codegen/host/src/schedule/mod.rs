@@ -1,17 +1,24 @@
 //! From the structure of a tile program to the skeleton of its kernel.
 //!
-//! [`choose`] is a pure function between two small structures. It never looks at names. A program that has none of the
-//! known structures gets [`Skeleton::Points`], which is right for every program.
+//! Which skeleton it is follows from the program alone, and never from names. A program that has none of the known structures
+//! gets [`Skeleton::Points`], which is right for every program. What is free in a skeleton is a [`Choice`]: [`ways`] lists what
+//! there is, [`cost`] says what each takes, and [`schedule`] makes it so. All are pure functions between small structures.
 
 mod attend;
 mod contract;
 mod grouped;
 
+mod choice;
+pub(crate) mod cost;
+
 pub(crate) use attend::Attend;
-pub(crate) use contract::{COLUMNS, Contract, FEW, Product, Rows, Strip, TOGETHER, WIDTH, Weights};
+pub use choice::{Choice, ChoiceError, Choices, FEW_ROWS, Way};
+pub(crate) use contract::{Contract, Product, Rows, Strip, WIDTH, Weights};
 pub(crate) use grouped::{Grouped, SORTED};
 
 use crate::facts::Facts;
+use choice::{BLOCKS, PANELS};
+use contract::Blocking;
 use sinter_ir::{AxisId, Dim, Stage, TileProgram};
 use std::fmt;
 
@@ -30,8 +37,8 @@ pub(crate) struct Schedule {
 pub(crate) enum Skeleton {
     /// A loop over grid points, the innermost loops in vectors where memory allows. A unit is a point.
     Points,
-    /// Products with packed weights by the micro-kernel, block by block, and an epilogue over each block. A unit is 64
-    /// columns, all rows; of many rows, two units that are called for together are run together.
+    /// Products with packed weights by the micro-kernel, block by block, and an epilogue over each block. A unit is some
+    /// panels, all rows; units that are called for together may be run together.
     Contract(Contract),
     /// The same where each row has the one of several weights that an index names: rows are sorted by it, so that each
     /// weight is read once for many rows.
@@ -41,19 +48,52 @@ pub(crate) enum Skeleton {
     Attend(Attend),
 }
 
-/// The schedule of a program.
-pub(crate) fn choose(tile: &TileProgram, facts: &Facts) -> Schedule {
-    if let Some(schedule) = contract::plan(tile, facts) {
-        return schedule;
+/// Every way to run a program as it is; [`sink`] may give it another form.
+pub(crate) fn ways(tile: &TileProgram, facts: &Facts) -> Vec<Way> {
+    let blocking = Blocking { panels: 2, together: [1, 2], block: 48 };
+    if contract::plan(tile, facts, blocking).is_some() {
+        let of = |(panels, together)| BLOCKS.map(|block| Way::Contract { panels, together, block });
+        return PANELS.into_iter().flat_map(of).collect();
     }
-    if let Some(schedule) = grouped::plan(tile, facts) {
-        return schedule;
+    if grouped::plan(tile, facts, (2, 48)).is_some() {
+        let of = |panels| BLOCKS.map(|block| Way::Grouped { panels, block });
+        return [2, 1, 4].into_iter().flat_map(of).collect();
     }
-    if let Some(schedule) = attend::plan(tile, facts) {
-        return schedule;
+    if let Some(Schedule { skeleton: Skeleton::Attend(plan), .. }) = attend::plan(tile, facts, None) {
+        let all = plan.rows();
+        let divisors = (1..=all).rev().filter(|rows| all.is_multiple_of(*rows));
+        return divisors.map(|rows| Way::Attend { rows }).collect();
     }
-    let units = tile.grid.iter().map(|axis| tile.axes[*axis].extent).collect();
-    Schedule { skeleton: Skeleton::Points, units, scratch: 0 }
+    vec![Way::Points { inner: true }]
+}
+
+/// The schedule of a program that is run in one way in launches of few rows and in another in those of many. None if it
+/// cannot be run so, or if the two ways need code of their own.
+pub(crate) fn schedule(tile: &TileProgram, facts: &Facts, [few, many]: [Way; 2]) -> Option<Schedule> {
+    if !few.is_possible() || !many.is_possible() {
+        return None;
+    }
+    if let (
+        Way::Contract { panels, together: few, .. },
+        Way::Contract { panels: same, together: many, block },
+    ) = (few, many)
+        && panels == same
+    {
+        return contract::plan(tile, facts, Blocking { panels, together: [few, many], block });
+    }
+    match many {
+        _ if few != many => None,
+        Way::Contract { panels, together, block } => {
+            contract::plan(tile, facts, Blocking { panels, together: [together; 2], block })
+        }
+        Way::Grouped { panels, block } => grouped::plan(tile, facts, (panels, block)),
+        Way::Attend { rows } => attend::plan(tile, facts, Some(rows)),
+        Way::Points { .. } => {
+            let units = tile.grid.iter().map(|axis| tile.axes[*axis].extent).collect();
+            let unstructured = matches!(ways(tile, facts)[..], [Way::Points { .. }]);
+            unstructured.then_some(Schedule { skeleton: Skeleton::Points, units, scratch: 0 })
+        }
+    }
 }
 
 /// Makes the last grid axis the inner loop of the stores, if they have none and no other stage depends on it: an

@@ -4,7 +4,7 @@
 
 use half::bf16;
 use sinter_codegen_host::micro::{Isa, pack_bf16, pack_f32, panel_bytes_bf16, panel_bytes_f32};
-use sinter_codegen_host::{HostKernel, RawTensor, compile, pack};
+use sinter_codegen_host::{Choices, HostKernel, RawTensor, candidates, compile, compile_as, pack};
 use sinter_ir::*;
 
 /// A deterministic stream of numbers (Knuth's MMIX generator).
@@ -200,13 +200,13 @@ pub fn launch(
         })
         .collect();
     let args: Vec<*mut u8> = memory.iter_mut().map(Memory::pointer).collect();
-    let units = kernel.units.iter().map(|dim| dim.eval(binding)).product::<u64>();
+    let form = kernel.form(binding);
     // Garbage in the scratch memory must not matter.
     let mut scratch = vec![Line([f32::NAN; 16]); kernel.scratch_bytes / 64 + 1];
-    for (begin, end) in ranges(units, split) {
+    for (begin, end) in ranges(form.count(binding), split) {
         // SAFETY: every parameter has the bytes that the program names, scratch has what the kernel asks for.
         unsafe {
-            (kernel.entry)(args.as_ptr(), binding.values.as_ptr(), begin, end, scratch.as_mut_ptr().cast())
+            (form.entry)(args.as_ptr(), binding.values.as_ptr(), begin, end, scratch.as_mut_ptr().cast())
         };
     }
     let read = |((param, tensor), memory): ((&TileParam, &Tensor<f32>), &mut Memory)| match param.layout {
@@ -260,6 +260,7 @@ pub fn check(
             assert!(same_bits(&a.data, &b.data), "{}: {split:?} gives other bits", tile.name);
         }
     }
+    check_choices(tile, binding, params, &out);
     let mut wanted: Vec<Tensor<f64>> = params
         .iter()
         .map(|t| Tensor::new(t.shape.clone(), t.data.iter().map(|x| f64::from(*x)).collect()))
@@ -269,6 +270,26 @@ pub fn check(
         compare(&format!("{} of {}", param.name, tile.name), param.ty.dtype, found, wanted, tolerance);
     }
     out
+}
+
+/// Runs a program in the ways in which it can be run: the bits must be those that are known. Of many ways, those of products,
+/// a fourth at a time: another fourth at another number of tokens.
+pub fn check_choices(tile: &TileProgram, binding: &Binding, params: &[Tensor<f32>], known: &[Tensor<f32>]) {
+    let all = candidates(tile).unwrap();
+    let every = if all.len() > 12 { 4 } else { 1 };
+    let first = binding.get(Sym::T) as usize % every;
+    let ways = all.iter().filter(|choice| !choice.alone).skip(first).step_by(every);
+    // Few rows in one way and many in another: both, and the change between them, are run.
+    let last = all[all.len() - 1];
+    let mixed = [Choices { few: all[0], many: last }, Choices { few: last, many: all[0] }];
+    let pairs: Vec<Choices> = ways.map(|way| Choices { few: *way, many: *way }).chain(mixed).collect();
+    let tiles: Vec<(&TileProgram, Choices)> = pairs.iter().map(|choices| (tile, *choices)).collect();
+    for (kernel, choices) in compile_as(&tiles, Isa::detect()).unwrap().iter().zip(&pairs) {
+        let out = launch(kernel, tile, binding, params, Split::Random(3));
+        for (a, b) in known.iter().zip(&out) {
+            assert!(same_bits(&a.data, &b.data), "{}: {} gives other bits", tile.name, choices.many);
+        }
+    }
 }
 
 pub fn same_bits(a: &[f32], b: &[f32]) -> bool {

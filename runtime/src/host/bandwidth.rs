@@ -1,7 +1,7 @@
 //! How fast the memory can be read: the yardstick of a decode, measured in the same run.
 
-use anyhow::Result;
-use sinter_runtime::{HugeMemory, ThreadPool};
+use super::{HugeMemory, ThreadPool};
+use crate::RuntimeError;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -11,7 +11,10 @@ const BYTES: usize = 512 << 20;
 const BLOCK: usize = 1 << 20;
 
 /// Bytes a second that all threads together read, the best of several passes.
-pub(super) fn read_bandwidth(threads: usize) -> Result<f64> {
+///
+/// # Errors
+/// If there is no memory for it, or a thread panics.
+pub fn read_bandwidth(threads: usize) -> Result<f64, RuntimeError> {
     let mut memory = HugeMemory::zeroed(BYTES)?;
     // It lies as weights do. Untouched pages all are the one zero page, which lies in the cache.
     memory.bytes_mut().fill(1);
@@ -24,7 +27,7 @@ pub(super) fn read_bandwidth(threads: usize) -> Result<f64> {
                 black_box(sum(&memory.bytes()[block as usize * BLOCK..(block as usize + 1) * BLOCK]));
             }
         };
-        pool.parallel((BYTES / BLOCK) as u64, read)?;
+        pool.parallel((BYTES / BLOCK) as u64, read).map_err(|panic| RuntimeError::Panic(panic.0))?;
         best = best.min(started.elapsed().as_secs_f64());
     }
     Ok(BYTES as f64 / best)
