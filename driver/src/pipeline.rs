@@ -10,6 +10,7 @@ use crate::info::{ModelInfo, kv_bytes_per_token};
 use crate::jit::{Background, Jit};
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
+use sinter_codegen_host::Choices;
 use sinter_codegen_host::micro::Isa;
 use sinter_frontend::source::ModelDir;
 use sinter_ir::{DType, GpuProgram, HostKernel, PAGE, Plan, WeightDef};
@@ -295,6 +296,15 @@ pub fn compile_kernels(
     context: (&Environment, &Output),
 ) -> Result<Vec<HostKernel>> {
     let (choices, _) = crate::tune::choices(plan, threads, context)?;
+    compile_as(plan, choices)
+}
+
+/// The same as the cost model says alone, for plans that nobody measures.
+pub fn compile_untuned(plan: &Plan, threads: usize) -> Result<Vec<HostKernel>> {
+    compile_as(plan, crate::tune::modelled(plan, threads)?)
+}
+
+fn compile_as(plan: &Plan, choices: Vec<Choices>) -> Result<Vec<HostKernel>> {
     let tiles: Vec<_> = plan.kernels.values().zip(choices).collect();
     Ok(sinter_codegen_host::compile_as(&tiles, Isa::detect())?)
 }

@@ -174,6 +174,8 @@ impl Piece {
         let (exact, sectors) = region.bytes(param, &size.binding());
         let (whole, exact, sectors) = match param.layout {
             Layout::Codes(codes) => of_codes(&codes, param, (whole, exact, sectors)),
+            // Two numbers share a byte.
+            Layout::Halves => (whole.div_ceil(2), exact.div_ceil(2), sectors.div_ceil(2)),
             Layout::Rows | Layout::Panels => (whole, exact, sectors),
         };
         Piece {

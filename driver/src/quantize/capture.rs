@@ -186,7 +186,8 @@ fn cut_off(graph: &Graph, stage: &Stage) -> Result<Graph> {
 /// Loads a graph for one text at a time.
 fn load(checkpoint: &Checkpoint, graph: &Graph, changed: &Changed, longest: usize) -> Result<HostModel> {
     let plan = sinter_passes::compile(graph, &sinter_passes::Options::default())?.plan;
-    let kernels = pipeline::compile_kernels(&plan)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernels = pipeline::compile_untuned(&plan, threads)?;
     let weights = weights(checkpoint, &plan, changed)?;
     let pages = if checkpoint.info.decoder { longest.div_ceil(PAGE as usize) } else { 0 };
     let limits = Limits {
@@ -196,7 +197,6 @@ fn load(checkpoint: &Checkpoint, graph: &Graph, changed: &Changed, longest: usiz
         max_sequences: 1,
         pages,
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let config = HostConfig { threads, limits, profile: false };
     HostModel::new(Arc::new(plan), kernels, weights, config).context("the part of the model up to a layer")
 }

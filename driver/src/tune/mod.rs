@@ -43,6 +43,15 @@ pub struct Origin {
     pub all: usize,
 }
 
+/// How the cost model runs each kernel of a plan with so many threads.
+///
+/// # Errors
+/// If a program is malformed.
+pub fn modelled(plan: &Plan, threads: usize) -> Result<Vec<Choices>> {
+    let machine = machine::machine(threads);
+    plan.kernels.values().map(|tile| Ok(sinter_codegen_host::choose(tile, &machine)?)).collect()
+}
+
 /// How each kernel of a plan is run with so many threads: as the database says, and as the cost model says where it is silent.
 ///
 /// # Errors
@@ -55,10 +64,8 @@ pub fn choices(
     let database = env.cache.as_deref().map(|cache| database::of_this_machine(cache, threads));
     let database = database.as_deref().filter(|path| path.exists()).and_then(|path| read(path, output));
     let mut origin = Origin::default();
-    let mut all = Vec::with_capacity(plan.kernels.len());
-    let (device, machine) = (machine::device(threads), machine::machine(threads));
-    for tile in plan.kernels.values() {
-        let mut choices = sinter_codegen_host::choose(tile, &machine)?;
+    let (device, mut all) = (machine::device(threads), modelled(plan, threads)?);
+    for (tile, choices) in plan.kernels.values().zip(&mut all) {
         if let Some(database) = &database {
             let key = database::kernel_key(tile);
             for (rows, choice) in [(Rows::Few, &mut choices.few), (Rows::Many, &mut choices.many)] {
@@ -72,7 +79,6 @@ pub fn choices(
             }
         }
         origin.all += 2;
-        all.push(choices);
     }
     if database.is_some() && origin.measured < origin.all {
         let Origin { measured, all } = origin;
