@@ -165,59 +165,43 @@ fn example(name: &str) -> String {
     eval.join(name).display().to_string()
 }
 
-/// What `sinter quantize` tells of the small chat model in 4 bits, with its own calibration text and questions.
-fn calibrated(place: &Path, group: &str, method: &[&str]) -> Told {
-    let out = place.join(format!("{group}_{}", method.join("_"))).display().to_string();
-    let (text, facts, sums) =
-        (example("calibration.txt"), example("facts.jsonl"), example("arithmetic.jsonl"));
-    let command = ["quantize", &model(), "-o", &out, "--format", "int4", "--json", "--calibration", &text];
-    let command = [&command[..], &["--calibration-tokens", "8192"]].concat();
-    let flags = ["--group", group, "--evaluate", &facts, "--evaluate", &sums, "--method"];
-    let told: serde_json::Value =
-        serde_json::from_str(&done(&[&command[..], &flags[..], method].concat())).unwrap();
-    assert_eq!(told["report"]["matrices"].as_array().unwrap().len(), 42);
-    let right = |when: &str| {
-        let questions = told[when]["questions"].as_array().unwrap();
-        questions.iter().map(|answers| answers["right"].as_u64().unwrap()).sum::<u64>()
-    };
-    // As transformers counts them.
-    assert_eq!(right("before"), 297 + 189);
-    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+/// What `sinter quantize` tells of the small chat model in 4 bits with a scale a row, which is coarse, so that methods have much
+/// to mend. What becomes of all answers is measured by `testsuite/peers/check_quantised.py`.
+fn calibrated(place: &Path, method: &str, flags: &[&str]) -> Told {
+    let out = place.join(format!("{method}{}", flags.len())).display().to_string();
+    let text = example("calibration.txt");
+    let command = ["quantize", &model(), "-o", &out, "--format", "int4", "--group", "row", "--json"];
+    let calibration = ["--calibration", &text, "--calibration-tokens", "1024", "--method", method];
+    let told = done(&[&command[..], &calibration, flags].concat());
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let matrices = told["report"]["matrices"].as_array().unwrap();
+    assert_eq!(matrices.len(), 42);
     Told {
-        products: number(&told["mean_output_error"]),
-        perplexity: number(&told["after"]["perplexity"]),
-        right: right("after"),
-        scaled: told["report"]["matrices"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|one| one["power"].is_f64())
-            .count(),
+        products: told["mean_output_error"].as_f64().unwrap(),
+        scaled: matrices.iter().filter(|one| one["power"].is_f64()).count(),
     }
 }
 
 #[derive(Debug)]
 struct Told {
+    /// How far products are off, over the calibration text.
     products: f64,
-    perplexity: f64,
-    right: u64,
+    /// Matrices with factors of their columns.
     scaled: usize,
 }
 
 #[test]
-fn methods_keep_products_and_answers_better_than_the_nearest_codes() {
+fn methods_keep_products_better_than_the_nearest_codes() {
     let place = tempfile::tempdir().unwrap();
-    // One scale a row is coarse, so that methods have much to mend.
-    let nearest = calibrated(place.path(), "row", &["rtn"]);
-    for (method, products) in [("gptq", 0.75), ("awq", 0.9)] {
-        let found = calibrated(place.path(), "row", &[method]);
-        assert!(found.products < products * nearest.products, "{method} {found:?} {nearest:?}");
-        assert!(found.perplexity < nearest.perplexity, "{method} {found:?} {nearest:?}");
-        // Norms before q, k, v, gate and up, and the rows of up before down, take factors.
-        assert_eq!(found.scaled, if method == "awq" { 36 } else { 0 }, "{method}");
+    let nearest = calibrated(place.path(), "rtn", &[]);
+    // Norms before q, k, v, gate and up, and the rows of up before down, take factors.
+    for (method, flags, most, scaled) in
+        [("gptq", &[][..], 0.75, 0), ("gptq", &["--act-order"], 0.75, 0), ("awq", &[], 0.9, 36)]
+    {
+        let found = calibrated(place.path(), method, flags);
+        assert!(found.products < most * nearest.products, "{method} {flags:?} {found:?} {nearest:?}");
+        assert_eq!(found.scaled, scaled, "{method}");
     }
-    let found = calibrated(place.path(), "32", &["gptq", "--act-order"]);
-    assert!(found.right * 100 >= 97 * (297 + 189) && found.products < 0.065, "{found:?}");
 }
 
 #[test]
