@@ -171,7 +171,7 @@ fn calibrated(place: &Path, method: &str, flags: &[&str]) -> Told {
     let out = place.join(format!("{method}{}", flags.len())).display().to_string();
     let text = example("calibration.txt");
     let command = ["quantize", &model(), "-o", &out, "--format", "int4", "--group", "row", "--json"];
-    let calibration = ["--calibration", &text, "--calibration-tokens", "1024", "--method", method];
+    let calibration = ["--calibration", &text, "--calibration-tokens", "512", "--method", method];
     let told = done(&[&command[..], &calibration, flags].concat());
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let matrices = told["report"]["matrices"].as_array().unwrap();

@@ -65,6 +65,16 @@ pub(super) fn run(args: &InspectArgs, env: &Environment, output: &Output) -> Res
     })
 }
 
+/// Bytes that a token takes in each KV cache, if it has so many rows of such a width; rows of codes have a scale.
+fn kv_bytes_unknown(rows: u64, width: u64) -> BTreeMap<&'static str, u64> {
+    let numbers = |bytes: u64| rows.saturating_mul(width.saturating_mul(bytes));
+    let codes = |bytes: u64| rows.saturating_mul(bytes.saturating_add(4));
+    let mut sizes = BTreeMap::from([("f32", numbers(4)), ("bf16", numbers(2))]);
+    sizes.extend([("int8", codes(width)), ("fp8", codes(width))]);
+    sizes.extend(width.is_multiple_of(2).then(|| ("int4", codes(width / 2))));
+    sizes
+}
+
 /// Bytes that a token takes in each KV cache that the model can have.
 fn kv_bytes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
     let kinds = [
@@ -117,8 +127,7 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
     let layers = number(&["num_hidden_layers", "n_layer"]);
     let kv_heads = number(&["num_key_value_heads"]).or(heads);
     let kv = layers.zip(kv_heads).zip(head_dim);
-    let kv = kv
-        .map(|((layers, heads), width)| layers.saturating_mul(heads).saturating_mul(width).saturating_mul(2));
+    let kv = kv.map(|((layers, heads), width)| (layers.saturating_mul(heads).saturating_mul(2), width));
     let reason = format!("{error:#}");
     let value = json!({
         "kind": "model",
@@ -128,7 +137,7 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
         "elements": count,
         "checkpoint_bytes": size,
         "memory_bytes": { "f32": count.saturating_mul(4), "bf16": count.saturating_mul(2) },
-        "kv_bytes_per_token": kv.map(|values| json!({ "f32": values.saturating_mul(4), "bf16": values.saturating_mul(2) })),
+        "kv_bytes_per_token": kv.map(|(rows, width)| kv_bytes_unknown(rows, width)),
     });
     output.result(&value, || {
         let mut table = vec![("supported", format!("no: {reason}"))];
@@ -139,15 +148,11 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
         table.push(("checkpoint", bytes(size)));
         let memory = [4, 2].map(|each| bytes(count.saturating_mul(each)));
         table.push(("memory", format!("{} in f32, {} in bf16", memory[0], memory[1])));
-        table.extend(kv.map(|values| {
-            let each = [4, 2].map(|each| bytes(values.saturating_mul(each)));
-            (
-                "KV cache",
-                format!(
-                    "{} a token in f32, {} in bf16, if it is keys and values of every layer",
-                    each[0], each[1]
-                ),
-            )
+        table.extend(kv.map(|(kept, width)| {
+            let sizes = kv_bytes_unknown(kept, width);
+            let each = sizes.iter().map(|(name, size)| format!("{} in {name}", bytes(*size)));
+            let each = each.collect::<Vec<_>>().join(", ");
+            ("KV cache", format!("{each} a token, if it is keys and values of every layer"))
         }));
         rows(&table)
     })

@@ -223,14 +223,14 @@ fn loads(tile: &TileProgram, root: ExprId) -> Option<Vec<&Load>> {
     Some(loads)
 }
 
-/// Whether a load reads the same for all rows of a group.
+/// Whether a load reads the same for all rows of a group, which may be a part of all that share it.
 fn is_shared(facts: &Facts, load: &Load, group: Option<Group>) -> bool {
     let Some(Group { axis, size }) = group.filter(|group| facts.load(load).axes.has(group.axis)) else {
         return true;
     };
     let mut divisors = Vec::new();
     let whole = load.index.iter().all(|index| quotients(index, axis, &mut divisors));
-    whole && divisors.iter().all(|by| *by == size as u64)
+    whole && divisors.iter().all(|by| by.is_multiple_of(size as u64))
 }
 
 /// The neighbours that share keys, values and bounds: all of the last grid axis, or as many as the indices divide by.
