@@ -239,10 +239,10 @@ fn kv_cache(wanted: KvCacheArg) -> KvCache {
 }
 
 /// Tensors by their names.
-type Tensors<'a> = BTreeMap<&'a str, (DType, Vec<usize>, Cow<'a, [u8]>)>;
+pub(crate) type Tensors<'a> = BTreeMap<&'a str, (DType, Vec<usize>, Cow<'a, [u8]>)>;
 
 /// A tensor as packing reads it.
-fn raw<'t>(tensors: &'t Tensors<'_>, name: &str) -> Option<RawTensor<'t>> {
+pub(crate) fn raw<'t>(tensors: &'t Tensors<'_>, name: &str) -> Option<RawTensor<'t>> {
     let (dtype, shape, bytes) = tensors.get(name)?;
     Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
 }

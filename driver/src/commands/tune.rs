@@ -164,7 +164,7 @@ fn tune(
     let clock = seen.iter().copied().reduce(f64::min).zip(seen.iter().copied().reduce(f64::max));
     let model_share = report::model_share(&kernels);
     let model = subject.name;
-    let report = Report { model, device, clock, seconds, speeds, kernels, model_share, same_bits: true };
+    let report = Report { model, device, clock, seconds, speeds, kernels, model_share };
     if let Some(plot) = &args.plot {
         replace(plot, plot::svg(&report).as_bytes())?;
     }

@@ -186,17 +186,8 @@ impl Trial {
 
 #[cfg(test)]
 mod tests {
-    use super::super::round::Format;
+    use super::super::round::{Format, numbers};
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut seed = seed;
-        let mut next = || {
-            seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
-            f32::from((seed >> 16) as u16) / 65536.0 - 0.5
-        };
-        (0..count).map(|_| next() + next() + next()).collect()
-    }
 
     const ROUNDING: Rounding = Rounding { format: Format::Int4, group: Some(32), asymmetric: false };
 

@@ -5,11 +5,10 @@
 //! makes up for what the ones before it lost (Frantar et al. 2022, section 3).
 
 use super::products::{Form, products};
-use crate::checkpoint::{Aligned, Checkpoint};
+use crate::checkpoint::{Aligned, Checkpoint, Tensors, raw};
 use crate::pipeline;
 use anyhow::{Context, Result, ensure};
 use nalgebra::DMatrix;
-use sinter_codegen_weights::RawTensor;
 use sinter_ir::{DType, Dim, Graph, PAGE, Plan, Sym, ValueId, WeightDef};
 use sinter_runtime::{HostConfig, HostModel, Limits, Rows, Session, WeightBytes};
 use std::borrow::Cow;
@@ -211,12 +210,9 @@ fn weights(checkpoint: &Checkpoint, plan: &Plan, changed: &Changed) -> Result<Ve
             }
             None => checkpoint.model.tensor(name),
         };
-        let tensors: BTreeMap<&str, _> = leaves.filter_map(|name| Some((name, tensor(name)?))).collect();
-        let raw = |name: &str| {
-            let (dtype, shape, bytes) = tensors.get(name)?;
-            Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
-        };
-        Ok(WeightBytes::new(Arc::new(Aligned(sinter_codegen_host::pack(weight, &raw)?.bytes))))
+        let tensors: Tensors<'_> = leaves.filter_map(|name| Some((name, tensor(name)?))).collect();
+        let packed = sinter_codegen_host::pack(weight, &|name: &str| raw(&tensors, name))?;
+        Ok(WeightBytes::new(Arc::new(Aligned(packed.bytes))))
     };
     plan.weights.values().map(one).collect()
 }

@@ -150,17 +150,8 @@ fn subtract(values: &mut [f32], factors: &[f32], times: f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::round::Format;
+    use super::super::round::{Format, numbers};
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut seed = seed;
-        let mut next = || {
-            seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
-            f32::from((seed >> 16) as u16) / 65536.0 - 0.5
-        };
-        (0..count).map(|_| next() + next() + next()).collect()
-    }
 
     /// The sum of squares of what a change of a matrix does to its products.
     fn loss(squares: &DMatrix<f64>, wanted: &[f32], found: &[f32]) -> f64 {

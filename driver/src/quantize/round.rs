@@ -225,6 +225,17 @@ pub(super) fn distance(wanted: &[f32], found: &[f32]) -> f64 {
     (apart / whole.max(f64::MIN_POSITIVE)).sqrt()
 }
 
+/// Random numbers for tests of roundings, most of them near 0.
+#[cfg(test)]
+pub(super) fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    let mut seed = seed;
+    let mut next = || {
+        seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
+        f32::from((seed >> 16) as u16) / 65536.0 - 0.5
+    };
+    (0..count).map(|_| next() + next() + next()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,8 +27,6 @@ pub struct Report {
     pub kernels: Vec<Kernel>,
     /// The geometric mean over kernels of the best measured time over that of the model's choice.
     pub model_share: f64,
-    /// Whether the results of all schedules were the same bits; a run in which they are not ends with an error.
-    pub same_bits: bool,
 }
 
 /// A kernel for some rows.

@@ -3,11 +3,11 @@
 //! Numbers are small and no two neighbours alike; whole numbers stay below sixteen, so that those which are indices of
 //! columns point to some column. A kernel's time does not depend on them.
 
+use crate::checkpoint::{Aligned, Tensors, raw};
 use anyhow::{Context, Result, bail};
-use sinter_codegen_weights::RawTensor;
 use sinter_ir::{DType, Op, Plan, WeightDef};
 use sinter_runtime::{WeightBytes, uniform};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Numbers until they repeat.
@@ -22,7 +22,7 @@ pub fn weights(plan: &Plan) -> Result<Vec<WeightBytes>> {
 }
 
 fn weight(def: &WeightDef) -> Result<WeightBytes> {
-    let mut tensors: BTreeMap<&str, (DType, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    let mut tensors = Tensors::new();
     for node in def.source.nodes.values() {
         let Op::Param { name, shape, dtype } = &node.op else { continue };
         let constant = shape.iter().map(|dim| dim.as_const().map(|extent| extent as usize));
@@ -30,14 +30,10 @@ fn weight(def: &WeightDef) -> Result<WeightBytes> {
             bail!("{name} has no constant shape");
         };
         let count = shape.iter().product();
-        tensors.insert(name, (*dtype, shape, elements(*dtype, count)));
+        tensors.insert(name, (*dtype, shape, Cow::Owned(elements(*dtype, count))));
     }
-    let source = |name: &str| {
-        let (dtype, shape, bytes) = tensors.get(name)?;
-        Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes })
-    };
-    let packed = sinter_codegen_host::pack(def, &source)?;
-    Ok(WeightBytes::new(Arc::new(crate::checkpoint::Aligned(packed.bytes))))
+    let packed = sinter_codegen_host::pack(def, &|name: &str| raw(&tensors, name))?;
+    Ok(WeightBytes::new(Arc::new(Aligned(packed.bytes))))
 }
 
 /// So many elements of a type.

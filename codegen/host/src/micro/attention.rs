@@ -307,7 +307,8 @@ unsafe fn online_rows<V: Wide, S: Store, const R: usize>(t: &Online) -> usize {
     R
 }
 
-/// Turns row `r` of the scores into probabilities relative to its new maximum, times the factors, and brings its `m` and `l` up to date.
+/// Turns row `r` of the scores into probabilities relative to its new maximum, times the factors, and brings its `m` and `l` up
+/// to date.
 /// None where every score is -inf: then nothing but the scores changes.
 ///
 /// # Safety

@@ -2,7 +2,8 @@
 //!
 //! A launch waits for the slower of memory and the processor; what is divided into few units waits for the thread that gets
 //! the most of them, whose share of the bandwidth has a limit too; each call of a micro-kernel copies its rows and costs some
-//! nanoseconds of its own; and other threads have to be woken. The figures of a [`Machine`] are rounded from measurements; only their ratios matter for a choice.
+//! nanoseconds of its own; and other threads have to be woken. The figures of a [`Machine`] are rounded from measurements; only
+//! their ratios matter for a choice.
 
 use super::{Attend, Choice, Product, Rows, Schedule, Skeleton, Way, Weights};
 use crate::micro::{Isa, PANEL};

@@ -3,7 +3,7 @@
 use sinter_codegen_schedule::contract::{Contract, Kind, candidates, choose, find};
 use sinter_gpu_tests::contraction::{Case, parsed};
 use sinter_gpu_tests::launch::{compare, same_bits};
-use sinter_ir::{Target, Tensor};
+use sinter_ir::{Sym, Target, Tensor};
 
 /// Two products that share their left operand, a gate, a bias, a residual and a rounded and a transposed store.
 const GATED: &str = "tile @contract {
@@ -93,7 +93,7 @@ fn check_all(case: &Case, target: Target, every: usize) {
         all.extend((fits && !all.contains(&schedule)).then_some(schedule));
     }
     let mut first: Option<Vec<Tensor<f32>>> = None;
-    let begin = case.binding.values[0] as usize % every.min(all.len());
+    let begin = case.binding.get(Sym::T) as usize % every.min(all.len());
     for schedule in all.iter().skip(begin).step_by(every) {
         let results = on(case, target, schedule);
         match &first {

@@ -1,8 +1,8 @@
 //! Products with quantised weights: codes of 8 or 4 bits times rows that are quantised to 8 bits as they come.
 //!
-//! A weight is a code `u` without sign: `w = scale (u − zero)`, with one scale and one zero for each output column and group
-//! of the depth, or `w = scale u − low`; how it lies is [`Codes`](sinter_ir::Codes). A row of activations has one scale, the greatest magnitude over 127, and codes from −127 to 127. So for a row `q` and a
-//! column
+//! A weight is a code `u` without sign: `w = scale (u − zero)`, with one scale and one zero for each output column and
+//! group of the depth, or `w = scale u − low`; how it lies is [`Codes`](sinter_ir::Codes). A row of activations has one
+//! scale, the greatest magnitude over 127, and codes from −127 to 127. So for a row `q` and a column
 //!
 //! ```text
 //! c = row_scale * sum over groups of scale[g] * (sum over the group of u q  −  zero[g] * sum over the group of q)
