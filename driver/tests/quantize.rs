@@ -2,9 +2,12 @@
 
 use safetensors::SafeTensors;
 use sinter_driver::checkpoint::Checkpoint;
+use sinter_driver::cli::{ActivationsArg, BuildArgs, DTypeArg, KvCacheArg, QuantArg};
+use sinter_driver::device::{BuildTarget, DeviceArg};
 use sinter_driver::environment::Environment;
 use sinter_driver::output;
 use sinter_driver::quantize::{Calibration, Format, Method, Report, Rounding, quantise};
+use sinter_ir::Target;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -117,6 +120,27 @@ fn keys_and_values_are_kept_as_codes() {
         let output = sinter(&["run", &bundle, "p", "--kv-cache", codes]);
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains("leave out --kv-cache"));
+    }
+}
+
+#[test]
+fn caches_of_codes_are_refused_where_a_gpu_is_a_target() {
+    let (env, output) = (Environment::default(), output::Output::new(true));
+    let checkpoint = Checkpoint::open(&model(), &env, &output).unwrap();
+    let build = |kv_cache| BuildArgs {
+        dtype: DTypeArg::Auto,
+        quant: QuantArg::None,
+        activations: ActivationsArg::Auto,
+        kv_cache,
+        device: DeviceArg::Auto,
+        threads: None,
+    };
+    let targets = [BuildTarget::Host, BuildTarget::Gpu(Target::Sm80)];
+    assert!(checkpoint.choice(&build(KvCacheArg::Auto), &targets, &output).is_ok());
+    assert!(checkpoint.choice(&build(KvCacheArg::Int8), &targets[..1], &output).is_ok());
+    for codes in [KvCacheArg::Int8, KvCacheArg::Int4, KvCacheArg::Fp8] {
+        let error = checkpoint.choice(&build(codes), &targets, &output).err().unwrap();
+        assert!(error.to_string().starts_with("--kv-cache is for the host alone"), "{error}");
     }
 }
 
