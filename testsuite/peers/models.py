@@ -13,6 +13,7 @@ import numpy as np
 
 SHAPES = {
     "llama-3.2-1b": dict(hidden=2048, inner=8192, layers=16, heads=32, kv_heads=8, head_dim=64, vocab=128256),
+    "qwen3-0.6b": dict(family="qwen3", hidden=1024, inner=3072, layers=28, heads=16, kv_heads=8, head_dim=128, vocab=151936),
     "smollm2-135m": dict(hidden=576, inner=1536, layers=30, heads=9, kv_heads=3, head_dim=64, vocab=49152),
 }
 
@@ -32,6 +33,11 @@ MATRICES = [
 NORMS = [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm")]
 
 
+def family(shape):
+    """The name of the architecture, the same in both worlds."""
+    return shape.get("family", "llama")
+
+
 def bf16(values):
     """Round-to-nearest-even bfloat16 bits of float32 values."""
     bits = values.astype(np.float32).view(np.uint32)
@@ -48,9 +54,12 @@ def tensors(shape):
 
     yield "model.embed_tokens.weight", "token_embd.weight", matrix(size["vocab"], size["hidden"])
     yield "model.norm.weight", "output_norm.weight", np.ones(size["hidden"], np.float32)
+    head_norms = [(f"self_attn.{at}_norm", f"attn_{at}_norm") for at in "qk"] if family(shape) == "qwen3" else []
     for layer in range(shape["layers"]):
         for ours, theirs in NORMS:
             yield f"model.layers.{layer}.{ours}.weight", f"blk.{layer}.{theirs}.weight", np.ones(size["hidden"], np.float32)
+        for ours, theirs in head_norms:
+            yield f"model.layers.{layer}.{ours}.weight", f"blk.{layer}.{theirs}.weight", np.ones(size["head_dim"], np.float32)
         for ours, theirs, rows, columns in MATRICES:
             weight = matrix(size[rows], size[columns])
             yield f"model.layers.{layer}.{ours}.weight", f"blk.{layer}.{theirs}.weight", weight
@@ -58,7 +67,8 @@ def tensors(shape):
 
 def config(shape):
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "dtype": "bfloat16",
+        "architectures": [f"{family(shape).capitalize()}ForCausalLM"], "model_type": family(shape), "hidden_act": "silu",
+        "dtype": "bfloat16",
         "hidden_size": shape["hidden"], "intermediate_size": shape["inner"], "num_hidden_layers": shape["layers"],
         "num_attention_heads": shape["heads"], "num_key_value_heads": shape["kv_heads"], "head_dim": shape["head_dim"],
         "vocab_size": shape["vocab"], "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
@@ -82,13 +92,15 @@ def write_safetensors(path, named):
 
 
 def write_gguf(path, shape, named, peer="BF16"):
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, family(shape))
     writer.add_context_length(8192)
     writer.add_embedding_length(shape["hidden"])
     writer.add_block_count(shape["layers"])
     writer.add_feed_forward_length(shape["inner"])
     writer.add_head_count(shape["heads"])
     writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_key_length(shape["head_dim"])
+    writer.add_value_length(shape["head_dim"])
     writer.add_rope_dimension_count(shape["head_dim"])
     writer.add_rope_freq_base(500000.0)
     writer.add_layer_norm_rms_eps(1e-5)

@@ -372,6 +372,20 @@ fn forced_calls_may_follow_a_thought() {
 }
 
 #[test]
+fn at_most_sixteen_calls_are_forced() {
+    let example = example();
+    let grammar = forced_grammar(dialect("hermes").forced(), &tools()[1..], true, None, &example.0);
+    let call = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+    let accepts = |count: usize| {
+        let mut mask = example.1.compile(&grammar).unwrap().start().unwrap();
+        let tokens = example.0.encode(&[call].repeat(count).join("\n"), false).unwrap();
+        tokens.into_iter().all(|token| mask.allowed().unwrap().contains(token) && mask.accept(token).is_ok())
+    };
+    assert!(accepts(1) && accepts(16));
+    assert!(!accepts(17));
+}
+
+#[test]
 fn messages_become_what_templates_want() {
     let call = |arguments: Value| {
         json!({ "role": "assistant", "content": null, "tool_calls": [

@@ -115,7 +115,7 @@ fn decode(table: &Kernels) {
                 for _ in 0..7 {
                     let part = weight.w.0.len() / threads;
                     reads.push(parallel(threads, |i| {
-                        // SAFETY: the machine of these figures has avx512.
+                        // SAFETY: the machine of these figures has AVX2.
                         black_box(unsafe { read(&weight.w.0[part * i..][..part]) });
                     }));
                     products.push(weight.multiply(table, m, threads, &mut c));
@@ -145,13 +145,12 @@ fn prefill(table: &Kernels) {
                 let (mut peaks, mut products) = (Vec::new(), Vec::new());
                 for _ in 0..7 {
                     peaks.push(parallel(threads, |_| {
-                        // SAFETY: the machine of these figures has avx512bf16.
-                        black_box(unsafe { peak(bf16, rounds) });
+                        black_box(peak(bf16, rounds));
                     }));
                     products.push(weight.multiply(table, m, threads, &mut c));
                 }
                 let time = median(products);
-                let top = (rounds * 24 * if bf16 { 64 } else { 32 } * threads) as f64 / median(peaks) / 1e9;
+                let top = (rounds * peak(bf16, 1) * threads) as f64 / median(peaks) / 1e9;
                 weight.check(m, &c);
                 let done = 2.0 * (m * k * n) as f64 / time / 1e9;
                 println!(
@@ -166,12 +165,7 @@ fn prefill(table: &Kernels) {
 /// Attention of some rows to 512 positions in blocks of 64.
 fn attention(table: &Kernels) {
     let rounds = 1_000_000;
-    // SAFETY: the machine of these figures has avx512bf16.
-    let top = (rounds * 24 * 32) as f64
-        / median_of(5, || {
-            black_box(unsafe { peak(false, rounds) });
-        })
-        / 1e9;
+    let top = (rounds * peak(false, 1)) as f64 / median_of(5, || _ = black_box(peak(false, rounds))) / 1e9;
     for bf16 in [false, true] {
         for d in [64, 128, 256] {
             for rows in [1, 2, 4, 8] {

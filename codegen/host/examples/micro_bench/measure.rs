@@ -92,23 +92,47 @@ pub(crate) fn widened(x: &[u16]) -> Vec<f32> {
     y
 }
 
-/// The sum of a buffer, eight registers at a time: what reading costs.
-#[target_feature(enable = "avx512f")]
+/// The sum of a buffer, eight registers at a time: what reading costs. The machine has AVX2.
+#[target_feature(enable = "avx2")]
 pub(crate) fn read(p: &[u8]) -> f32 {
-    let mut sums = [_mm512_setzero_ps(); 8];
-    for block in p.chunks_exact(512) {
+    let mut sums = [_mm256_setzero_ps(); 8];
+    for block in p.chunks_exact(256) {
         for (i, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: eight lines of 64 bytes in a block.
-            let x = unsafe { _mm512_loadu_ps(block.as_ptr().add(64 * i).cast()) };
-            *sum = _mm512_add_ps(*sum, x);
+            // SAFETY: eight times 32 bytes in a block.
+            let x = unsafe { _mm256_loadu_ps(block.as_ptr().add(32 * i).cast()) };
+            *sum = _mm256_add_ps(*sum, x);
         }
     }
-    sums.into_iter().map(|x| _mm512_reduce_add_ps(x)).sum()
+    black_box(sums);
+    0.0
 }
 
-/// Multiply-adds on registers alone, 24 chains: what the arithmetic can do. Returns flops done.
+/// Multiply-adds on registers alone, many chains: what the arithmetic can do. The operations of a round.
+pub(crate) fn peak(bf16: bool, rounds: usize) -> usize {
+    // SAFETY: only what the machine has is called.
+    unsafe {
+        match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx512bf16")) {
+            (true, true) => peak_avx512(bf16, rounds),
+            _ => peak_avx2(rounds),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn peak_avx2(rounds: usize) -> usize {
+    let mut acc = [_mm256_setzero_ps(); 12];
+    let x = black_box(_mm256_set1_ps(1e-9));
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = _mm256_fmadd_ps(*acc, x, x);
+        }
+    }
+    black_box(acc);
+    12 * 16
+}
+
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(crate) fn peak(bf16: bool, rounds: usize) -> f64 {
+fn peak_avx512(bf16: bool, rounds: usize) -> usize {
     let mut acc = [_mm512_setzero_ps(); 24];
     let x = black_box(_mm512_set1_ps(1e-9));
     // SAFETY: both are 512 plain bits.
@@ -118,10 +142,8 @@ pub(crate) fn peak(bf16: bool, rounds: usize) -> f64 {
             *acc = if bf16 { _mm512_dpbf16_ps(*acc, pair, pair) } else { _mm512_fmadd_ps(*acc, x, x) };
         }
     }
-    for acc in acc {
-        black_box(acc);
-    }
-    (rounds * 24 * if bf16 { 64 } else { 32 }) as f64
+    black_box(acc);
+    24 * if bf16 { 64 } else { 32 }
 }
 
 /// Multiply-adds of bytes on registers alone, 24 chains. Returns operations done.

@@ -97,7 +97,7 @@ impl Case {
         for _ in 0..7 {
             let part = self.shape.bytes(self.n) / threads;
             reads.push(parallel(threads, |i| {
-                // SAFETY: the machine of these figures has avx512.
+                // SAFETY: the machine of these figures has AVX2.
                 black_box(unsafe { read(&self.w.0[part * i..][..part]) });
             }));
             products.push(self.multiply(table, m, threads, &mut c));

@@ -87,15 +87,22 @@ impl<V: Wide, T: Tiles> Format for F32<V, T> {
     type Act = V;
     type Weight = V;
     const ELEMENT: usize = 4;
+    const PARTS: usize = 1;
+    const ACT: usize = 4;
     const MAX_ROWS: usize = T::MAX_ROWS;
 
+    #[inline(always)]
+    unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
+        // SAFETY: the caller lends both.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) }
+    }
     #[inline(always)]
     unsafe fn act(p: *const u8) -> V {
         // SAFETY: the caller lends the step.
         unsafe { V::splat(p.cast::<f32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn weight(p: *const u8) -> V {
+    unsafe fn weight(p: *const u8, _part: usize) -> V {
         // SAFETY: the caller lends the half panel's step.
         unsafe { V::load(p.cast()) }
     }
@@ -113,29 +120,44 @@ impl<V: Wide, T: Tiles> Format for F32<V, T> {
     }
 }
 
-/// A and W in bf16, widened to f32 and multiplied one after the other.
+/// A and W in bf16, widened to f32 and multiplied one after the other. Rows are widened as they are copied.
 pub(super) struct Bf16<V, T>(PhantomData<(V, T)>);
 
 impl<V: Wide, T: Tiles> Format for Bf16<V, T> {
     type V = V;
-    type Act = (V, V);
-    type Weight = (V, V);
+    type Act = V;
+    type Weight = V;
     const ELEMENT: usize = 2;
+    const PARTS: usize = 2;
+    const ACT: usize = 4;
     const MAX_ROWS: usize = T::MAX_ROWS;
 
     #[inline(always)]
-    unsafe fn act(p: *const u8) -> (V, V) {
+    unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
+        let (from, to, n) = (from.cast::<u16>(), to.cast::<u32>(), bytes / 2);
+        // SAFETY: the caller lends both.
+        unsafe {
+            for i in 0..n {
+                to.add(i).write_unaligned(u32::from(from.add(i).read_unaligned()) << 16);
+            }
+            if n % 2 == 1 {
+                to.add(n).write_unaligned(0);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn act(p: *const u8) -> V {
         // SAFETY: the caller lends the step.
-        unsafe { V::splat_pair(p) }
+        unsafe { V::splat(p.cast::<f32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn weight(p: *const u8) -> (V, V) {
+    unsafe fn weight(p: *const u8, part: usize) -> V {
         // SAFETY: the caller lends the half panel's step.
-        unsafe { V::load_pairs(p) }
+        unsafe { V::load_of_pairs(p, part == 1) }
     }
     #[inline(always)]
-    fn mac(acc: V, a: (V, V), w: (V, V)) -> V {
-        a.1.fma(w.1, a.0.fma(w.0, acc))
+    fn mac(acc: V, a: V, w: V) -> V {
+        a.fma(w, acc)
     }
     fn halves(rows: usize) -> usize {
         T::halves(rows)
@@ -155,15 +177,27 @@ impl Format for Bf16Dot {
     type Act = ZPairs;
     type Weight = ZPairs;
     const ELEMENT: usize = 2;
+    const PARTS: usize = 1;
+    const ACT: usize = 4;
     const MAX_ROWS: usize = Bf16Tiles::MAX_ROWS;
 
+    #[inline(always)]
+    unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
+        // SAFETY: the caller lends both; where half a step ends the row, the other half is a zero.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, to, bytes);
+            if bytes % 4 != 0 {
+                to.add(bytes).cast::<u16>().write_unaligned(0);
+            }
+        }
+    }
     #[inline(always)]
     unsafe fn act(p: *const u8) -> ZPairs {
         // SAFETY: the caller lends the step.
         unsafe { ZPairs::splat(p) }
     }
     #[inline(always)]
-    unsafe fn weight(p: *const u8) -> ZPairs {
+    unsafe fn weight(p: *const u8, _part: usize) -> ZPairs {
         // SAFETY: the caller lends the half panel's step.
         unsafe { ZPairs::load(p) }
     }

@@ -8,8 +8,8 @@
 //! Invariant: an output element is one accumulator that takes the depth in order. Blocks of the depth store and reload
 //! it, which f32 does exactly, so no blocking, row count or panel count shows in the result.
 //!
-//! Both formats look alike from here: a step of the depth is [`STEP`] bytes of a row (an f32, or two bf16) and
-//! [`PANEL_STEP`] bytes of a panel.
+//! All formats look alike from here: a step of the depth is [`STEP`] bytes of a row (an f32, or two bf16), [`PANEL_STEP`]
+//! bytes of a panel, and in the copied rows whatever the format multiplies fastest.
 
 use std::mem::MaybeUninit;
 
@@ -22,7 +22,7 @@ const STEP: usize = 4;
 const PANEL_STEP: usize = STEP * PANEL;
 /// Bytes of half a panel in a step: the weights of sixteen lanes.
 const HALF_STEP: usize = PANEL_STEP / 2;
-/// Bytes of a row of the greatest tile in a block of the depth: 512 f32 or 1024 bf16.
+/// Bytes of a copied row of the greatest tile in a block of the depth: 512 f32 or 1024 bf16.
 const BLOCK: usize = 2048;
 /// Rows of the greatest tile.
 const TILE_ROWS: usize = 12;
@@ -47,20 +47,26 @@ const RUN: usize = BLOCK / LINE;
 pub(super) trait Format {
     /// The accumulators.
     type V: Wide;
-    /// A step of a row of A in every lane.
+    /// What a row has in a part of a step, in every lane.
     type Act: Copy;
-    /// A step of sixteen columns of W.
+    /// What sixteen columns of W have in a part of a step.
     type Weight: Copy;
     /// Bytes of an element of A and W.
     const ELEMENT: usize;
+    /// Parts of a step, which are multiplied one after the other.
+    const PARTS: usize;
+    /// Bytes of a part of a step in a copied row.
+    const ACT: usize;
     /// The most rows in a tile.
     const MAX_ROWS: usize;
 
-    /// Reads [`STEP`] bytes of A.
+    /// Copies `bytes` of a row of A to where [`Format::act`] reads them; a whole step is written of half a one.
+    unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8);
+    /// Reads [`Format::ACT`] bytes of a copied row.
     unsafe fn act(p: *const u8) -> Self::Act;
-    /// Reads [`HALF_STEP`] bytes of a panel.
-    unsafe fn weight(p: *const u8) -> Self::Weight;
-    /// `acc` plus the products of the step, in the order of the depth.
+    /// Reads a part of [`HALF_STEP`] bytes of a panel.
+    unsafe fn weight(p: *const u8, part: usize) -> Self::Weight;
+    /// `acc` plus the products of a part, in the order of the depth.
     fn mac(acc: Self::V, a: Self::Act, w: Self::Weight) -> Self::V;
     /// Half panels to multiply at a time for a tile of `rows`: the most that fit the registers.
     fn halves(rows: usize) -> usize;
@@ -146,23 +152,25 @@ pub(super) unsafe fn tile<F: Format, const MR: usize, const NV: usize>(t: &Tile)
             let run = left.min(RUN);
             let [mut first, mut second] = t.fetch.map(|fetch| fetch.run(number));
             for _ in 0..run {
-                let mut weights = [F::weight(w); NV];
-                for v in 1..NV {
-                    weights[v] = F::weight(w.add(v / 2 * t.panel + v % 2 * HALF_STEP));
-                }
                 if const { MR >= PREFETCH_ROWS } {
                     prefetch(first.0);
                     prefetch(second.0);
                     first.0 = first.0.wrapping_add(first.1);
                     second.0 = second.0.wrapping_add(second.1);
                 }
-                for r in 0..MR {
-                    let x = F::act(a.add(r * const { row_stride(MR) }));
-                    for v in 0..NV {
-                        acc[r][v] = F::mac(acc[r][v], x, weights[v]);
+                for part in 0..F::PARTS {
+                    let mut weights = [F::weight(w, part); NV];
+                    for v in 1..NV {
+                        weights[v] = F::weight(w.add(v / 2 * t.panel + v % 2 * HALF_STEP), part);
                     }
+                    for r in 0..MR {
+                        let x = F::act(a.add(r * const { row_stride(MR) }));
+                        for v in 0..NV {
+                            acc[r][v] = F::mac(acc[r][v], x, weights[v]);
+                        }
+                    }
+                    a = a.add(F::ACT);
                 }
-                a = a.add(STEP);
                 w = w.add(PANEL_STEP);
             }
             left -= run;
@@ -211,7 +219,7 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
         return;
     }
     let steps = (p.k * F::ELEMENT).div_ceil(STEP);
-    let most = row_stride(p.m.div_ceil(tiles)) / STEP - SKEW / STEP;
+    let most = (row_stride(p.m.div_ceil(tiles)) - SKEW) / (F::PARTS * F::ACT);
     // Blocks as even as can be, and so are the tiles: m = 13 is 7 and 6 rows, not 12 and 1.
     let block = steps.div_ceil(steps.div_ceil(most).max(1)).max(1);
     let rows_of = |i: usize| p.m * i / tiles..p.m * (i + 1) / tiles;
@@ -367,13 +375,11 @@ unsafe fn copy_rows<F: Format>(
     let stride = row_stride(of.len());
     let from = step0 * STEP;
     let bytes = (p.k * F::ELEMENT - from).min(steps * STEP);
-    let pad = steps * STEP - bytes;
     for (i, row) in of.enumerate() {
         // SAFETY: the caller lends `bytes` of each row; a copied row is at most `stride` long, by the choice of block.
         unsafe {
-            let dst = to.0.as_mut_ptr().cast::<u8>().add(i * stride);
-            std::ptr::copy_nonoverlapping(p.a.add(row * p.lda * F::ELEMENT + from), dst, bytes);
-            std::ptr::write_bytes(dst.add(bytes), 0, pad);
+            let to = to.0.as_mut_ptr().cast::<u8>().add(i * stride);
+            F::copy(p.a.add(row * p.lda * F::ELEMENT + from), bytes, to);
         }
     }
 }

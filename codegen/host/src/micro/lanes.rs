@@ -54,6 +54,9 @@ const TWO_THIRDS: i32 = 0x3f2a_aaab;
 /// The sign and exponent field of an f32.
 const EXPONENT: i32 = 0xff80_0000_u32 as i32;
 
+/// The second of two bf16 in 32 bits, which is an f32 as it stands.
+const UPPER_HALF: i32 = 0xffff_0000_u32 as i32;
+
 /// 2¹²⁰: from the bias of E4M3's exponent, 7, to that of an f32, 127.
 const MOVE_E4M3: f32 = f32::from_bits((120 + 127) << 23);
 
@@ -90,10 +93,8 @@ pub(super) trait Wide: Lanes {
     unsafe fn load_i4(p: *const u8) -> Self;
     /// Lanes from sixteen 8-bit floats, E4M3.
     unsafe fn load_e4m3(p: *const u8) -> Self;
-    /// Sixteen pairs of bf16: the first of each pair, and the second.
-    unsafe fn load_pairs(p: *const u8) -> (Self, Self);
-    /// One pair of bf16, each in every lane.
-    unsafe fn splat_pair(p: *const u8) -> (Self, Self);
+    /// Of sixteen pairs of bf16 the first ones, or the second ones.
+    unsafe fn load_of_pairs(p: *const u8, second: bool) -> Self;
     /// Lanes to `p[0..16]`.
     unsafe fn store(self, p: *mut f32);
     /// The first `n` lanes to `p[0..n]`, n <= 16.

@@ -155,16 +155,10 @@ impl Wide for Array<16> {
         Array(each!(16, i => e4m3(x[i])))
     }
     #[inline(always)]
-    unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
+    unsafe fn load_of_pairs(p: *const u8, second: bool) -> Self {
         // SAFETY: the caller lends sixteen pairs of two bytes each.
         let pairs = unsafe { p.cast::<[[u16; 2]; 16]>().read_unaligned() };
-        (Array(each!(16, i => widen(pairs[i][0]))), Array(each!(16, i => widen(pairs[i][1]))))
-    }
-    #[inline(always)]
-    unsafe fn splat_pair(p: *const u8) -> (Self, Self) {
-        // SAFETY: the caller lends one pair.
-        let pair = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
-        (Array([widen(pair[0]); 16]), Array([widen(pair[1]); 16]))
+        Array(each!(16, i => widen(pairs[i][usize::from(second)])))
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide};
+use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, UPPER_HALF, Wide};
 
 /// Lanes 0 to 7, and 8 to 15; needs avx2 and fma.
 #[derive(Clone, Copy)]
@@ -130,17 +130,6 @@ unsafe fn first(n: usize) -> (__m256i, __m256i) {
     }
 }
 
-/// The first and second halves of eight pairs of bf16, widened.
-#[inline(always)]
-unsafe fn widen_pairs(pairs: __m256i) -> (__m256, __m256) {
-    // SAFETY: the caller promises avx2.
-    unsafe {
-        let first = _mm256_slli_epi32::<16>(pairs);
-        let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
-        (_mm256_castsi256_ps(first), _mm256_castsi256_ps(second))
-    }
-}
-
 /// The halves of the lowest eight bytes, lower ones first, as bytes.
 #[inline(always)]
 pub(super) unsafe fn halves(bytes: __m128i) -> __m128i {
@@ -233,19 +222,15 @@ impl Wide for Y16 {
         unsafe { Y16(e4m3(_mm_loadl_epi64(p.cast())), e4m3(_mm_loadl_epi64(p.add(8).cast()))) }
     }
     #[inline(always)]
-    unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
+    unsafe fn load_of_pairs(p: *const u8, second: bool) -> Self {
         // SAFETY: the caller lends 64 bytes and promises the instructions.
         unsafe {
-            let low = widen_pairs(_mm256_loadu_si256(p.cast()));
-            let high = widen_pairs(_mm256_loadu_si256(p.add(32).cast()));
-            (Y16(low.0, high.0), Y16(low.1, high.1))
+            let widen = |pairs: __m256i| match second {
+                false => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),
+                true => _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(UPPER_HALF))),
+            };
+            Y16(widen(_mm256_loadu_si256(p.cast())), widen(_mm256_loadu_si256(p.add(32).cast())))
         }
-    }
-    #[inline(always)]
-    unsafe fn splat_pair(p: *const u8) -> (Self, Self) {
-        // SAFETY: the caller lends 4 bytes and promises the instructions.
-        let (a, b) = unsafe { widen_pairs(_mm256_set1_epi32(p.cast::<i32>().read_unaligned())) };
-        (Y16(a, a), Y16(b, b))
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::halves;
-use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, Wide};
+use super::{EXPONENT, Lanes, MOVE_E4M3, TWO_THIRDS, UPPER_HALF, Wide};
 
 /// Sixteen f32; needs avx512f, avx512bw, avx512vl and avx512dq.
 #[derive(Clone, Copy)]
@@ -131,17 +131,6 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-/// The first and second halves of sixteen pairs of bf16, widened.
-#[inline(always)]
-unsafe fn widen_pairs(pairs: __m512i) -> (Z16, Z16) {
-    // SAFETY: the caller promises avx512f.
-    unsafe {
-        let first = _mm512_slli_epi32::<16>(pairs);
-        let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-        (Z16(_mm512_castsi512_ps(first)), Z16(_mm512_castsi512_ps(second)))
-    }
-}
-
 impl Wide for Z16 {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -207,14 +196,15 @@ impl Wide for Z16 {
         }
     }
     #[inline(always)]
-    unsafe fn load_pairs(p: *const u8) -> (Self, Self) {
+    unsafe fn load_of_pairs(p: *const u8, second: bool) -> Self {
         // SAFETY: the caller lends 64 bytes and promises the instructions.
-        unsafe { widen_pairs(_mm512_loadu_si512(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn splat_pair(p: *const u8) -> (Self, Self) {
-        // SAFETY: the caller lends 4 bytes and promises the instructions.
-        unsafe { widen_pairs(_mm512_set1_epi32(p.cast::<i32>().read_unaligned())) }
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            Z16(_mm512_castsi512_ps(match second {
+                false => _mm512_slli_epi32::<16>(pairs),
+                true => _mm512_and_si512(pairs, _mm512_set1_epi32(UPPER_HALF)),
+            }))
+        }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
