@@ -12,6 +12,10 @@ use super::lanes::{Array, Wide, Y16, Z16, ZPairs};
 pub(super) trait Tiles {
     /// The most rows in a tile.
     const MAX_ROWS: usize;
+    /// See [`Format::PREFETCH_ROWS`].
+    const PREFETCH_ROWS: usize;
+    /// See [`Format::FEW_STEPS`].
+    const FEW_STEPS: usize;
     /// Half panels at a time for a tile of `rows`: a power of two.
     fn halves(rows: usize) -> usize;
     /// See [`Format::run`].
@@ -23,12 +27,14 @@ pub(super) trait Tiles {
 
 /// Implements [`Tiles`] for a type with a function a shape, each compiled for the features.
 macro_rules! tiles {
-    ($set:ident, $doc:literal, $features:literal, $max:literal, $halves:expr, $($rows:literal x $nv:literal),+) => {
+    ($set:ident, $doc:literal, $features:literal, $max:literal rows, $prefetch:expr, $few:expr, $halves:expr, $($rows:literal x $nv:literal),+) => {
         #[doc = $doc]
         pub(super) enum $set {}
 
         impl Tiles for $set {
             const MAX_ROWS: usize = $max;
+            const PREFETCH_ROWS: usize = $prefetch;
+            const FEW_STEPS: usize = $few;
 
             fn halves(rows: usize) -> usize {
                 const HALVES: fn(usize) -> usize = $halves;
@@ -67,17 +73,20 @@ const fn narrow_halves(rows: usize) -> usize {
     }
 }
 
+// Asking for what comes next: on Zen 4 tiles of up to six rows pass so quickly that the memory's own reading ahead does better
+// alone; on Zen 3 with AVX2 it pays from two rows on, and of four tiles that share weights from memory in short blocks. Of six
+// rows by half a panel the compiler spills, and loses a tenth.
 // One panel at a time: more would fit, but one stream is what the memory reads ahead best. Measured on Zen 4 with weights in
 // huge pages, one row by two panels takes a tenth longer than by one, 4 rows as well.
-tiles!(Avx512Tiles, "32 registers of 16 lanes.", "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12, |_| 2,
+tiles!(Avx512Tiles, "32 registers of 16 lanes.", "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12 rows, 7, usize::MAX, |_| 2,
     1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2);
 tiles!(Bf16Tiles, "32 registers of 16 lanes, with dot products.",
-    "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12, |_| 2,
+    "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12 rows, 7, usize::MAX, |_| 2,
     1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2);
-tiles!(Avx2Tiles, "16 registers of 8 lanes.", "avx2,fma", 5, narrow_halves,
+tiles!(Avx2Tiles, "16 registers of 8 lanes.", "avx2,fma", 5 rows, 2, 256, narrow_halves,
     1 x 4, 1 x 2, 2 x 2, 3 x 2, 4 x 1, 5 x 1);
-tiles!(ArrayTiles, "Whatever the compiler makes of arrays.", "sse2", 2, |_| 1, 1 x 1, 2 x 1);
-tiles!(FmaArrayTiles, "Arrays, where the compiler has fused multiply-adds.", "fma", 2, |_| 1, 1 x 1, 2 x 1);
+tiles!(ArrayTiles, "Whatever the compiler makes of arrays.", "sse2", 2 rows, usize::MAX, usize::MAX, |_| 1, 1 x 1, 2 x 1);
+tiles!(FmaArrayTiles, "Arrays, where the compiler has fused multiply-adds.", "fma", 2 rows, usize::MAX, usize::MAX, |_| 1, 1 x 1, 2 x 1);
 
 /// A and W in f32.
 pub(super) struct F32<V, T>(PhantomData<(V, T)>);
@@ -90,6 +99,8 @@ impl<V: Wide, T: Tiles> Format for F32<V, T> {
     const PARTS: usize = 1;
     const ACT: usize = 4;
     const MAX_ROWS: usize = T::MAX_ROWS;
+    const PREFETCH_ROWS: usize = T::PREFETCH_ROWS;
+    const FEW_STEPS: usize = T::FEW_STEPS;
 
     #[inline(always)]
     unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
@@ -131,6 +142,8 @@ impl<V: Wide, T: Tiles> Format for Bf16<V, T> {
     const PARTS: usize = 2;
     const ACT: usize = 4;
     const MAX_ROWS: usize = T::MAX_ROWS;
+    const PREFETCH_ROWS: usize = T::PREFETCH_ROWS;
+    const FEW_STEPS: usize = T::FEW_STEPS;
 
     #[inline(always)]
     unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
@@ -180,6 +193,8 @@ impl Format for Bf16Dot {
     const PARTS: usize = 1;
     const ACT: usize = 4;
     const MAX_ROWS: usize = Bf16Tiles::MAX_ROWS;
+    const PREFETCH_ROWS: usize = Bf16Tiles::PREFETCH_ROWS;
+    const FEW_STEPS: usize = Bf16Tiles::FEW_STEPS;
 
     #[inline(always)]
     unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {

@@ -32,9 +32,8 @@ const SKEW: usize = 64;
 const GROUP: usize = 4;
 /// How far ahead of the arithmetic a panel is fetched to L2, in bytes, where there is only one tile.
 const AHEAD: usize = 6144;
-/// Tiles of so many rows and more ask for what comes next. Fewer rows pass so quickly that the memory's own reading ahead
-/// does better alone; both were measured on Zen 4.
-const PREFETCH_ROWS: usize = 7;
+/// So few tiles use what memory gives only a few times, so that its time counts as well as that of the arithmetic.
+const FEW_TILES: usize = 4;
 /// A cache line.
 const LINE: usize = 64;
 /// Steps of a tile that follow one run of lines: as many lines as a row's block has.
@@ -59,6 +58,10 @@ pub(super) trait Format {
     const ACT: usize;
     /// The most rows in a tile.
     const MAX_ROWS: usize;
+    /// Tiles of so many rows and more ask for what comes next.
+    const PREFETCH_ROWS: usize;
+    /// The most steps of a block where there are several tiles, but no more than [`FEW_TILES`].
+    const FEW_STEPS: usize;
 
     /// Copies `bytes` of a row of A to where [`Format::act`] reads them; a whole step is written of half a one.
     unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8);
@@ -152,7 +155,7 @@ pub(super) unsafe fn tile<F: Format, const MR: usize, const NV: usize>(t: &Tile)
             let run = left.min(RUN);
             let [mut first, mut second] = t.fetch.map(|fetch| fetch.run(number));
             for _ in 0..run {
-                if const { MR >= PREFETCH_ROWS } {
+                if const { MR >= F::PREFETCH_ROWS } {
                     prefetch(first.0);
                     prefetch(second.0);
                     first.0 = first.0.wrapping_add(first.1);
@@ -219,7 +222,8 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
         return;
     }
     let steps = (p.k * F::ELEMENT).div_ceil(STEP);
-    let most = (row_stride(p.m.div_ceil(tiles)) - SKEW) / (F::PARTS * F::ACT);
+    let room = (row_stride(p.m.div_ceil(tiles)) - SKEW) / (F::PARTS * F::ACT);
+    let most = if (2..=FEW_TILES).contains(&tiles) { room.min(F::FEW_STEPS) } else { room };
     // Blocks as even as can be, and so are the tiles: m = 13 is 7 and 6 rows, not 12 and 1.
     let block = steps.div_ceil(steps.div_ceil(most).max(1)).max(1);
     let rows_of = |i: usize| p.m * i / tiles..p.m * (i + 1) / tiles;
@@ -235,7 +239,10 @@ pub(super) unsafe fn gemm<F: Format>(p: &Product) {
                 let (of, after) = (rows_of(i), rows_of((i + 1) % tiles));
                 // SAFETY: the rows, panels and outputs are within those the caller lends.
                 unsafe {
-                    copy_rows::<F>(p, of.clone(), step0, n_steps, &mut rows);
+                    // The rows of an only tile are there since the first group.
+                    if tiles > 1 || group == 0 {
+                        copy_rows::<F>(p, of.clone(), step0, n_steps, &mut rows);
+                    }
                     let w = p.w.add((group * steps + step0) * PANEL_STEP);
                     let t = Tile {
                         a: rows.0.as_ptr().cast(),
