@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// A server that has answered a thousand requests at once should give their memory back. The allocator of the C library keeps
-/// it in one arena a thread, so that memory grows for as long as bursts meet new threads; this one returns what is free.
+/// A server that has answered a thousand requests at once should give their memory back, also what threads allocated that
+/// are gone since. This allocator returns within some seconds what is free, from a thread of its own.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     ExitCode::from(sinter_driver::main_with(std::env::args_os()))

@@ -113,9 +113,9 @@ class Soak:
 
     async def one(self, body, keep):
         self.counts["asked"] += 1
-        # Some are answered before they can be given up, so that more are tried the fewer have been.
-        share = self.counts["given_up"] / self.counts["asked"]
-        leaves = self.random.random() < 3 * GIVEN_UP - 2 * share and not keep
+        # Some are answered before they can be given up, so that nearly all are tried while too few have been.
+        few = self.counts["given_up"] < GIVEN_UP * self.counts["asked"]
+        leaves = self.random.random() < (0.8 if few else 0.1) and not keep
         try:
             status, rest, events = await ask(self.server.address, body, self.random.expovariate(5) if leaves else None)
             if status == 429:
@@ -199,7 +199,8 @@ class Soak:
         after = [rss for at, rss in self.memory if at >= warm]
         if len(after) < 10:
             return None
-        return statistics.median(after[-5:]) / statistics.median(after[:5]) - 1
+        part = max(5, len(after) // 5)  # Of the bursts some lie in each part.
+        return statistics.median(after[-part:]) / statistics.median(after[:part]) - 1
 
 
 async def soak(started, args):

@@ -159,11 +159,11 @@ const OWNED: &[(&str, &[&str])] = &[
     ("clap_complete", &["driver"]),
     ("indicatif", &["driver"]),
     ("llguidance", &["driver"]),
-    ("mimalloc", &["driver"]),
     ("axum", &["driver"]),
     ("hyper", &["driver"]),
     ("hyper-", &["driver"]),
     ("http-body-", &["driver"]),
+    ("tikv-jemallocator", &["driver"]),
     ("tokio", &["driver"]),
     ("futures-", &["driver"]),
 ];
