@@ -59,7 +59,7 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "h",
         "testsuite/tests/quantised.rs",
         "every_family_is_read_quantised",
-        "a golden with its products in 8-bit floats: the results of the numbers that these stand for",
+        "each golden with its products in 8-bit floats: the results of the numbers that these stand for",
     ),
     (
         "i",
