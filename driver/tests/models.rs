@@ -285,3 +285,135 @@ fn inspect_tells_what_is_not_supported_and_why() {
         }
     }
 }
+
+/// A directory that holds no model as it should be.
+struct Odd {
+    folder: tempfile::TempDir,
+}
+
+impl Odd {
+    /// A golden's config with some fields set, and its weights.
+    fn of(name: &str, fields: serde_json::Value) -> Odd {
+        let odd = Odd::config(name, fields);
+        odd.copy(name, "model.safetensors", "model.safetensors")
+    }
+
+    /// The config alone.
+    fn config(name: &str, fields: serde_json::Value) -> Odd {
+        let config = std::fs::read_to_string(PathBuf::from(golden(name)).join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        for (field, value) in fields.as_object().unwrap() {
+            config[field] = value.clone();
+        }
+        Odd::empty().with("config.json", config.to_string().as_bytes())
+    }
+
+    fn empty() -> Odd {
+        Odd { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn with(self, file: &str, bytes: &[u8]) -> Odd {
+        let path = self.folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        self
+    }
+
+    fn copy(self, name: &str, from: &str, to: &str) -> Odd {
+        let bytes = std::fs::read(PathBuf::from(golden(name)).join(from)).unwrap();
+        self.with(to, &bytes)
+    }
+
+    /// The llama golden with its first tensor's type renamed.
+    fn typed(dtype: &str) -> Odd {
+        let bytes = std::fs::read(PathBuf::from(golden("llama")).join("model.safetensors")).unwrap();
+        let from = b"\"dtype\":\"F32\"".as_slice();
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        let mut renamed = bytes.clone();
+        renamed[at + 9..at + 12].copy_from_slice(dtype.as_bytes());
+        Odd::config("llama", serde_json::json!({})).with("model.safetensors", &renamed)
+    }
+
+    /// What `inspect` says, and whether it could tell of the model.
+    fn inspect(&self) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sinter"));
+        command.args(["inspect", "--json", &self.folder.path().display().to_string()]);
+        let output =
+            command.env("SINTER_CACHE", cache()).env("HF_HUB_CACHE", "/nonexistent").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(0) => {
+                let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(value["supported"], false, "{value}");
+                (true, value["reason"].as_str().unwrap().to_owned())
+            }
+            Some(1) => (false, stderr),
+            code => panic!("ended with {code:?}: {stderr}"),
+        }
+    }
+}
+
+/// Models that are whole, but not for this compiler: what can be known of them is told, and why they are not supported.
+#[test]
+fn inspect_tells_of_models_that_are_not_supported() {
+    use serde_json::json;
+    let t5 = json!({ "model_type": "t5", "is_encoder_decoder": true });
+    let dense = br#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]"#;
+    let long = 10u64.pow(18);
+    let cases = [
+        (Odd::of("llama", t5), "unknown model_type `t5`"),
+        (Odd::of("llama", json!({ "model_type": null })), "`model_type` is missing"),
+        (Odd::of("llama", json!({ "is_encoder_decoder": true })), "`is_encoder_decoder` = true"),
+        (Odd::of("llama", json!({ "hidden_size": 26 })), "wanted shape [101, 26], found [101, 24]"),
+        (Odd::of("llama", json!({ "num_hidden_layers": 4 })), "`model.layers.3."),
+        (Odd::of("llama", json!({ "num_hidden_layers": long })), "an integer from 1 to 4096"),
+        (Odd::of("llama", json!({ "num_attention_heads": 0 })), "an integer from 1 to 16384, found 0"),
+        (Odd::of("llama", json!({ "hidden_size": -3 })), "found -3"),
+        (Odd::of("llama", json!({ "architectures": ["LlamaForSequenceClassification"] })), "`architectures`"),
+        (Odd::of("llama", json!({ "rope_parameters": { "rope_type": "spiral" } })), "spiral"),
+        (Odd::of("llama", json!({ "quantization_config": { "quant_method": "hqq" } })), "quant_method `hqq`"),
+        (Odd::of("llama", json!({ "quantization_config": "awq" })), "wanted an object, found \"awq\""),
+        (Odd::of("bert", json!({})).with("modules.json", dense), "`Dense`"),
+        (Odd::typed("I32"), "wanted BF16, F16 or F32, found I32"),
+    ];
+    for (odd, wanted) in cases {
+        let (told, reason) = odd.inspect();
+        assert!(told && reason.contains(wanted), "wanted {wanted}: {reason}");
+    }
+}
+
+/// Directories that miss something: the error names it, and what to do.
+#[test]
+fn inspect_says_what_a_directory_lacks() {
+    let plain = || Odd::config("llama", serde_json::json!({}));
+    let shards = Odd::config("llama_sharded", serde_json::json!({}));
+    let shards = shards.copy("llama_sharded", "model.safetensors.index.json", "model.safetensors.index.json");
+    let first = "model-00001-of-00002.safetensors";
+    let outside = br#"{"weight_map": {"a": "../llama/model.safetensors"}}"#;
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    let weights = "model.safetensors";
+    let cases = [
+        (Odd::empty(), "config.json: file not found"),
+        (Odd::empty().copy("llama", weights, weights), "config.json: file not found"),
+        (plain(), "found no file of weights"),
+        (plain().with("pytorch_model.bin", b"PK"), "pytorch_model.bin (PyTorch weights; convert them"),
+        (plain().copy("llama", weights, "adapter_model.safetensors"), "this is an adapter"),
+        (plain().copy("llama", weights, "consolidated.safetensors"), "the model's makers"),
+        (plain().copy("llama", weights, "weights.safetensors"), "rename the file"),
+        (plain().with(weights, pointer), "git lfs pull"),
+        (plain().with(weights, b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"), "not a safetensors file"),
+        (plain().with("model.safetensors.index.json", outside), "refused file name"),
+        (Odd::empty().with("adapter_config.json", b"{}"), "merge_and_unload"),
+        (Odd::empty().with("model_index.json", b"{}"), "pipeline that makes images"),
+        (Odd::empty().with("0_Transformer/config.json", b"{}"), "lies in 0_Transformer"),
+        (Odd::empty().with("a.gguf", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), "a.gguf"),
+        (Odd::empty().with("a.gguf", b"").with("b.gguf", b""), "wanted one GGUF file, found a.gguf, b.gguf"),
+        (shards.copy("llama_sharded", first, first), "model-00002-of-00002.safetensors: shard not found"),
+        (Odd::typed("XYZ"), "XYZ"),
+    ];
+    for (odd, wanted) in cases {
+        let (told, error) = odd.inspect();
+        assert!(!told && error.contains(wanted), "wanted {wanted}: {error}");
+    }
+}

@@ -55,6 +55,9 @@ pub enum HeaderError {
         /// The file's size in bytes.
         found: u64,
     },
+    /// What Git keeps where the file itself lies elsewhere.
+    #[error("the file is a pointer of Git LFS; fetch the file itself with `git lfs pull`")]
+    Pointer,
     /// The length field says more than any header has.
     #[error("the header claims {found} bytes, at most 100000000 are allowed; this is not a safetensors file")]
     TooLong {
@@ -101,10 +104,16 @@ fn advice(wanted: &u64, found: &u64) -> &'static str {
     }
 }
 
+/// How a pointer of Git LFS begins.
+const POINTER: &[u8] = b"version https://git-lfs";
+
 /// Parses and checks the header of a file of `file_len` bytes. `bytes` are the file's first bytes: all of the
 /// header, and as much of the rest as the caller likes.
 pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> {
     let length: [u8; 8] = bytes.first_chunk().copied().ok_or(HeaderError::NoLength { found: file_len })?;
+    if bytes.starts_with(POINTER) {
+        return Err(HeaderError::Pointer);
+    }
     let length = u64::from_le_bytes(length);
     if length > HEADER_MAX {
         return Err(HeaderError::TooLong { found: length });

@@ -12,6 +12,7 @@ use crate::rope::RopeSpec;
 use crate::source::shorten;
 use crate::spec::*;
 use layers::HeadDims;
+use serde_json::Value;
 
 /// Resolves a configuration. `contains` says whether the checkpoint has a tensor: the same family is stored with
 /// and without a prefix before its names. Every field must be understood.
@@ -29,6 +30,7 @@ pub fn resolve_in(
     let family = find_family(table, root)?;
     let spec = Resolver::new(family, root, contains)?.model()?;
     check_ignored(family, root)?;
+    check_task(family, root)?;
     config.finish()?;
     Ok(spec)
 }
@@ -99,6 +101,21 @@ fn check_ignored(family: &Family, root: Section<'_>) -> Result<(), ConfigError> 
         }
     }
     Ok(())
+}
+
+/// A decoder that was trained to score or to label has a head that is not read. With tied embeddings nothing else of the
+/// checkpoint would tell it from one that writes.
+fn check_task(family: &Family, root: Section<'_>) -> Result<(), ConfigError> {
+    const OTHER: [&str; 3] = ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"];
+    let Some(Value::Array(names)) = root.value("architectures") else { return Ok(()) };
+    let names = names.iter().filter_map(Value::as_str);
+    let mut other = names.filter(|name| OTHER.iter().any(|task| name.ends_with(task)));
+    match other.next() {
+        Some(name) if family.kind == ModelKind::Decoder => {
+            Err(root.config().unsupported("architectures", &shorten(name)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The dimensions that every part of a model needs.

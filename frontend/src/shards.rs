@@ -12,7 +12,7 @@ use crate::gguf::{Bytes, Gguf};
 use crate::header::{Header, TENSORS_MAX, TensorEntry, parse_header};
 use crate::map;
 use crate::quant::StoredMatrix;
-use crate::source::{FileKind, ModelDir, shorten};
+use crate::source::{ADAPTER, FileKind, ModelDir, shorten};
 use crate::weights::WeightsError;
 
 /// The name of an unsharded checkpoint.
@@ -152,6 +152,12 @@ fn open_indexed(
 /// Says what the directory holds instead of weights that can be read.
 fn no_weights(dir: &ModelDir) -> WeightsError {
     let known = [
+        ("adapter_model.safetensors", ADAPTER),
+        ("adapter_model.bin", ADAPTER),
+        (
+            "consolidated.safetensors",
+            "weights in the form of the model's makers; use the checkpoint of transformers' form",
+        ),
         (".safetensors", "weights under another name; rename the file to model.safetensors"),
         (".bin", "PyTorch weights; convert them with `save_pretrained(safe_serialization=True)`"),
         (".pt", "PyTorch weights; convert them with `save_pretrained(safe_serialization=True)`"),

@@ -195,6 +195,10 @@ pub struct ModelDir {
     gguf: Option<Arc<Gguf>>,
 }
 
+/// What to do with an adapter.
+pub(crate) const ADAPTER: &str =
+    "this is an adapter; merge it into its base model with `merge_and_unload` and `save_pretrained`";
+
 /// How the names of GGUF files end.
 const GGUF: &str = ".gguf";
 
@@ -353,8 +357,29 @@ impl ModelDir {
     pub fn read(&self, kind: FileKind) -> Result<Vec<u8>, SourceError> {
         self.read_optional(kind)?.ok_or_else(|| SourceError::Missing {
             place: self.place(kind.name()),
-            hint: kind.hint().to_owned(),
+            hint: self.instead(kind).unwrap_or(kind.hint()).to_owned(),
         })
+    }
+
+    /// What the directory holds in the place of a model, if that is known.
+    fn instead(&self, kind: FileKind) -> Option<&'static str> {
+        const KNOWN: [(&str, &str); 4] = [
+            ("adapter_config.json", ADAPTER),
+            (
+                "model_index.json",
+                "model_index.json is of a pipeline that makes images; wanted the directory of a text model",
+            ),
+            (
+                "0_Transformer/config.json",
+                "the model lies in 0_Transformer; save it anew with sentence-transformers, which lays it beside modules.json",
+            ),
+            (
+                "params.json",
+                "params.json is in the form of the model's makers; wanted the checkpoint in the form of transformers",
+            ),
+        ];
+        let found = KNOWN.iter().find(|(name, _)| kind == FileKind::Config && self.has(name))?;
+        Some(found.1)
     }
 
     /// Reads a file that may be missing.

@@ -3,6 +3,7 @@
 use sinter_frontend::model::Model;
 use sinter_frontend::source::{self, ModelDir};
 use sinter_frontend::spec::ModelKind;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One golden model.
@@ -19,6 +20,9 @@ pub struct Golden {
     pub greedy: Option<Vec<u32>>,
     /// The vector of the text, if the model makes vectors of texts.
     pub vector: Option<Vec<f32>>,
+    /// Texts over which a run in bf16 is judged, and what is expected for each, one after another; none if the prompt is
+    /// enough for that.
+    pub many: Option<(Vec<Vec<u32>>, Vec<f32>)>,
 }
 
 impl Golden {
@@ -26,6 +30,25 @@ impl Golden {
     pub fn is_decoder(&self) -> bool {
         self.model.spec.kind == ModelKind::Decoder
     }
+
+    /// How far the results of a run in bf16 are from transformers' float32, and how far transformers' own bfloat16 is
+    /// (`goldens/make_bf16.py`), both over the same texts.
+    pub fn half<E>(&self, mut run: impl FnMut(&[u32]) -> Result<Vec<f32>, E>) -> Result<(f64, f64), E> {
+        // Another spelling of a config is the same model to transformers.
+        let sibling = std::fs::read_to_string(folder().join(&self.name).join("same_weights_as")).ok();
+        let name = sibling.as_deref().map_or(self.name.as_str(), str::trim);
+        let theirs = *half_distances().get(name).unwrap_or_else(|| panic!("bf16.json does not have {name}"));
+        let own = (vec![self.tokens.clone()], self.expected.clone());
+        let (texts, expected) = self.many.as_ref().unwrap_or(&own);
+        let found = texts.iter().map(|text| run(text)).collect::<Result<Vec<_>, E>>()?;
+        Ok((distance_in_deviations(&found.concat(), expected), theirs))
+    }
+}
+
+/// How far transformers' own bfloat16 runs are from its float32 ones, by golden.
+pub fn half_distances() -> BTreeMap<String, f64> {
+    let table = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
+    serde_json::from_str(&table).expect("names and distances")
 }
 
 /// The folder with the golden models.
@@ -100,32 +123,57 @@ pub fn open_gguf(name: &str) -> Golden {
 
 /// A model with what is expected of it.
 fn expected(name: &str, model: Model, file: &Path) -> Golden {
-    let bytes = std::fs::read(file).expect("the expectation");
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the expectation parses");
-    let ids = |tensor: &str| -> Option<Vec<u32>> {
-        let data = tensors.tensor(tensor).ok()?.data().to_vec();
-        Some(
-            data.chunks_exact(8)
-                .map(|chunk| i64::from_le_bytes(chunk.try_into().expect("8 bytes")) as u32)
-                .collect(),
-        )
-    };
-    let floats = |tensor: &str| -> Option<Vec<f32>> {
-        let data = tensors.tensor(tensor).ok()?.data().to_vec();
-        Some(
-            data.chunks_exact(4)
-                .map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes")))
-                .collect(),
-        )
-    };
-    let expected = ["logits", "hidden", "scores"].into_iter().find_map(floats);
+    let tensors = Tensors::read(file);
+    let many = file.with_file_name("bf16.safetensors");
+    let many = many.exists().then(|| {
+        let tensors = Tensors::read(&many);
+        let width = tensors.last_extent("tokens");
+        let texts = tensors.ids("tokens").expect("tokens").chunks(width).map(<[u32]>::to_vec).collect();
+        (texts, tensors.results())
+    });
     Golden {
         name: name.into(),
         model,
-        tokens: ids("tokens").expect("tokens"),
-        expected: expected.expect("logits, hidden or scores"),
-        greedy: ids("greedy"),
-        vector: floats("vector"),
+        tokens: tensors.ids("tokens").expect("tokens"),
+        expected: tensors.results(),
+        greedy: tensors.ids("greedy"),
+        vector: tensors.floats("vector"),
+        many,
+    }
+}
+
+/// A file of expected tensors.
+struct Tensors(Vec<u8>);
+
+impl Tensors {
+    fn read(file: &Path) -> Tensors {
+        Tensors(std::fs::read(file).expect("the expectation"))
+    }
+
+    fn view(&self) -> safetensors::SafeTensors<'_> {
+        safetensors::SafeTensors::deserialize(&self.0).expect("the expectation parses")
+    }
+
+    fn last_extent(&self, tensor: &str) -> usize {
+        let view = self.view();
+        *view.tensor(tensor).expect("the tensor").shape().last().expect("an extent")
+    }
+
+    fn ids(&self, tensor: &str) -> Option<Vec<u32>> {
+        let view = self.view();
+        let chunks = view.tensor(tensor).ok()?.data().chunks_exact(8);
+        Some(chunks.map(|chunk| i64::from_le_bytes(chunk.try_into().expect("8 bytes")) as u32).collect())
+    }
+
+    fn floats(&self, tensor: &str) -> Option<Vec<f32>> {
+        let view = self.view();
+        let chunks = view.tensor(tensor).ok()?.data().chunks_exact(4);
+        Some(chunks.map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes"))).collect())
+    }
+
+    fn results(&self) -> Vec<f32> {
+        let names = ["logits", "hidden", "scores"];
+        names.into_iter().find_map(|name| self.floats(name)).expect("logits, hidden or scores")
     }
 }
 

@@ -5,9 +5,8 @@ use sinter_codegen_host::micro::Isa;
 use sinter_frontend::pooling::{Pooling, PoolingMode};
 use sinter_ir::DType;
 use sinter_runtime::{Rows, Session, encode};
-use sinter_testsuite::golden::{Golden, distance_in_deviations, error_in_deviations, folder, names, open};
+use sinter_testsuite::golden::{Golden, error_in_deviations, half_distances, names, open};
 use sinter_testsuite::host::{instruction_sets, load, logits};
-use std::collections::BTreeMap;
 
 fn decoders() -> Vec<Golden> {
     names().iter().map(|name| open(name)).filter(Golden::is_decoder).collect()
@@ -69,16 +68,14 @@ fn greedy_continuations_are_those_of_transformers() {
 /// The yardstick is transformers' own bfloat16 run of the same model (`goldens/make_bf16.py`).
 #[test]
 fn bf16_is_as_near_to_float32_as_transformers_is() {
-    let table = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
-    let table: BTreeMap<String, f64> = serde_json::from_str(&table).expect("names and distances");
-    for (name, theirs) in table {
-        let golden = open(&name);
+    for name in half_distances().keys() {
+        let golden = open(name);
         let mut model = load(&golden.model, DType::Bf16, Isa::detect(), golden.tokens.len());
-        let found = match golden.is_decoder() {
-            true => logits(&mut model, &golden.tokens, [golden.tokens.len()]),
-            false => encode(&mut model, &golden.tokens).expect("the step runs").to_vec(),
+        let run = |tokens: &[u32]| match golden.is_decoder() {
+            true => Ok(logits(&mut model, tokens, [tokens.len()])),
+            false => encode(&mut model, tokens).map(<[f32]>::to_vec),
         };
-        let ours = distance_in_deviations(&found, &golden.expected);
+        let (ours, theirs) = golden.half(run).expect("the step runs");
         println!("{name}: {ours:.4} deviations, transformers {theirs:.4}");
         assert!(ours <= 1.1 * theirs, "{name}: {ours} deviations, transformers {theirs}");
     }

@@ -5,7 +5,7 @@ use sinter_frontend::resolve::{held_fields, known_families};
 use sinter_frontend::spec::{MatrixLayout, ModelKind};
 use sinter_frontend::wrapper::WRAPPERS;
 use sinter_testsuite::files;
-use sinter_testsuite::golden::{folder, names, open, quantised_names};
+use sinter_testsuite::golden::{folder, half_distances, names, open, quantised_names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ const TESTS: &[(&str, &str, &str, &str)] = &[
         "h",
         "testsuite/tests/quantised.rs",
         "every_family_is_read_quantised",
-        "a golden with its products in 8-bit floats: the results of the numbers that these stand for",
+        "each golden with its products in 8-bit floats: the results of the numbers that these stand for",
     ),
     (
         "i",
@@ -88,8 +88,7 @@ fn quantised_families() -> BTreeSet<&'static str> {
 }
 
 fn table() -> BTreeMap<&'static str, Row> {
-    let half = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
-    let half: BTreeMap<String, f64> = serde_json::from_str(&half).expect("names and distances");
+    let half = half_distances();
     let quantised = quantised_families();
     let mut table: BTreeMap<&'static str, Row> = BTreeMap::new();
     for name in names() {

@@ -173,6 +173,7 @@ fn check_requests(
             setting.name, stats.preemptions, stats.accepted
         );
         assert!(!["put back", "all of it"].contains(&setting.name) || stats.preemptions > 0);
+        assert!(!setting.name.contains("guessed") || stats.drafted > 0, "{name}: nothing was guessed");
         assert_eq!((stats.blocks_used, stats.running, stats.waiting), (0, 0, 0));
     }
 }

@@ -127,7 +127,11 @@ fn inspect_unknown(dir: &ModelDir, error: &anyhow::Error, output: &Output) -> Re
     let layers = number(&["num_hidden_layers", "n_layer"]);
     let kv_heads = number(&["num_key_value_heads"]).or(heads);
     let kv = layers.zip(kv_heads).zip(head_dim);
-    let kv = kv.map(|((layers, heads), width)| (layers.saturating_mul(heads).saturating_mul(2), width));
+    // Numbers that no model has are not counted with.
+    let kv = kv.and_then(|((layers, heads), width)| {
+        let rows = layers.checked_mul(heads)?.checked_mul(2)?;
+        rows.checked_mul(width)?.checked_mul(4).filter(|bytes| *bytes > 0).map(|_| (rows, width))
+    });
     let reason = format!("{error:#}");
     let value = json!({
         "kind": "model",

@@ -172,9 +172,13 @@ fn tune(
     output.result(&value, || format!("{}{}\n", report.text(), path.display()))
 }
 
+/// The order of turns, counted up with each change of `judge::candidate`.
+const ORDER: u32 = 2;
+
 /// What a journal is of: the kernels, what they could be, how much is measured, and where.
 fn key(plan: &Plan, device: &str, (spaces, effort): (&[(Rows, Vec<Space>)], &Effort)) -> String {
-    let mut text = format!("{} {device} {effort:?}", env!("CARGO_PKG_VERSION"));
+    // What runs in which turn is part of what turns mean.
+    let mut text = format!("{} {device} {effort:?} {ORDER}", env!("CARGO_PKG_VERSION"));
     plan.kernels.values().for_each(|tile| text += &kernel_key(tile));
     plan.steps.iter().for_each(|step| text += &format!(" {}", step.kernel));
     for space in spaces.iter().flat_map(|(_, spaces)| spaces) {

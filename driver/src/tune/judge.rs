@@ -7,6 +7,7 @@
 
 use crate::load::statistics::percentile;
 use serde::{Deserialize, Serialize};
+use sinter_runtime::uniform;
 
 /// The fewest rounds from which an interval of 95 % follows.
 pub const LEAST_ROUNDS: usize = 6;
@@ -79,15 +80,15 @@ impl Verdict {
     }
 }
 
-/// The nanoseconds of each candidate in each whole round: the median of a round's launches. Launch `l` of turn `t` runs
-/// candidate `(l + t) mod candidates`, so after as many turns as there are candidates each has run each launch.
-pub fn rounds(steps: &[usize], candidates: usize, turns: &[Vec<u64>]) -> Vec<Vec<f64>> {
+/// The nanoseconds of each candidate of a kernel in each whole round: the median of a round's launches. After as many turns
+/// as there are candidates each has run each launch.
+pub fn rounds((kernel, steps): (u64, &[usize]), candidates: usize, turns: &[Vec<u64>]) -> Vec<Vec<f64>> {
     let mut all = vec![Vec::new(); candidates];
     for (round, turns) in turns.chunks_exact(candidates.max(1)).enumerate() {
         let mut times = vec![Vec::new(); candidates];
         for (turn, nanos) in turns.iter().enumerate() {
             for (launch, step) in steps.iter().enumerate() {
-                let at = candidate(launch, round * candidates + turn, candidates);
+                let at = candidate((kernel, launch), round * candidates + turn, candidates);
                 times[at].extend(nanos.get(*step).map(|nanos| *nanos as f64));
             }
         }
@@ -99,9 +100,13 @@ pub fn rounds(steps: &[usize], candidates: usize, turns: &[Vec<u64>]) -> Vec<Vec
     all
 }
 
-/// The candidate that a launch of a kernel runs in a turn.
-pub fn candidate(launch: usize, turn: usize, candidates: usize) -> usize {
-    (launch + turn) % candidates.max(1)
+/// The candidate that a launch of a kernel runs in a turn: all move on by one from turn to turn, and each kernel begins each
+/// round with another, at random. Otherwise kernels would go in step, and a candidate of one kernel would always run in
+/// the turns of the same candidates of the others, with the caches and the clock as these leave them.
+pub fn candidate((kernel, launch): (u64, usize), turn: usize, candidates: usize) -> usize {
+    let candidates = candidates.max(1);
+    let first = (uniform(kernel, (turn / candidates) as u64) * candidates as f64) as usize;
+    (first + launch + turn) % candidates
 }
 
 #[cfg(test)]
@@ -150,18 +155,36 @@ mod tests {
     #[test]
     fn every_candidate_runs_every_launch_once_a_round() {
         let candidates = 3;
-        for launch in 0..4 {
-            let mut seen: Vec<usize> = (3..6).map(|turn| candidate(launch, turn, candidates)).collect();
-            seen.sort_unstable();
-            assert_eq!(seen, [0, 1, 2]);
+        for (kernel, launch) in [(0, 0), (0, 1), (1, 0), (7, 3)] {
+            for round in 0..5 {
+                let turns = round * candidates..(round + 1) * candidates;
+                let mut seen: Vec<usize> =
+                    turns.map(|turn| candidate((kernel, launch), turn, candidates)).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, [0, 1, 2]);
+            }
         }
         // Step 1 is another kernel's. The time of a candidate is its number.
-        let steps = [0, 2];
+        let (kernel, steps) = (5, [0, 2]);
         let turn = |turn: usize| {
-            let time = |launch: usize| candidate(launch, turn, candidates) as u64 + 1;
+            let time = |launch: usize| candidate((kernel, launch), turn, candidates) as u64 + 1;
             vec![time(0), 99, time(1)]
         };
         let turns: Vec<Vec<u64>> = (0..7).map(turn).collect();
-        assert_eq!(rounds(&steps, candidates, &turns), [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]);
+        assert_eq!(rounds((kernel, &steps), candidates, &turns), [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]);
+    }
+
+    #[test]
+    fn kernels_do_not_go_in_step() {
+        // What one kernel runs says nothing of what another runs beside it: each of the nine pairs meets in a ninth of the turns.
+        let (candidates, turns) = (3, 3 * 3000);
+        let mut pairs = [[0; 3]; 3];
+        for turn in 0..turns {
+            let [one, other] = [0, 1].map(|kernel| candidate((kernel, 0), turn, candidates));
+            pairs[one][other] += 1;
+        }
+        for count in pairs.iter().flatten() {
+            assert!((900..1100).contains(count), "{pairs:?}");
+        }
     }
 }

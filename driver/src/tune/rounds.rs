@@ -1,7 +1,7 @@
 //! Rounds of measurements inside of real steps.
 //!
 //! A turn is one step of the model in which every launch runs one of its kernel's candidates; the next turn moves all on by
-//! one. So candidates are interleaved, and each is timed where it is used: among the launches before and after it, with the
+//! one, and with each round each kernel begins anew at random ([`judge::candidate`]). So candidates are interleaved, and each is timed where it is used: among the launches before and after it, with the
 //! caches as they leave them. No cache is flushed, for none is in use: the weights of all other layers go through it
 //! between two launches of a kernel, and what of a small model stays in the cache stays there in use too.
 
@@ -12,7 +12,7 @@ use super::space::Space;
 use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
-use sinter_ir::{Binding, PAGE, Plan};
+use sinter_ir::{Binding, Id, PAGE, Plan};
 use sinter_runtime::{Batch, BatchBuilder, Chunk, DeviceModel, HostModel, Limits, uniform};
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,11 @@ pub fn steps(plan: &Plan, spaces: &[Space], binding: &Binding) -> Vec<Vec<usize>
     spaces.iter().map(of).collect()
 }
 
+/// What the order of a space's candidates follows from.
+fn number(space: &Space) -> u64 {
+    space.kernel.index() as u64
+}
+
 /// A model and what its launches may run.
 #[derive(Debug)]
 pub struct Rounds<'a> {
@@ -159,7 +164,7 @@ impl Rounds<'_> {
             let mut kernels = own.clone();
             for (space, steps) in self.spaces.iter().zip(&steps) {
                 for (launch, step) in steps.iter().enumerate() {
-                    let at = judge::candidate(launch, turns.len(), space.candidates.len());
+                    let at = judge::candidate((number(space), launch), turns.len(), space.candidates.len());
                     kernels[*step] = space.candidates.get(at).map(|candidate| &candidate.built);
                 }
             }
@@ -181,7 +186,7 @@ impl Rounds<'_> {
         let mut ran: Vec<String> = Vec::new();
         for (space, steps) in self.spaces.iter().zip(steps) {
             for launch in 0..steps.len().min(space.candidates.len()) {
-                let at = judge::candidate(launch, turn, space.candidates.len());
+                let at = judge::candidate((number(space), launch), turn, space.candidates.len());
                 if at > 0 {
                     ran.push(format!(
                         "{} as `{}`",
@@ -204,7 +209,7 @@ pub fn verdicts(
     ensure!(nanos.iter().all(|turn| turn.len() == plan.steps.len()), "the journal is of another plan");
     let all = spaces.iter().zip(steps(plan, spaces, binding));
     let judged = all.map(|(space, steps)| {
-        let rounds = judge::rounds(&steps, space.candidates.len(), &nanos);
+        let rounds = judge::rounds((number(space), &steps), space.candidates.len(), &nanos);
         (!steps.is_empty()).then(|| Verdict::of(&rounds))
     });
     Ok(judged.collect())

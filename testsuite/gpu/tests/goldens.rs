@@ -6,11 +6,10 @@
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_weights::pack_rows;
 use sinter_ir::{DType, Target};
-use sinter_runtime::{DeviceModel, GpuConfig, GpuModel, Rows, RuntimeError, Session, encode};
+use sinter_runtime::{GpuConfig, GpuModel, Rows, RuntimeError, Session, encode};
 use sinter_testsuite::compiled::{limits, plan, weights};
-use sinter_testsuite::golden::{Golden, distance_in_deviations, error_in_deviations, folder, names, open};
+use sinter_testsuite::golden::{Golden, error_in_deviations, names, open};
 use sinter_vgpu::VirtualGpu;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -123,26 +122,19 @@ fn f32_sm_90a() {
     sweep(Target::Sm90a, |golden| float(golden, Target::Sm90a));
 }
 
-/// How far a model in bf16 is off, or what is wrong. The yardstick is transformers' own bfloat16 run of the same model
-/// (`goldens/make_bf16.py`).
+/// How far a model in bf16 is off, or what is wrong. The yardstick is transformers' own bfloat16 run of the same model.
 fn half(golden: &Golden, target: Target) -> Result<String, String> {
-    let table = std::fs::read_to_string(folder().join("bf16.json")).expect("the table");
-    let table: BTreeMap<String, f64> = serde_json::from_str(&table).expect("names and distances");
-    // Another spelling of a config is the same model to transformers.
-    let sibling = std::fs::read_to_string(folder().join(&golden.name).join("same_weights_as")).ok();
-    let name = sibling.as_deref().map_or(golden.name.as_str(), str::trim);
-    let theirs = table.get(name).ok_or("bf16.json does not have it")?;
     let mut model = load(golden, DType::Bf16, target)?;
-    let mut feed = |chunk| {
-        rows((&mut model, golden.is_decoder()), &golden.tokens, chunk).map_err(|error| error.to_string())
+    let mut feed = |tokens: &[u32], chunk| {
+        rows((&mut model, golden.is_decoder()), tokens, chunk).map_err(|error| error.to_string())
     };
-    let found = feed(golden.tokens.len())?;
-    let ours = distance_in_deviations(&found, &golden.expected);
+    let (ours, theirs) = golden.half(|tokens| feed(tokens, tokens.len()))?;
     let said = format!("{ours:.4} deviations in bf16, transformers {theirs:.4}");
     if ours.is_nan() || ours > 1.1 * theirs {
         return Err(said);
     }
-    match !golden.is_decoder() || same_bits(&feed(1)?, &found) {
+    let tokens = &golden.tokens;
+    match !golden.is_decoder() || same_bits(&feed(tokens, 1)?, &feed(tokens, tokens.len())?) {
         true => Ok(said),
         false => Err("one by one and at once give other bits".into()),
     }

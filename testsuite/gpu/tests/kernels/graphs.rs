@@ -1,6 +1,6 @@
 //! Random graphs: what the host and the virtual GPU compute is what the graph says, within bounds that follow from the
 //! operations alone. `SINTER_FUZZ_CASES` says how many, `SINTER_FUZZ_SEED` where to begin. An ordinary run compiles each graph
-//! for one of two targets; a run of a number that was asked for, each for both.
+//! for one of three targets; a run of a number that was asked for, each for all.
 
 use sinter_gpu_tests::agree::{Case, Distance};
 use sinter_gpu_tests::graphs::Recipe;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Graphs in an ordinary run: 300 are checked even if as many as are allowed say nothing.
 const CASES: u64 = 380;
-const TARGETS: [Target; 2] = [Target::Sm80, Target::Sm90a];
+const TARGETS: [Target; 3] = [Target::Sm80, Target::Sm89, Target::Sm90a];
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -21,7 +21,7 @@ fn setting(name: &str) -> Option<u64> {
 fn targets(seed: u64) -> &'static [Target] {
     match setting("SINTER_FUZZ_CASES") {
         Some(_) => &TARGETS,
-        None => &TARGETS[seed as usize % 2..][..1],
+        None => &TARGETS[seed as usize % TARGETS.len()..][..1],
     }
 }
 
