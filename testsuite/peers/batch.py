@@ -1,4 +1,4 @@
-"""Many sequences together: Sinter's engine against itself alone, and against llama.cpp, interleaved in one run.
+"""Many sequences together: Sinter's engine against itself alone, and against its peers, interleaved in one run.
 
 Prints medians, spreads and ratios of tokens a second. Every sequence begins with one token and decodes `--decode`
 tokens greedily. Correctness stands beside the speed: `sinter bench` checks that every sequence gives the same tokens
@@ -23,9 +23,11 @@ def ours(binary, folder, args):
     return {what: result[what]["tokens_per_second"] for what in ("single", "together")}
 
 
-def theirs(file, args):
-    script = [sys.executable, HERE / "llama_cpp_batch.py", file, "--threads", str(args.threads)]
-    return run([*script, "--decode", str(args.decode), "--sequences", str(args.sequences)])
+def theirs(script, path, args):
+    command = [sys.executable, HERE / script, path, "--threads", str(args.threads)]
+    if script == "openvino_bench.py":
+        command += ["--format", args.format]
+    return run([*command, "--decode", str(args.decode), "--sequences", str(args.sequences)])
 
 
 def summary(results):
@@ -38,21 +40,23 @@ def summary(results):
 
 
 def compare(name, args):
-    folder, file = models.make_as(name, args.work, args.format)
-    folder = compiled(args.sinter, folder, args)
+    paths = models.make_as(name, args.work, args.format)
+    folder = compiled(args.sinter, paths[0], args)
+    peers = {"llama.cpp": ("llama_cpp_batch.py", paths[1])} if args.peer else {}
+    if args.peer and args.format != "bf16":
+        peers["OpenVINO"] = ("openvino_bench.py", paths[0])
     rounds = []
     for number in range(args.rounds):
-        rounds.append((ours(args.sinter, folder, args), theirs(file, args) if args.peer else None))
-        print(f"{name} round {number}: sinter {rounds[-1][0]}, llama.cpp {rounds[-1][1]}", file=sys.stderr)
-    table = {
-        "sequences": args.sequences,
-        "sinter": summary([a for a, _ in rounds]),
-        "together_over_single": statistics.median(a["together"] / a["single"] for a, _ in rounds),
-    }
-    if args.peer:
-        table["llama.cpp"] = summary([b for _, b in rounds])
-        ratios = [a["together"] / b["together"] for a, b in rounds]
-        table["over_llama.cpp"], table["over_llama.cpp_range"] = statistics.median(ratios), [min(ratios), max(ratios)]
+        rounds.append({"sinter": ours(args.sinter, folder, args)})
+        for peer, (script, path) in peers.items():
+            rounds[-1][peer] = theirs(script, path, args)
+        print(f"{name} round {number}: {rounds[-1]}", file=sys.stderr)
+    table = {"sequences": args.sequences, **{who: summary([each[who] for each in rounds]) for who in rounds[0]}}
+    table["together_over_single"] = statistics.median(
+        each["sinter"]["together"] / each["sinter"]["single"] for each in rounds)
+    for peer in peers:
+        ratios = [each["sinter"]["together"] / each[peer]["together"] for each in rounds]
+        table[f"over_{peer}"], table[f"over_{peer}_range"] = statistics.median(ratios), [min(ratios), max(ratios)]
     return table
 
 
@@ -66,7 +70,7 @@ def main():
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--dtype", default="bf16")
-    parser.add_argument("--no-peer", dest="peer", action="store_false", help="leave llama.cpp out")
+    parser.add_argument("--no-peer", dest="peer", action="store_false", help="leave the peers out")
     parser.add_argument("models", nargs="*", default=["llama-3.2-1b"])
     args = parser.parse_args()
     print(json.dumps({name: compare(name, args) for name in args.models}, indent=1))

@@ -1,8 +1,9 @@
-"""Sinter against llama.cpp on the same random weights, interleaved in one run: A B A B …
+"""Sinter against its peers on the same random weights, interleaved in one run: A B C A B C …
 
-With `--format int8` or `int4`, Sinter runs a bundle compiled with `--quant`, and llama.cpp Q8_0 or Q4_0.
+In bf16 the peers are llama.cpp and PyTorch. With `--format int8` or `int4`, Sinter runs a bundle compiled with `--quant`,
+llama.cpp Q8_0 or Q4_0, and OpenVINO GenAI what its exporter makes.
 
-Prints medians, spreads and ratios. Both decode from an empty context and prefill 512 tokens at once, two threads.
+Prints medians, spreads and ratios. All decode from an empty context and prefill 512 tokens at once, two threads.
 Correctness stands beside the speed: `sinter bench` checks that chunked and whole prefill give the same bits, and the
 run stops if they do not.
 """
@@ -50,9 +51,27 @@ def ours(binary, folder, args):
     }
 
 
-def theirs(file, args):
-    script = [sys.executable, HERE / "llama_cpp_bench.py", file, "--threads", str(args.threads)]
+def llama_cpp(paths, args):
+    script = [sys.executable, HERE / "llama_cpp_bench.py", paths[1], "--threads", str(args.threads)]
     return run([*script, "--prompt", str(args.prompt), "--decode", str(args.decode)])
+
+
+def torch(paths, args):
+    script = [sys.executable, HERE / "torch_bench.py", paths[0], "--threads", str(args.threads)]
+    return run([*script, "--prompt", str(args.prompt), "--decode", str(args.decode)])
+
+
+def openvino(paths, args):
+    script = [sys.executable, HERE / "openvino_bench.py", paths[0], "--threads", str(args.threads)]
+    return run([*script, "--format", args.format, "--prompt", str(args.prompt), "--decode", str(args.decode)])
+
+
+# Each is given the directory and the GGUF file.
+PEERS = {
+    "bf16": {"llama.cpp": llama_cpp, "PyTorch": torch},
+    "int8": {"llama.cpp": llama_cpp, "OpenVINO": openvino},
+    "int4": {"llama.cpp": llama_cpp, "OpenVINO": openvino},
+}
 
 
 def spread(values):
@@ -60,23 +79,26 @@ def spread(values):
 
 
 def compare(name, args):
-    folder, file = models.make_as(name, args.work, args.format)
-    folder = compiled(args.sinter, folder, args)
+    paths = models.make_as(name, args.work, args.format)
+    folder = compiled(args.sinter, paths[0], args)
+    peers = {peer: measure for peer, measure in PEERS[args.format].items() if peer in args.peers.split(",")}
     rounds = []
     for number in range(args.rounds):
-        a, b = ours(args.sinter, folder, args), theirs(file, args)
-        rounds.append((a, b))
-        print(f"{name} round {number}: sinter {a}, llama.cpp {b}", file=sys.stderr)
+        rounds.append({"sinter": ours(args.sinter, folder, args)})
+        rounds[-1].update((peer, measure(paths, args)) for peer, measure in peers.items())
+        print(f"{name} round {number}: {rounds[-1]}", file=sys.stderr)
     table = {}
     for what in ("prefill", "decode"):
-        mine, peer = [a[what] for a, _ in rounds], [b[what] for _, b in rounds]
+        rates = {who: [each[who][what] for each in rounds] for who in rounds[0]}
         table[what] = {
-            "sinter": statistics.median(mine), "sinter_spread": spread(mine),
-            "llama.cpp": statistics.median(peer), "llama.cpp_spread": spread(peer),
-            "ratio": statistics.median(x / y for x, y in zip(mine, peer)),
+            who: {
+                "tokens_per_second": statistics.median(values), "spread": spread(values),
+                "ratio": statistics.median(x / y for x, y in zip(rates["sinter"], values)),
+            }
+            for who, values in rates.items()
         }
-    table["read_bandwidth_gb_s"] = statistics.median(a["bandwidth"] for a, _ in rounds)
-    table["decode_share_of_bandwidth"] = statistics.median(a["share"] for a, _ in rounds)
+    table["read_bandwidth_gb_s"] = statistics.median(each["sinter"]["bandwidth"] for each in rounds)
+    table["decode_share_of_bandwidth"] = statistics.median(each["sinter"]["share"] for each in rounds)
     return table
 
 
@@ -89,6 +111,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)
+    parser.add_argument("--peers", default="llama.cpp,PyTorch,OpenVINO")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("models", nargs="*", default=list(models.SHAPES))
     args = parser.parse_args()
@@ -100,9 +123,9 @@ def main():
         bandwidth, share = table["read_bandwidth_gb_s"], table["decode_share_of_bandwidth"]
         print(f"{name}: read bandwidth {bandwidth:.1f} GB/s, sinter's decode reads weights at {share:.0%} of it")
         for what in ("prefill", "decode"):
-            row = table[what]
-            print(f"  {what:8} sinter {row['sinter']:8.1f} tok/s (±{row['sinter_spread']:.0%})"
-                  f"  llama.cpp {row['llama.cpp']:8.1f} (±{row['llama.cpp_spread']:.0%})  ratio {row['ratio']:.2f}")
+            for who, row in table[what].items():
+                print(f"  {what:8} {who:10} {row['tokens_per_second']:8.1f} tok/s (±{row['spread']:.0%})"
+                      + ("" if who == "sinter" else f"  sinter is {row['ratio']:.2f} times as fast"))
 
 
 if __name__ == "__main__":

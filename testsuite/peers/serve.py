@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clients"))
+import models
 import server
 
 
@@ -30,10 +31,7 @@ def with_tokenizer(model):
         if not (folder / file.name).exists():
             # No symbolic link: those that lead out of a model's folder are refused.
             os.link(file, folder / file.name)
-    count = json.loads((model / "config.json").read_text())["vocab_size"]
-    words = {"type": "WordLevel", "unk_token": "w0", "vocab": {f"w{at}": at for at in range(count)}}
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": words}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models.write_tokenizer(folder, models.vocab(model))
     return folder
 
 
