@@ -61,6 +61,21 @@ pub fn names() -> Vec<String> {
     models_in("")
 }
 
+/// The golden models for a test of many minutes: those that `SINTER_GOLDENS` names, or all.
+pub fn chosen() -> Vec<String> {
+    let all = names();
+    let Ok(list) = std::env::var("SINTER_GOLDENS") else { return all };
+    let list: Vec<String> = list.split(',').map(|name| name.trim().to_string()).collect();
+    for name in &list {
+        assert!(
+            all.contains(name),
+            "SINTER_GOLDENS names {name}, which is no golden model: {}",
+            all.join(" ")
+        );
+    }
+    list
+}
+
 /// The names of all quantised golden models, sorted.
 pub fn quantised_names() -> Vec<String> {
     models_in("quantised/")

@@ -8,25 +8,10 @@ use sinter_codegen_weights::pack_rows;
 use sinter_ir::{DType, Target};
 use sinter_runtime::{GpuConfig, GpuModel, Rows, RuntimeError, Session, encode};
 use sinter_testsuite::compiled::{limits, plan, weights};
-use sinter_testsuite::golden::{Golden, error_in_deviations, names, open};
+use sinter_testsuite::golden::{Golden, chosen, error_in_deviations, open};
 use sinter_vgpu::VirtualGpu;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The golden models to check: those that `SINTER_GOLDENS` names, or all.
-fn chosen() -> Vec<String> {
-    let all = names();
-    let Ok(list) = std::env::var("SINTER_GOLDENS") else { return all };
-    let list: Vec<String> = list.split(',').map(|name| name.trim().to_string()).collect();
-    for name in &list {
-        assert!(
-            all.contains(name),
-            "SINTER_GOLDENS names {name}, which is no golden model: {}",
-            all.join(" ")
-        );
-    }
-    list
-}
 
 /// Checks the chosen models for a target. They share the machine with the tests beside this one, so each runs on one thread.
 fn sweep(target: Target, check: impl Fn(&Golden) -> Result<String, String>) {
