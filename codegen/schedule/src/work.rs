@@ -8,6 +8,7 @@
 mod region;
 
 use crate::attend::{Attend, AttendSchedule, SPLIT};
+use crate::codes::Format;
 use crate::group::Group;
 use crate::{Schedule, attend};
 use region::Region;
@@ -335,7 +336,11 @@ fn products(tile: &TileProgram, stage: &Stage, size: &StepSize) -> (u64, bool) {
     }
     let extents = axes.iter().map(|axis| tile.axes[*axis].extent.eval(&binding));
     let points = extents.fold(points, u64::saturating_mul);
-    let half = |load: &&Load| matches!(tile.params[load.param].ty.dtype, DType::Bf16 | DType::F16);
+    // Codes become numbers of 16 bits.
+    let half = |load: &&Load| {
+        let param = &tile.params[load.param];
+        matches!(param.ty.dtype, DType::Bf16 | DType::F16) || Format::of(param).is_some()
+    };
     (points.saturating_mul(2), operands.iter().all(half))
 }
 

@@ -264,7 +264,7 @@ impl Case {
 
     fn attention() -> Case {
         let (dtype, heads, group, widths) = ("bf16", 2, 3, (16, 16));
-        let form = Form { dtype, heads, group, widths, mask: Mask::Causal, capped: false };
+        let form = Form { dtype, codes: None, heads, group, widths, mask: Mask::Causal, capped: false };
         let tile = form.program();
         let attend = Attend::of(&tile).expect("it is attention");
         let schedule = attend.schedules(Target::Sm80, Some(4))[0];
