@@ -157,7 +157,7 @@ struct Piece {
 impl Piece {
     fn of(plan: &Plan, (tile, id, arg): (&TileProgram, ParamId, Arg), size: &StepSize) -> Piece {
         let param = &tile.params[id];
-        let whole = param.ty.bytes(&size.binding());
+        let whole = param.stored().bytes(&size.binding());
         let stored = match arg {
             Arg::Weight(weight) => {
                 plan.weights.get(weight).and_then(|def| gpu_weight_bytes(&def.ty, def.layout))
@@ -175,9 +175,7 @@ impl Piece {
         let (exact, sectors) = region.bytes(param, &size.binding());
         let (whole, exact, sectors) = match param.layout {
             Layout::Codes(codes) => of_codes(&codes, param, (whole, exact, sectors)),
-            // Two numbers share a byte.
-            Layout::Halves => (whole.div_ceil(2), exact.div_ceil(2), sectors.div_ceil(2)),
-            Layout::Rows | Layout::Panels => (whole, exact, sectors),
+            Layout::Rows | Layout::Halves | Layout::Panels => (whole, exact, sectors),
         };
         Piece {
             reads: read.count() > 0,

@@ -9,7 +9,7 @@ use super::rows::Range;
 use crate::emit::{Bit, Cache, Global, I8, I16, I32, Int, K, Shared};
 use crate::lower::{Scope, codes};
 use sinter_codegen_schedule::access::{self, Lanes};
-use sinter_codegen_schedule::attend::{POSITIONS, SCALE_BYTES, pitch};
+use sinter_codegen_schedule::attend::{Attend, POSITIONS, SCALE_BYTES, pitch};
 use sinter_codegen_schedule::codes::Format;
 use sinter_ir::{AxisId, Load};
 
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
 
 impl<'a, 'k> Stages<'a, 'k> {
     pub(super) fn new(k: K<'k>, job: &Job<'a>, count: u32) -> Self {
-        let attend: &'a sinter_codegen_schedule::attend::Attend = job.attend;
+        let attend: &'a Attend = job.attend;
         let mut keys = Rows::new(job, &attend.key, (attend.depth, attend.sizes.depth));
         let mut values = Rows::new(job, &attend.value, (attend.lanes, attend.sizes.lanes));
         if let Some(coded) = &attend.coded {
@@ -139,7 +139,10 @@ impl<'a, 'k> Stages<'a, 'k> {
             let to = numbers.at(row * pitch(rows.padded) as i32 + (eight << 4));
             k.store_vector::<I32, 4>(to, std::array::from_fn(|n| pairs[n]));
         };
-        let together = [4, 2].into_iter().find(|n| total.is_multiple_of(n * self.threads)).unwrap_or(1);
+        // Beside the sums of wide heads there are few registers.
+        let most = if self.values.padded > 128 { 1 } else { 4 };
+        let fits = |n: &u32| *n <= most && total.is_multiple_of(n * self.threads);
+        let together = [4, 2].into_iter().find(fits).unwrap_or(1);
         let step = (together * self.threads) as i32;
         k.rolled_range((k.thread(), total as i32, step), (), |at, ()| {
             (0..together).for_each(|time| convert(at + (time * self.threads) as i32));
