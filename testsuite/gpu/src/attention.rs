@@ -186,9 +186,7 @@ fn stored_codes(codes: Option<Format>, stream: &mut Stream, count: u32) -> Vec<f
     match codes {
         None => Vec::new(),
         Some(Format::Int8) => (0..count).map(|_| whole(stream, 127)).collect(),
-        Some(Format::E4m3) => {
-            (0..count).map(|_| (stream.number() * 448.0).stored(DType::F8e4m3)).collect()
-        }
+        Some(Format::E4m3) => (0..count).map(|_| (stream.number() * 448.0).stored(DType::F8e4m3)).collect(),
         // Each is the code plus 8, so that none of them is 0.
         Some(Format::Int4) => {
             let mut half = || whole(stream, 7) + 8.0;
@@ -347,7 +345,8 @@ impl World {
     fn tensors(&self, binding: &Binding, data: [Vec<f32>; 11]) -> Vec<Tensor<f32>> {
         let program = self.form.program();
         let tensor = |(param, data): (&sinter_ir::TileParam, Vec<f32>)| {
-            let shape: Vec<usize> = param.stored().shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+            let shape: Vec<usize> =
+                param.stored().shape.iter().map(|dim| dim.eval(binding) as usize).collect();
             let count = shape.iter().product();
             Tensor::new(shape, if data.is_empty() { vec![0.0; count] } else { data })
         };

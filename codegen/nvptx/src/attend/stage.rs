@@ -42,7 +42,8 @@ pub(super) struct Stages<'a, 'k> {
 impl<'a> Rows<'a> {
     fn new(job: &Job<'a>, load: &'a Load, (axis, width): (AxisId, u32)) -> Self {
         let (scale, codes) = (None, None);
-        let rows = Rows { load, scale, codes, axis, width, padded: width.next_multiple_of(16), pieces: false };
+        let rows =
+            Rows { load, scale, codes, axis, width, padded: width.next_multiple_of(16), pieces: false };
         rows.in_pieces(job)
     }
     fn of_codes(self, job: &Job<'a>, codes: Format, scale: &'a Load) -> Self {
@@ -134,8 +135,7 @@ impl<'a, 'k> Stages<'a, 'k> {
                 Format::Int4 => vec![k.load::<I32>(from, Cache::Any)],
                 Format::Int8 | Format::E4m3 => k.load_vector::<I32, 2>(from, Cache::Any).into(),
             };
-            let pairs: Vec<Int<'k>> =
-                words.into_iter().flat_map(|word| codes::pairs(format, word)).collect();
+            let pairs: Vec<Int<'k>> = words.into_iter().flat_map(|word| codes::pairs(format, word)).collect();
             let to = numbers.at(row * pitch(rows.padded) as i32 + (eight << 4));
             k.store_vector::<I32, 4>(to, std::array::from_fn(|n| pairs[n]));
         };

@@ -48,7 +48,8 @@ impl Region {
             if let (Span::Chosen(_, side), true) = (span, follows) {
                 let neighbours = |rows: u64| run.saturating_mul(rows).next_multiple_of(SECTOR);
                 let rest = neighbours(count % side);
-                (run, follows) = ((count / side).saturating_mul(neighbours(*side)).saturating_add(rest), false);
+                (run, follows) =
+                    ((count / side).saturating_mul(neighbours(*side)).saturating_add(rest), false);
                 continue;
             }
             if !follows {

@@ -10,7 +10,15 @@ use sinter_ir::{GpuKernel, Target};
 use sinter_vgpu::{Counters, VirtualGpu};
 
 fn form((heads, group): (u32, u32), width: u32) -> Form {
-    Form { dtype: "bf16", codes: None, heads, group, widths: (width, width), mask: Mask::Causal, capped: false }
+    Form {
+        dtype: "bf16",
+        codes: None,
+        heads,
+        group,
+        widths: (width, width),
+        mask: Mask::Causal,
+        capped: false,
+    }
 }
 
 fn compiled(form: Form, target: Target, schedule: AttendSchedule) -> GpuKernel {
@@ -74,7 +82,9 @@ fn attend_reads_codes_and_scales_once() {
             let queries = 2 * 4 * 2 * 128 * 2;
             let read = counters.dram_bytes_read();
             let share = read as f64 / (context + queries) as f64;
-            eprintln!("{target} {codes:?} {schedule}: {read} bytes read, {share:.4} of the least, {counters:?}");
+            eprintln!(
+                "{target} {codes:?} {schedule}: {read} bytes read, {share:.4} of the least, {counters:?}"
+            );
             assert!((1.0..1.02).contains(&share), "{read} bytes for {context}");
             assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
         }

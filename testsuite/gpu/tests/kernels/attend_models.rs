@@ -96,7 +96,8 @@ fn attend_on_codes_in_whole_models() {
         let golden = open(name);
         let options = BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(dtype) };
         let count = golden.tokens.len();
-        let mut wanted = host::load_built(&golden.model, options, Isa::detect(), limits(&golden.model, count));
+        let mut wanted =
+            host::load_built(&golden.model, options, Isa::detect(), limits(&golden.model, count));
         let wanted = whole(&mut wanted, &golden.tokens);
         let mut model = load_built(&golden, options, target);
         let found = logits(&mut model, &golden.tokens, [count]);
@@ -105,8 +106,7 @@ fn attend_on_codes_in_whole_models() {
             eprintln!("{name} {codes}: {error:.1e} deviations from the host");
             assert!(error <= 1e-3, "{name} {codes}: {error} deviations");
         } else {
-            let [ours, theirs] =
-                [&found, &wanted].map(|rows| distance_in_deviations(rows, &golden.expected));
+            let [ours, theirs] = [&found, &wanted].map(|rows| distance_in_deviations(rows, &golden.expected));
             eprintln!("{name} {codes}: {ours:.4} deviations, on the host {theirs:.4}");
             assert!(ours <= 1.1 * theirs, "{name} {codes}: {ours} deviations, on the host {theirs}");
         }

@@ -24,7 +24,8 @@ fn words(
 ) -> Vec<u32> {
     assert!(words.len().is_multiple_of(THREADS as usize), "{} words", words.len());
     let params = vec![GpuParam::Address(0), GpuParam::Address(1)];
-    let entry = Entry { name: "codes".into(), params, threads: THREADS, max_registers: None, min_blocks: None };
+    let entry =
+        Entry { name: "codes".into(), params, threads: THREADS, max_registers: None, min_blocks: None };
     let assembler = Assembler::new(target).expect("the target is known");
     let kernel = assembler.kernel(&entry, |k| {
         let at = k.block() * THREADS as i32 + k.thread();
@@ -66,7 +67,10 @@ fn codes_stand_for_the_numbers_of_the_host() {
             let (found, wanted): (Vec<f32>, Vec<f64>) = (found.collect(), wanted.collect());
             assert_eq!(found.len(), wanted.len());
             for (found, wanted) in found.into_iter().map(f64::from).zip(wanted) {
-                assert!(found == wanted || found.is_nan() && wanted.is_nan(), "{format:?}: {found}, {wanted}");
+                assert!(
+                    found == wanted || found.is_nan() && wanted.is_nan(),
+                    "{format:?}: {found}, {wanted}"
+                );
             }
         }
     }
