@@ -102,11 +102,6 @@ impl Checkpoint {
             ActivationsArg::Int8 => Activations::Int8,
         };
         let kv_cache = kv_cache(build.kv_cache);
-        if kv_cache != KvCache::Exact && !host {
-            bail!(
-                "--kv-cache is for the host alone so far: GPUs keep keys and values in the type of the build"
-            );
-        }
         let dtype = self.dtype(build.dtype, targets);
         let options = BuildOptions { activations, kv_cache, ..BuildOptions::new(dtype) };
         if build.activations == ActivationsArg::Int8 {

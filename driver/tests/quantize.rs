@@ -7,6 +7,7 @@ use sinter_driver::device::{BuildTarget, DeviceArg};
 use sinter_driver::environment::Environment;
 use sinter_driver::output;
 use sinter_driver::quantize::{Calibration, Format, Method, Report, Rounding, quantise};
+use sinter_frontend::build::{KvCache, KvCodes};
 use sinter_ir::Target;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -124,7 +125,7 @@ fn keys_and_values_are_kept_as_codes() {
 }
 
 #[test]
-fn caches_of_codes_are_refused_where_a_gpu_is_a_target() {
+fn every_target_keeps_codes() {
     let (env, output) = (Environment::default(), output::Output::new(true));
     let checkpoint = Checkpoint::open(&model(), &env, &output).unwrap();
     let build = |kv_cache| BuildArgs {
@@ -136,11 +137,16 @@ fn caches_of_codes_are_refused_where_a_gpu_is_a_target() {
         threads: None,
     };
     let targets = [BuildTarget::Host, BuildTarget::Gpu(Target::Sm80)];
-    assert!(checkpoint.choice(&build(KvCacheArg::Auto), &targets, &output).is_ok());
-    assert!(checkpoint.choice(&build(KvCacheArg::Int8), &targets[..1], &output).is_ok());
-    for codes in [KvCacheArg::Int8, KvCacheArg::Int4, KvCacheArg::Fp8] {
-        let error = checkpoint.choice(&build(codes), &targets, &output).err().unwrap();
-        assert!(error.to_string().starts_with("--kv-cache is for the host alone"), "{error}");
+    for (codes, wanted) in [
+        (KvCacheArg::Auto, KvCache::Exact),
+        (KvCacheArg::Int8, KvCache::Codes(KvCodes::Int8)),
+        (KvCacheArg::Int4, KvCache::Codes(KvCodes::Int4)),
+        (KvCacheArg::Fp8, KvCache::Codes(KvCodes::Fp8)),
+    ] {
+        for targets in [&targets[..], &targets[..1], &targets[1..]] {
+            let choice = checkpoint.choice(&build(codes), targets, &output).unwrap();
+            assert_eq!(choice.options.kv_cache, wanted, "{targets:?}");
+        }
     }
 }
 

@@ -158,9 +158,15 @@ fn element_types() {
             k.store_vector(to.at(2048), [half.to_bf16(), (half + 1.0).to_f16()]);
             let [e, f, ..] = k.load_once(from);
             k.store_vector(to.at(4096), [e, f]);
+            let byte = k.load::<I8>(from.at(4097), Cache::Any).signed_int();
+            k.store(to.at(8192), (byte + 1).low_byte());
+            let pair = e.bytes(f, 0x6240).minus_bf16_pair(f);
+            k.store(to.at(8196), pair.times_bf16_pair(e));
         },
         &[
             "ld.global.nc.v4.b32",
+            "prmt.b32",
+            "st.global.b8",
             "cvt.rn.bf16x2.f32",
             "cvt.rn.bf16.f32",
             "cvt.rn.f16.f32",

@@ -19,11 +19,12 @@ pub enum Lanes {
     Any,
 }
 
-/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols.
+/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols. Of numbers of
+/// half a byte, those of the last dimension are two iterations apart.
 pub fn dim_strides(param: &TileParam) -> Option<Vec<Dim>> {
-    let bytes = param.ty.dtype.bytes() as u64;
-    let mut strides = vec![Dim { coeff: bytes, sym: None }];
-    for (at, extent) in param.ty.shape.iter().skip(1).rev().enumerate() {
+    let stored = param.stored();
+    let mut strides = vec![Dim { coeff: stored.dtype.bytes() as u64, sym: None }];
+    for (at, extent) in stored.shape.iter().skip(1).rev().enumerate() {
         let last = *strides.last()?;
         strides.push(match (param.layout, at) {
             (Layout::Panels, 0) => Dim { coeff: weight_pitch(param.ty.dtype, extent.as_const()?), sym: None },
@@ -95,10 +96,14 @@ pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: Ax
     if last != 1 || outer.iter().any(|step| *step != 0) {
         return Lanes::Any;
     }
-    let known = index.iter().zip(&strides).fold(0, |known, (index, stride)| {
-        gcd(known, divisor(index, lane, width).saturating_mul(stride.coeff))
+    // In half bytes.
+    let halves = param.layout == Layout::Halves;
+    let unit = |at: usize, stride: &Dim| if halves && at + 1 == strides.len() { 1 } else { 2 * stride.coeff };
+    let known = index.iter().zip(&strides).enumerate().fold(0, |known, (at, (index, stride))| {
+        gcd(known, divisor(index, lane, width).saturating_mul(unit(at, stride)))
     });
-    let wanted = (width * param.ty.dtype.bytes() as u64).min(ADDRESS_ALIGNMENT);
+    let each = if halves { 1 } else { 2 * param.ty.dtype.bytes() as u64 };
+    let wanted = (width * each).min(2 * ADDRESS_ALIGNMENT);
     if known.is_multiple_of(wanted) { Lanes::Aligned } else { Lanes::Any }
 }
 
@@ -218,5 +223,24 @@ mod tests {
         assert_eq!(at(even, &part), Lanes::Any);
         let whole = Index::atom(Atom::Div(Box::new(Index::axis(d)), 16));
         assert_eq!(at(even, &whole), Lanes::Same);
+    }
+
+    #[test]
+    fn numbers_of_half_a_byte() {
+        let (n, d) = (AxisId(0), AxisId(1));
+        let mut tile = TileProgram::default();
+        let [wide, odd] = [64, 10].map(|width: usize| {
+            let shape = [Sym::N.into(), 3.into(), Dim::of(width)];
+            tile.params.push(param(DType::I8, &shape, Layout::Halves))
+        });
+        let strides = dim_strides(&tile.params[wide]).map(|s| s.iter().map(|d| d.coeff).collect());
+        assert_eq!(strides, Some(vec![96, 32, 1]));
+        let at = |param, lane: Index, width| {
+            index_lanes(&tile, param, &[Index::axis(n), Index::constant(1), lane], d, width)
+        };
+        assert_eq!(at(wide, Index::axis(d), 32), Lanes::Aligned);
+        assert_eq!(at(wide, Index::axis(d).plus(&Index::constant(8)), 8), Lanes::Aligned);
+        assert_eq!(at(wide, Index::axis(d).plus(&Index::constant(1)), 2), Lanes::Any);
+        assert_eq!((at(odd, Index::axis(d), 2), at(odd, Index::axis(d), 4)), (Lanes::Aligned, Lanes::Any));
     }
 }

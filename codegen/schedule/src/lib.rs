@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod attend;
+pub mod codes;
 pub mod contract;
 pub mod fold;
 pub mod group;

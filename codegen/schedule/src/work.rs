@@ -8,6 +8,7 @@
 mod region;
 
 use crate::attend::{Attend, AttendSchedule, SPLIT};
+use crate::codes::Format;
 use crate::group::Group;
 use crate::{Schedule, attend};
 use region::Region;
@@ -156,7 +157,7 @@ struct Piece {
 impl Piece {
     fn of(plan: &Plan, (tile, id, arg): (&TileProgram, ParamId, Arg), size: &StepSize) -> Piece {
         let param = &tile.params[id];
-        let whole = param.ty.bytes(&size.binding());
+        let whole = param.stored().bytes(&size.binding());
         let stored = match arg {
             Arg::Weight(weight) => {
                 plan.weights.get(weight).and_then(|def| gpu_weight_bytes(&def.ty, def.layout))
@@ -174,9 +175,7 @@ impl Piece {
         let (exact, sectors) = region.bytes(param, &size.binding());
         let (whole, exact, sectors) = match param.layout {
             Layout::Codes(codes) => of_codes(&codes, param, (whole, exact, sectors)),
-            // Two numbers share a byte.
-            Layout::Halves => (whole.div_ceil(2), exact.div_ceil(2), sectors.div_ceil(2)),
-            Layout::Rows | Layout::Panels => (whole, exact, sectors),
+            Layout::Rows | Layout::Halves | Layout::Panels => (whole, exact, sectors),
         };
         Piece {
             reads: read.count() > 0,
@@ -335,7 +334,11 @@ fn products(tile: &TileProgram, stage: &Stage, size: &StepSize) -> (u64, bool) {
     }
     let extents = axes.iter().map(|axis| tile.axes[*axis].extent.eval(&binding));
     let points = extents.fold(points, u64::saturating_mul);
-    let half = |load: &&Load| matches!(tile.params[load.param].ty.dtype, DType::Bf16 | DType::F16);
+    // Codes become numbers of 16 bits.
+    let half = |load: &&Load| {
+        let param = &tile.params[load.param];
+        matches!(param.ty.dtype, DType::Bf16 | DType::F16) || Format::of(param).is_some()
+    };
     (points.saturating_mul(2), operands.iter().all(half))
 }
 

@@ -1,6 +1,7 @@
 //! Attention to be tested: programs of many forms, and steps of sequences whose keys and values lie in pages.
 
 use crate::launch::{Stream, alone, decode, encode, plan_of, run};
+use sinter_codegen_schedule::codes::Format;
 use sinter_ir::{
     Access, Arg, Binding, DType, DevicePtr, GpuDevice, GpuError, GpuKernel, PAGE, Real, Target, Tensor,
     TileProgram,
@@ -23,8 +24,10 @@ pub enum Mask {
 /// A form of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
-    /// The element type of queries, keys and values.
+    /// The element type of queries, and of keys and values if they are no codes.
     pub dtype: &'static str,
+    /// What keys and values are codes of.
+    pub codes: Option<Format>,
     /// Heads of keys and values.
     pub heads: u32,
     /// Query heads of each.
@@ -44,6 +47,12 @@ impl Form {
         let Form { dtype, heads, group, widths: (depth, lanes), mask, .. } = *self;
         let all = heads * group;
         let paged = mask != Mask::Sequence;
+        let (stored, layout) = match self.codes {
+            None => (dtype, "rows"),
+            Some(Format::Int8) => ("i8", "rows"),
+            Some(Format::E4m3) => ("f8e4m3", "rows"),
+            Some(Format::Int4) => ("i8", "halves"),
+        };
         let (rows, context) = if paged { ("N", "16P") } else { ("T", "T") };
         let row = if paged { "a2%16 + 16*p1[p0[a0], a2/16]" } else { "a2" };
         let head = if group > 1 { format!("{group}*a1 + a4") } else { "a1".into() };
@@ -51,14 +60,14 @@ impl Form {
             "tile @attend {{
   p0: u32[T] read rows \"seq\"
   p1: u32[S, P] read rows \"table\"
-  p2: {dtype}[{rows}, {heads}, {lanes}] read rows \"values\"
+  p2: {stored}[{rows}, {heads}, {lanes}] read {layout} \"values\"
   p3: u32[T] read rows \"positions\"
   p4: {dtype}[T, {all}, {depth}] read rows \"queries\"
-  p5: {dtype}[{rows}, {heads}, {depth}] read rows \"keys\"
+  p5: {stored}[{rows}, {heads}, {depth}] read {layout} \"keys\"
   p6: {dtype}[T, {all}, {lanes}] write rows \"out\"
   p7: f32[{all}] read rows \"slopes\"
   p8: u32[T, {context}] read rows \"visible\"
-  a0 = 0..T \"t\"
+{}  a0 = 0..T \"t\"
   a1 = 0..{heads} \"h\"
   a2 = 0..{context} \"c\"
   a3 = 0..{lanes} \"d\"
@@ -66,32 +75,45 @@ impl Form {
   a5 = 0..{depth} \"k\"
   grid a0, a1{}
   s0 = mma a5 : p4[a0, {head}, a5] * p5[{row}, a1, a5]
-{}  s1 = online a2{}{} lanes a3 : e20 * p2[{row}, a1, a3]
+{}  s1 = online a2{}{} lanes a3 : e20 * p2[{row}, a1, a3]{}
   e40 = s1
   e41 = cast {dtype} e40
   s2 = store [a3] p6[a0, {head}, a3] = e41
 }}
 ",
+            match self.codes {
+                None => String::new(),
+                Some(_) => format!(
+                    "  p9: f32[{rows}, {heads}, 1] read rows \"key_scales\"
+  p10: f32[{rows}, {heads}, 1] read rows \"value_scales\"
+"
+                ),
+            },
             if group > 1 { ", a4" } else { "" },
-            self.score(&head),
+            self.score(&head, row),
             match mask {
                 Mask::Causal => " to e32",
                 Mask::Window(_) => " from e35 to e32",
                 Mask::Table | Mask::Sequence => "",
             },
             if self.capped { " start e4" } else { "" },
+            if self.codes.is_some() { " * e36" } else { "" },
         );
         let text = renumbered(&text);
         TileProgram::parse(&text).unwrap_or_else(|error| panic!("{error:?} in\n{text}"))
     }
 
     /// The lines of the score and of its bounds.
-    fn score(&self, head: &str) -> String {
+    fn score(&self, head: &str, row: &str) -> String {
         let mut text = String::from("  e0 = s0\n");
         let mut line = |line: &str| writeln!(text, "  {line}").expect("a string takes it");
         let mut last = "e0";
+        if self.codes.is_some() {
+            line(&format!("e37 = load p9[{row}, a1, 0]\n  e38 = mul e0, e37"));
+            last = "e38";
+        }
         if self.capped {
-            line("e1 = tanh e0");
+            line(&format!("e1 = tanh {last}"));
             line("e2 = const 2.0");
             line("e3 = mul e1, e2");
             line(&format!("e4 = load p7[{head}]"));
@@ -127,6 +149,9 @@ impl Form {
         if let Mask::Window(window) = self.mask {
             line(&format!("e33 = index {window}\n  e34 = max e32, e33\n  e35 = sub e34, e33"));
         }
+        if self.codes.is_some() {
+            line(&format!("e36 = load p10[{row}, a1, 0]"));
+        }
         text
     }
 }
@@ -155,11 +180,35 @@ fn renumbered(text: &str) -> String {
     parts.concat()
 }
 
+/// Numbers of a row as they are stored: codes of half a byte two to a number, and what is there where nothing was written.
+fn stored_codes(codes: Option<Format>, stream: &mut Stream, count: u32) -> Vec<f32> {
+    let whole = |stream: &mut Stream, most: usize| stream.below(2 * most + 1) as f32 - most as f32;
+    match codes {
+        None => Vec::new(),
+        Some(Format::Int8) => (0..count).map(|_| whole(stream, 127)).collect(),
+        Some(Format::E4m3) => (0..count).map(|_| (stream.number() * 448.0).stored(DType::F8e4m3)).collect(),
+        // Each is the code plus 8, so that none of them is 0.
+        Some(Format::Int4) => {
+            let mut half = || whole(stream, 7) + 8.0;
+            (0..count / 2).map(|_| half() + 16.0 * half()).collect()
+        }
+    }
+}
+
+/// What a row is that was never written.
+fn unwritten(codes: Option<Format>) -> f32 {
+    match codes {
+        None | Some(Format::E4m3) => f32::NAN,
+        Some(Format::Int8) => -128.0,
+        Some(Format::Int4) => 0.0,
+    }
+}
+
 /// Sequences with all of their queries, keys and values.
 pub struct World {
     form: Form,
-    /// By sequence and position: queries of all heads, keys and values of their heads.
-    rows: Vec<Vec<[Vec<f32>; 3]>>,
+    /// By sequence and position: queries of all heads, keys and values of their heads, and the scales of both.
+    rows: Vec<Vec<[Vec<f32>; 5]>>,
     slopes: Vec<f32>,
 }
 
@@ -180,17 +229,29 @@ impl World {
             (0..count).map(|_| (stream.number() * scale).stored(stored)).collect()
         };
         let Form { heads, group, widths: (depth, lanes), .. } = form;
+        let mut coded = Stream(seed ^ 0x5eed);
         let mut row = || {
-            [numbers(heads * group * depth, 1.0), numbers(heads * depth, 1.0), numbers(heads * lanes, 1.0)]
+            let queries = numbers(heads * group * depth, 1.0);
+            let Some(codes) = form.codes else {
+                return [queries, numbers(heads * depth, 1.0), numbers(heads * lanes, 1.0), vec![], vec![]];
+            };
+            let [keys, values] =
+                [depth, lanes].map(|width| stored_codes(form.codes, &mut coded, heads * width));
+            // The greatest of a row is at most 1.
+            let greatest = [127.0, 448.0, 7.0][codes as usize];
+            let [of_keys, of_values] =
+                [(); 2].map(|()| (0..heads).map(|_| (coded.number() + 1.0) / (2.0 * greatest)).collect());
+            [queries, keys, values, of_keys, of_values]
         };
         let rows = lengths.iter().map(|length| (0..*length).map(|_| row()).collect()).collect();
         let slopes = (0..heads * group).map(|_| stream.number() * 0.05).collect();
         World { form, rows, slopes }
     }
 
-    /// Puts a number in place of the values of a position.
+    /// Puts a number in place of the values of a position, or of their scales.
     pub fn set_values(&mut self, (sequence, position): Token, value: f32) {
-        self.rows[sequence][position][2].fill(value);
+        let which = if self.form.codes.is_some() { 4 } else { 2 };
+        self.rows[sequence][position][which].fill(value);
     }
 
     /// The step in which these tokens are computed. Sequences and pages are numbered by the seed; what the step has not yet
@@ -227,8 +288,9 @@ impl World {
         }
         let binding =
             Binding::new(tokens.len() as u64, order.len() as u64, pages as u64, (pool * page) as u64);
-        let unseen = if self.form.mask == Mask::Table { 0.0 } else { f32::NAN };
         let paged = |which: usize, width: usize| -> Vec<f32> {
+            let written = if which < 3 { unwritten(self.form.codes) } else { f32::NAN };
+            let unseen = if self.form.mask == Mask::Table { 0.0 } else { written };
             let row = |slot: usize| {
                 let (sequence, first) = owners[slot / page]?;
                 let position = first + slot % page;
@@ -242,6 +304,9 @@ impl World {
         let Form { heads, widths: (depth, lanes), mask, .. } = self.form;
         let rows = |which: usize, width: u32| match mask {
             Mask::Sequence => of_tokens(which),
+            _ if which < 3 && self.form.codes == Some(Format::Int4) => {
+                paged(which, (heads * width / 2) as usize)
+            }
             _ => paged(which, (heads * width) as usize),
         };
         let number = |sequence: usize| order.iter().position(|known| *known == sequence).unwrap_or(0) as f32;
@@ -255,6 +320,8 @@ impl World {
             Vec::new(),
             self.slopes.clone(),
             self.visible(tokens, &binding),
+            rows(3, 1),
+            rows(4, 1),
         ];
         (binding, self.tensors(&binding, data))
     }
@@ -275,10 +342,11 @@ impl World {
         tokens.iter().flat_map(|token| (0..context).map(move |at| one(token, at))).collect()
     }
 
-    fn tensors(&self, binding: &Binding, data: [Vec<f32>; 9]) -> Vec<Tensor<f32>> {
+    fn tensors(&self, binding: &Binding, data: [Vec<f32>; 11]) -> Vec<Tensor<f32>> {
         let program = self.form.program();
         let tensor = |(param, data): (&sinter_ir::TileParam, Vec<f32>)| {
-            let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+            let shape: Vec<usize> =
+                param.stored().shape.iter().map(|dim| dim.eval(binding) as usize).collect();
             let count = shape.iter().product();
             Tensor::new(shape, if data.is_empty() { vec![0.0; count] } else { data })
         };

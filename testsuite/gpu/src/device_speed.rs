@@ -151,7 +151,7 @@ impl Bench<'_> {
     fn attention(&mut self, length: usize) -> Result<Vec<Value>, GpuError> {
         let (heads, group, width) = HEADS;
         let (dtype, widths) = ("bf16", (width, width));
-        let form = Form { dtype, heads, group, widths, mask: Mask::Causal, capped: false };
+        let form = Form { dtype, codes: None, heads, group, widths, mask: Mask::Causal, capped: false };
         let (world, tile) = (World::new(form, &[length], 5), form.program());
         let program = self.compiled(&tile)?;
         let all = (heads * group * width) as usize;

@@ -26,12 +26,12 @@ impl Stream {
 
 /// The bytes of a tensor as a parameter lies in GPU memory.
 pub fn encode(param: &TileParam, tensor: &Tensor<f32>) -> Vec<u8> {
-    let dtype = param.ty.dtype;
+    let dtype = param.stored().dtype;
     let mut bytes = Vec::with_capacity(tensor.data.len() * dtype.bytes());
     let put = |bytes: &mut Vec<u8>, data: &[f32]| {
         data.iter().for_each(|x| dtype.append(f64::from(*x), bytes));
     };
-    if param.layout == Layout::Rows {
+    if matches!(param.layout, Layout::Rows | Layout::Halves) {
         put(&mut bytes, &tensor.data);
         return bytes;
     }
@@ -315,11 +315,12 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
 pub fn arguments(stream: &mut Stream, tile: &TileProgram, binding: &Binding) -> Vec<Tensor<f32>> {
     let mut tensors = Vec::new();
     for (id, param) in tile.params.iter() {
-        let shape: Vec<usize> = param.ty.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
+        let stored = param.stored();
+        let shape: Vec<usize> = stored.shape.iter().map(|dim| dim.eval(binding) as usize).collect();
         let distinct = is_store_index(tile, id);
         let most = bound(tile, id, binding);
         let mut taken = 0;
-        tensors.push(Tensor::from_fn(&shape, |_| match param.ty.dtype {
+        tensors.push(Tensor::from_fn(&shape, |_| match stored.dtype {
             // No two tokens go to one slot.
             DType::U32 if distinct => {
                 taken += 1;
@@ -327,6 +328,8 @@ pub fn arguments(stream: &mut Stream, tile: &TileProgram, binding: &Binding) -> 
             }
             DType::U32 => stream.below(most) as f32,
             DType::Bool => stream.below(2) as f32,
+            DType::U8 => stream.below(256) as f32,
+            DType::I8 => stream.below(256) as f32 - 128.0,
             dtype => stream.number().stored(dtype),
         }));
     }

@@ -1,6 +1,6 @@
 //! Plans: of the golden models, and of the shape of a large one.
 
-use sinter_frontend::build::{BuildOptions, build};
+use sinter_frontend::build::{BuildOptions, KvCache, KvCodes, build};
 use sinter_frontend::config::RawConfig;
 use sinter_frontend::resolve::resolve;
 use sinter_ir::{DType, Graph, Plan};
@@ -24,6 +24,12 @@ pub fn llama(shape: serde_json::Value) -> Graph {
     graph(("llama", "LlamaForCausalLM"), shape)
 }
 
+/// The same with a cache of codes.
+pub fn llama_on_codes(shape: serde_json::Value, codes: KvCodes) -> Graph {
+    let options = BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(DType::Bf16) };
+    graph_of(("llama", "LlamaForCausalLM"), shape, options)
+}
+
 /// The graph of a Qwen3 with experts of the given shape, in bf16.
 pub fn qwen3_moe(shape: serde_json::Value) -> Graph {
     graph(("qwen3_moe", "Qwen3MoeForCausalLM"), shape)
@@ -34,7 +40,15 @@ pub fn mistral(shape: serde_json::Value) -> Graph {
     graph(("mistral", "MistralForCausalLM"), shape)
 }
 
-fn graph((family, architecture): (&str, &str), mut config: serde_json::Value) -> Graph {
+fn graph(kind: (&str, &str), config: serde_json::Value) -> Graph {
+    graph_of(kind, config, BuildOptions::new(DType::Bf16))
+}
+
+fn graph_of(
+    (family, architecture): (&str, &str),
+    mut config: serde_json::Value,
+    options: BuildOptions,
+) -> Graph {
     let rest = serde_json::json!({
         "model_type": family, "architectures": [architecture], "hidden_act": "silu",
         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
@@ -44,7 +58,7 @@ fn graph((family, architecture): (&str, &str), mut config: serde_json::Value) ->
     }
     let config = RawConfig::parse(config.to_string().as_bytes()).expect("the config parses");
     let spec = resolve(&config, &|_| true).expect("the config is understood");
-    build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
+    build(&spec, options).expect("the graph builds")
 }
 
 /// The plan of a graph.

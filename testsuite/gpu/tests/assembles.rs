@@ -2,8 +2,10 @@
 //! `goldens` each for all; `SINTER_GOLDENS=llama,bert` takes those alone.
 
 use sinter_codegen_nvptx::compile;
+use sinter_frontend::build::{BuildOptions, KvCache, KvCodes};
 use sinter_gpu_tests::{plans::golden_plan, ptxas};
-use sinter_ir::{DType, Target};
+use sinter_ir::{DType, GpuKernel, Target};
+use sinter_testsuite::compiled::plan_of;
 use sinter_testsuite::golden;
 
 fn check(dtype: DType, target: Target) {
@@ -22,6 +24,27 @@ fn check(dtype: DType, target: Target) {
         }
     }
     assert!(count > names.len() / 2, "only {count} kernels were seen");
+}
+
+/// With a cache of codes: what writes rows and what reads them, in f32 and in bf16.
+#[test]
+fn caches_of_codes() {
+    let assembler = ptxas::assembler();
+    for (name, dtype, codes, target) in [
+        ("llama", DType::F32, KvCodes::Int4, Target::Sm80),
+        ("gemma2", DType::Bf16, KvCodes::Int8, Target::Sm89),
+        ("mistral_window", DType::Bf16, KvCodes::Fp8, Target::Sm90a),
+    ] {
+        let options = BuildOptions { kv_cache: KvCache::Codes(codes), ..BuildOptions::new(dtype) };
+        let plan = plan_of(&golden::open(name).model, options, false);
+        let program = compile(&plan, target).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let own = |kernel: &&GpuKernel| !kernel.name.starts_with("contract");
+        let kernels: Vec<&GpuKernel> = program.kernels.iter().filter(own).collect();
+        assert!(kernels.len() >= 4, "only {} kernels were seen", kernels.len());
+        for kernel in kernels {
+            ptxas::assemble(&assembler, kernel, target).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 
 use super::Job;
 use super::rows::{Range, Row};
-use crate::emit::{Bit, Float, Int, K};
-use crate::lower::Val;
+use crate::emit::{Bit, Cache, F32, Float, Int, K, Shared};
+use crate::lower::{Scope, Val};
 use sinter_codegen_schedule::attend::POSITIONS;
 use sinter_ir::{Atom, Expr, ExprId, Index, ScalarOp};
 
@@ -20,6 +20,32 @@ pub(super) type Scores<'k> = Vec<[Float<'k>; 4]>;
 pub(super) type Weights<'k> = [[Int<'k>; 4]; FRAGMENTS / 2];
 /// The maxima and sums of two rows, and the weighted sums.
 pub(super) type State<'k> = ([Float<'k>; 2], [Float<'k>; 2], Vec<[Float<'k>; 4]>);
+
+/// Products of queries and keys, eight positions a fragment.
+#[derive(Clone)]
+pub(super) struct Products<'k> {
+    pub(super) sums: Vec<[Float<'k>; 4]>,
+    /// The scales of keys that are codes, where [`Stages::scales`](super::stage::Stages::scales) says.
+    pub(super) scales: Option<Shared<'k>>,
+}
+
+/// The scales of a lane's two positions of a fragment.
+fn scales_of(scales: Shared<'_>, fragment: usize) -> [Float<'_>; 2] {
+    scales.kernel().load_vector::<F32, 2>(scales.at(32 * fragment as i32), Cache::Any)
+}
+
+impl<'k> Products<'k> {
+    /// The scope in which a product of a fragment is known, and the scale of its key.
+    fn within<'a>(&self, job: &Job<'_>, scope: &Scope<'a, 'k>, (n, at): (usize, usize)) -> Scope<'a, 'k> {
+        let scope = scope.with_result(job.attend.dot, self.sums[n][at]);
+        match (self.scales, &job.attend.coded) {
+            (Some(scales), Some(coded)) => {
+                scope.with_value(coded.key_scale.0, Val::Number(scales_of(scales, n)[at % 2]))
+            }
+            _ => scope,
+        }
+    }
+}
 
 /// Nothing added up yet.
 pub(super) fn nothing<'k>(k: K<'k>, fragments: usize) -> State<'k> {
@@ -41,11 +67,11 @@ pub(super) fn score<'k>(
     rows: &[Row<'_, 'k>; 2],
     range: Range<'k>,
     start: Int<'k>,
-    products: Vec<[Float<'k>; 4]>,
+    products: Products<'k>,
 ) -> Vec<[Float<'k>; 4]> {
     let k = start.kernel();
     let Some(mask) = monotone_mask(job) else { return masked(job, rows, range, start, products) };
-    let last = start + (8 * products.len() as i32 - 1);
+    let last = start + (8 * products.sums.len() as i32 - 1);
     let mut open = start.ge(range.from) & last.lt(range.to);
     for row in rows {
         for end in [start, last] {
@@ -59,10 +85,9 @@ pub(super) fn score<'k>(
             let shown = [0, 1].map(|half: usize| rows[half].scope.with_value(mask, Val::Truth(k.bit(true))));
             let one = |n: usize, at: usize| {
                 let scope = shown[at / 2].with_axis(job.attend.context, first + (8 * n + at % 2) as i32);
-                let scope = scope.with_result(job.attend.dot, products[n][at]);
-                scope.value(job.attend.score).number(k)
+                products.within(job, &scope, (n, at)).value(job.attend.score).number(k)
             };
-            (0..products.len()).map(|n| std::array::from_fn(|at| one(n, at))).collect()
+            (0..products.sums.len()).map(|n| std::array::from_fn(|at| one(n, at))).collect()
         },
         || masked(job, rows, range, start, products.clone()),
     )
@@ -74,11 +99,12 @@ fn masked<'k>(
     rows: &[Row<'_, 'k>; 2],
     range: Range<'k>,
     start: Int<'k>,
-    mut products: Vec<[Float<'k>; 4]>,
+    products: Products<'k>,
 ) -> Vec<[Float<'k>; 4]> {
     let k = start.kernel();
     let first = start + ((k.lane() & 3) << 1);
-    for (n, product) in products.iter_mut().enumerate() {
+    let mut scores = products.sums.clone();
+    for (n, scores) in scores.iter_mut().enumerate() {
         for column in 0..2 {
             let position = first + (8 * n + column) as i32;
             let inside = position.ge(range.from) & position.lt(range.to);
@@ -86,13 +112,12 @@ fn masked<'k>(
             for (half, row) in rows.iter().enumerate() {
                 let at = 2 * half + column;
                 let scope = row.scope.with_axis(job.attend.context, position);
-                let scope = scope.with_result(job.attend.dot, product[at]);
-                let score = scope.value(job.attend.score).number(k);
-                product[at] = inside.select(score, k.float(f32::NEG_INFINITY));
+                let score = products.within(job, &scope, (n, at)).value(job.attend.score).number(k);
+                scores[at] = inside.select(score, k.float(f32::NEG_INFINITY));
             }
         }
     }
-    products
+    scores
 }
 
 /// The condition of the score's outermost selection against −∞, if it holds for all positions between two for which it
@@ -124,8 +149,13 @@ const ONES: i32 = 0x3f80_3f80;
 
 /// One block of the online softmax: the weights of its scores, and the state with their sums in it. The weighted sums are
 /// scaled, the values not yet added. What is summed up are the weights as they are multiplied, rounded to bf16, so the
-/// result is an average whose weights come to 1; the tensor cores do it, as if a lane of the values were all ones.
-pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, State<'k>) {
+/// result is an average whose weights come to 1; the tensor cores do it, as if a lane of the values were all ones. Where
+/// values are codes, a weight is multiplied times the scale of its value, and that product is rounded.
+pub(super) fn step<'k>(
+    scores: &Scores<'k>,
+    state: State<'k>,
+    scales: Option<Shared<'k>>,
+) -> (Weights<'k>, State<'k>) {
     let (mut max, mut sum, mut acc) = state;
     let mut weights = scores.clone();
     for half in 0..2 {
@@ -147,14 +177,26 @@ pub(super) fn step<'k>(scores: &Scores<'k>, state: State<'k>) -> (Weights<'k>, S
             acc[2 * half + 1] = acc[2 * half + 1] * repair;
         }
     }
-    let pair = |n: usize, half: usize| weights[n][2 * half].to_bf16_pair(weights[n][2 * half + 1]);
-    let operand = |i: usize| [pair(2 * i, 0), pair(2 * i, 1), pair(2 * i + 1, 0), pair(2 * i + 1, 1)];
-    let operands: Weights<'k> = std::array::from_fn(operand);
+    let operands = rounded(&weights);
     let k = max[0].kernel();
     let sums = operands
         .iter()
         .fold([sum[0], sum[0], sum[1], sum[1]], |sums, weights| k.mma_bf16(*weights, [k.int(ONES); 2], sums));
-    (operands, (max, [sums[0], sums[2]], acc))
+    let state = (max, [sums[0], sums[2]], acc);
+    let Some(scales) = scales else { return (operands, state) };
+    for (n, weights) in weights.iter_mut().enumerate() {
+        let scales = scales_of(scales, n);
+        for (at, weight) in weights.iter_mut().enumerate() {
+            *weight = *weight * scales[at % 2];
+        }
+    }
+    (rounded(&weights), state)
+}
+
+/// Weights as first operands.
+fn rounded<'k>(weights: &Scores<'k>) -> Weights<'k> {
+    let pair = |n: usize, half: usize| weights[n][2 * half].to_bf16_pair(weights[n][2 * half + 1]);
+    std::array::from_fn(|i| [pair(2 * i, 0), pair(2 * i, 1), pair(2 * i + 1, 0), pair(2 * i + 1, 1)])
 }
 
 /// How two consecutive parts of the context become one.

@@ -7,7 +7,7 @@
 //! in ascending order.
 
 use super::Job;
-use super::fragment::{self, FRAGMENTS, Scores, State};
+use super::fragment::{self, FRAGMENTS, Products, Scores, State};
 use super::point::{Point, ceil};
 use super::query::Query;
 use super::rows::{Range, Row, bounds};
@@ -135,11 +135,8 @@ impl<'k> Split<'_, '_, 'k> {
     /// A block of positions.
     fn block(&self, range: Range<'k>, at: Int<'k>, state: State<'k>) -> State<'k> {
         let k = self.k;
-        let (keys, values) = self.stages.of(at);
         let first = k.warp() << 4;
-        let keys = self.stages.key_lane(keys, first);
-        let values: Vec<_> =
-            self.pairs.iter().map(|pair| self.stages.value_lane(values, *pair << 4)).collect();
+        let keys = self.stages.key_lane(self.stages.keys(self.job, at), first);
         let mut own = vec![[k.float(0.0); 4]; 2];
         for step in 0..self.job.attend.sizes.padded_depth() / 16 {
             let query = self.query.operand(k, step);
@@ -147,7 +144,9 @@ impl<'k> Split<'_, '_, 'k> {
                 *score = k.mma_bf16(query, operand, *score);
             }
         }
-        let own = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32 + first, own);
+        let scales = self.stages.scales(self.job, at);
+        let products = Products { sums: own, scales: scales.map(|scales| scales[0].at(first << 2)) };
+        let own = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32 + first, products);
         for (n, [a, b, c, d]) in own.into_iter().enumerate() {
             let to = self.place((first >> 3) + n as i32);
             k.store_vector(to, [a, b]);
@@ -161,7 +160,11 @@ impl<'k> Split<'_, '_, 'k> {
             [a, b, c, d]
         };
         let scores: Scores<'k> = (0..FRAGMENTS).map(read).collect();
-        let (weights, (max, sum, mut acc)) = fragment::step(&scores, state);
+        let (weights, (max, sum, mut acc)) = fragment::step(&scores, state, scales.map(|scales| scales[1]));
+        // All warps have read the keys, for all have left their scores.
+        let values = self.stages.values(self.job, at);
+        let values: Vec<_> =
+            self.pairs.iter().map(|pair| self.stages.value_lane(values, *pair << 4)).collect();
         for (step, weights) in weights.into_iter().enumerate().take(FRAGMENTS / 2) {
             for (two, values) in values.iter().enumerate() {
                 let operands = self.stages.value_operands(*values, 16 * step as u32, 0);

@@ -5,13 +5,13 @@
 //! Tokens of several sequences in one tile are done one sequence after another.
 
 use super::Job;
-use super::fragment::{self, FRAGMENTS, State};
+use super::fragment::{self, FRAGMENTS, Products, State};
 use super::kept::Kept;
 use super::point::Point;
 use super::query::Query;
 use super::rows::{Range, Row, Tokens};
 use super::stage::Stages;
-use crate::emit::{Int, K};
+use crate::emit::{Int, K, Shared};
 use crate::lower::Scope;
 use sinter_codegen_schedule::attend::{FRAGMENT, POSITIONS, SPLIT};
 
@@ -64,7 +64,7 @@ impl<'k> Tile<'_, '_, 'k> {
         self.kept.keep(&fragment::beginning(self.job, &self.rows, fragments));
         let (from, to) = range.blocks();
         k.when(from.lt(to), || {
-            if self.count > 1 {
+            if self.count > 1 || self.stages.are_codes() {
                 self.stages.fill(self.job, &scope, range, from);
             } else {
                 self.stages.fill_keys(self.job, &scope, range, from);
@@ -79,8 +79,8 @@ impl<'k> Tile<'_, '_, 'k> {
                 let state = fragment::nothing(k, fragments);
                 let state = k.rolled_range((at, last, 1), state, |at, state| {
                     self.arrive(&scope, range, (at, to));
-                    let keys_are_read = || self.turn(&scope, range, (at, to));
-                    self.block((range, at), state, keys_are_read)
+                    let next = || self.turn(&scope, range, (at, to));
+                    self.block((range, at), state, next)
                 });
                 self.kept.merge(&state);
                 (last,)
@@ -97,32 +97,44 @@ impl<'k> Tile<'_, '_, 'k> {
         k.barrier();
         if self.count > 1 {
             k.when((at + 1).lt(to), || self.stages.fill(self.job, scope, range, at + 1));
-        } else {
+        } else if !self.stages.are_codes() {
             self.stages.fill_values(self.job, scope, range, at);
         }
     }
 
-    /// Where there is room for one block only: waits for its values and begins to copy the next keys over those that all
-    /// warps have read.
-    fn turn(&self, scope: &Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) {
-        let k = self.k;
-        if self.count == 1 {
+    /// What comes between the two products of a block: its values. Where there is room for one block only, waits for them
+    /// and begins to copy the next keys over those that all warps have read; or, of codes, which are done with when they are
+    /// numbers, the next block.
+    fn turn(&self, scope: &Scope<'_, 'k>, range: Range<'k>, (at, to): (Int<'k>, Int<'k>)) -> Shared<'k> {
+        let (k, codes) = (self.k, self.stages.are_codes());
+        if self.count == 1 && !codes {
             k.copy_wait(0);
-            k.barrier();
-            k.when((at + 1).lt(to), || self.stages.fill_keys(self.job, scope, range, at + 1));
         }
+        if self.count == 1 || codes {
+            k.barrier();
+        }
+        let values = self.stages.values(self.job, at);
+        if self.count == 1 {
+            k.when((at + 1).lt(to), || {
+                if codes {
+                    self.stages.fill(self.job, scope, range, at + 1);
+                } else {
+                    self.stages.fill_keys(self.job, scope, range, at + 1);
+                }
+            });
+        }
+        values
     }
 
-    /// A block of positions; `keys_are_read` is called between its two products.
+    /// A block of positions; `values` is called between its two products and gives the values.
     fn block(
         &self,
         (range, at): (Range<'k>, Int<'k>),
         state: State<'k>,
-        keys_are_read: impl FnOnce(),
+        values: impl FnOnce() -> Shared<'k>,
     ) -> State<'k> {
         let k = self.k;
-        let (keys, values) = self.stages.of(at);
-        let (keys, values) = (self.stages.key_lane(keys, k.int(0)), self.stages.value_lane(values, k.int(0)));
+        let keys = self.stages.key_lane(self.stages.keys(self.job, at), k.int(0));
         let mut scores = vec![[k.float(0.0); 4]; FRAGMENTS];
         for step in 0..self.job.attend.sizes.padded_depth() / 16 {
             let query = self.query.operand(k, step);
@@ -134,9 +146,11 @@ impl<'k> Tile<'_, '_, 'k> {
                 }
             }
         }
-        let scores = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, scores);
-        let (weights, (max, sum, mut acc)) = fragment::step(&scores, state);
-        keys_are_read();
+        let scales = self.stages.scales(self.job, at);
+        let products = Products { sums: scores, scales: scales.map(|scales| scales[0]) };
+        let scores = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, products);
+        let (weights, (max, sum, mut acc)) = fragment::step(&scores, state, scales.map(|scales| scales[1]));
+        let values = self.stages.value_lane(values(), k.int(0));
         for (step, weights) in weights.into_iter().enumerate() {
             for two in 0..acc.len() / 2 {
                 let operands = self.stages.value_operands(values, 16 * step as u32, 16 * two as u32);

@@ -7,7 +7,7 @@
 //! order, so the bits are those of `tiles` and `splits`. Weights are added up by `mma.sync` here too.
 
 use super::Job;
-use super::fragment::{self, State, Weights};
+use super::fragment::{self, Products, State, Weights};
 use super::kept::Kept;
 use super::point::Point;
 use super::query;
@@ -140,10 +140,10 @@ impl<'p, 'a, 'k> Multiplier<'p, 'a, 'k> {
         let k = self.k;
         let (stage, parity) = self.ring.place(count);
         k.wait_for_phase(self.ring.full(Side::Keys, stage), parity);
-        let products = self.products(stage);
+        let products = Products { sums: self.products(stage), scales: None };
         self.read(Side::Keys, stage);
         let scores = fragment::score(self.job, &self.rows, range, at * POSITIONS as i32, products);
-        let (weights, (max, sum, acc)) = fragment::step(&scores, state);
+        let (weights, (max, sum, acc)) = fragment::step(&scores, state, None);
         k.wait_for_phase(self.ring.full(Side::Values, stage), parity);
         let acc = self.weighted(stage, &weights, &acc);
         self.read(Side::Values, stage);

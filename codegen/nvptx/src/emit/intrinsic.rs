@@ -2,7 +2,7 @@
 
 use super::body::{Body, K};
 use super::value::I64;
-use super::value::{Bit, F32, Float, Global, I32, Int, Long, Scalar, Shared, V};
+use super::value::{Bit, F32, Float, Global, I32, Int, Long, Operand, Scalar, Shared, V};
 use melior::dialect::llvm::r#type as llvm;
 use melior::ir::{Type, Value};
 
@@ -214,6 +214,15 @@ impl<'k, T: Shuffled> V<'k, T> {
     /// The value of lane number `lane` modulo 32: `shfl.sync.idx`. All lanes take part.
     pub fn of_lane(self, lane: Int<'k>) -> Self {
         self.shuffle("idx", lane)
+    }
+}
+
+impl<'k> Int<'k> {
+    /// Any four of the bytes of two words, numbered from 0 in this one and from 4 in the other: the digits of `chosen`, the
+    /// lowest byte last (PTX ISA, `prmt`).
+    pub fn bytes(self, other: impl Operand<'k, I32>, chosen: i32) -> Self {
+        let k = self.k;
+        k.call("llvm.nvvm.prmt", &[self.raw, other.value(k).raw, k.int(chosen).raw])
     }
 }
 

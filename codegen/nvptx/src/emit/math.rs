@@ -144,6 +144,21 @@ impl<'k> V<'k, I32> {
     pub fn from_bf16_pair(self) -> [Float<'k>; 2] {
         [(self << 16).bits(), (self & -65_536).bits()]
     }
+    /// The difference of two pairs of bf16: one instruction, of which Ampere has the fused one alone.
+    pub fn minus_bf16_pair(self, other: Self) -> Self {
+        self.on_bf16_pairs("llvm.fsub", other)
+    }
+    /// The product of two pairs of bf16, in the same way.
+    pub fn times_bf16_pair(self, other: Self) -> Self {
+        self.on_bf16_pairs("llvm.fmul", other)
+    }
+    fn on_bf16_pairs(self, op: &str, other: Self) -> Self {
+        let k = self.k;
+        let ty = melior::ir::Type::vector(&[2], melior::ir::Type::bfloat16(k.context()));
+        let [x, y] = [self, other].map(|pair| k.op("llvm.bitcast", &[pair.raw], ty, &[]));
+        let result = k.op(op, &[x, y], ty, &[]);
+        V::new(k, k.op("llvm.bitcast", &[result], <I32 as super::Scalar>::mlir(k.context()), &[]))
+    }
 }
 
 impl<'k> super::Body<'k> {

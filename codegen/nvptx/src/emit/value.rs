@@ -283,6 +283,10 @@ impl<'k> Int<'k> {
     pub fn short(self) -> Short<'k> {
         self.convert("llvm.trunc")
     }
+    /// The lower 8 bits.
+    pub fn low_byte(self) -> V<'k, I8> {
+        self.convert("llvm.trunc")
+    }
 }
 
 impl<'k> Long<'k> {
@@ -331,6 +335,10 @@ impl<'k> Short<'k> {
 }
 
 impl<'k> V<'k, I8> {
+    /// With its sign, in 32 bits.
+    pub fn signed_int(self) -> Int<'k> {
+        self.convert("llvm.sext")
+    }
     /// Without sign, in 32 bits.
     pub fn int(self) -> Int<'k> {
         self.convert("llvm.zext")

@@ -3,7 +3,7 @@
 use super::Scope;
 use crate::emit::{Global, Int, Long};
 use sinter_codegen_schedule::access::{dim_strides, may_be_negative};
-use sinter_ir::{Atom, Dim, Id, Index, ParamId};
+use sinter_ir::{Atom, Dim, Id, Index, Layout, ParamId};
 
 impl<'k> Scope<'_, 'k> {
     /// The value of an index. Every axis it mentions must be known.
@@ -53,14 +53,19 @@ impl<'k> Scope<'_, 'k> {
             return self.bases[param.index()];
         };
         let (mut offset, mut constant): (Option<Long<'k>>, i64) = (None, 0);
-        for ((index, stride), extent) in index.iter().zip(strides).zip(&known.ty.shape) {
-            if let (Some(at), None) = (index.as_constant(), stride.sym) {
+        for ((axis, (index, stride)), extent) in index.iter().zip(strides).enumerate().zip(&known.ty.shape) {
+            // Two numbers share a byte.
+            let shared = known.layout == Layout::Halves && axis + 1 == known.ty.shape.len();
+            if let (Some(at), None, false) = (index.as_constant(), stride.sym, shared) {
                 constant += at * stride.coeff as i64;
                 continue;
             }
             let mut at = self.index(index);
             if self.careful {
                 at = at.greatest(0).least(self.dim(*extent) - 1);
+            }
+            if shared {
+                at = at >> 1;
             }
             let bytes = self.scaled(at, stride);
             offset = Some(offset.map_or(bytes, |sum| sum + bytes));

@@ -12,6 +12,7 @@
 //! sum.store(param, index, sum.value(epilogue));
 //! ```
 
+pub mod codes;
 mod index;
 mod memory;
 mod stage;

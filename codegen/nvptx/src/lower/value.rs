@@ -1,6 +1,7 @@
 //! Expressions as values. They mean what [`ScalarOp::eval`] says.
 
 use super::Scope;
+use super::codes::{of_e4m3, to_e4m3};
 use crate::emit::{Bit, Float, Int, K};
 use sinter_codegen_schedule::access;
 use sinter_ir::{AxisId, DType, Expr, ExprId, Id, ScalarOp};
@@ -135,7 +136,8 @@ impl<'k> Scope<'_, 'k> {
             DType::U8 => Val::Whole(value.whole(k).greatest(0).least(255)),
             DType::I8 => Val::Whole(value.whole(k).greatest(-128).least(127)),
             DType::I32 => Val::Whole(value.whole(k)),
-            DType::F8e4m3 | DType::F8e5m2 | DType::F8e8m0 => {
+            DType::F8e4m3 => Val::Number(of_e4m3(to_e4m3(value.number(k)))),
+            DType::F8e5m2 | DType::F8e8m0 => {
                 k.fail(format!("numbers are rounded to {dtype} nowhere yet"));
                 value
             }

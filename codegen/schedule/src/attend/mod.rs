@@ -10,8 +10,10 @@
 //! in that order changes nothing: a block without a visible position is neutral, and may be skipped.
 
 mod boxes;
+mod codes;
 
 pub use boxes::{BOX_POSITIONS, BoxedRows, matrix};
+pub use codes::Coded;
 
 use sinter_ir::{
     Atom, AxisId, DType, Dim, Expr, ExprId, Id, Index, Load, Stage, StageId, Target, TileProgram,
@@ -72,8 +74,10 @@ pub struct Attend {
     pub contexts: Vec<Index>,
     /// The extents of the depth, the lanes and the group.
     pub sizes: Sizes,
-    /// Whether queries, keys and values are bf16 as they are, so that tensor cores multiply them.
+    /// Whether queries are bf16, and keys and values are bf16 or codes, so that tensor cores multiply them.
     pub tensor: bool,
+    /// Keys and values as the codes that tensor cores multiply.
+    pub coded: Option<Coded>,
     /// Whether tensor copies can bring keys and values to shared memory.
     pub boxed: bool,
 }
@@ -161,7 +165,8 @@ impl Attend {
             collect_contexts(index, *tokens, *context, &mut contexts);
         }
         let bf16 = |load: &&Load| tile.params[load.param].ty.dtype == DType::Bf16;
-        let tensor = factor.is_none() && [&query, &key, value].iter().all(bf16);
+        let coded = Coded::of(tile, (&key, value), *score, *factor).filter(|_| bf16(&&query));
+        let tensor = coded.is_some() || factor.is_none() && [&query, &key, value].iter().all(bf16);
         // Tensor copies bring rows that no query sees; without bounds, such may lie nowhere.
         let bounded = to.is_some() || contexts.is_empty();
         let boxed = |load: &Load, lane: AxisId, width: u32| {
@@ -190,6 +195,7 @@ impl Attend {
             contexts,
             sizes,
             tensor,
+            coded,
         };
         attend.check(tile)?;
         Ok(attend)
@@ -227,6 +233,23 @@ impl Attend {
         (rows / self.group_part(rows)).max(1)
     }
 
+    /// Bytes of shared memory for the keys and values of a block of positions as they are copied; codes with their scales.
+    pub fn stage_bytes(&self) -> u32 {
+        let (depth, lanes) = (self.sizes.padded_depth(), self.sizes.padded_lanes());
+        let row = match &self.coded {
+            None => pitch(depth) + pitch(lanes),
+            Some(coded) => coded.key.bytes(depth) + coded.value.bytes(lanes) + 2 * SCALE_BYTES,
+        };
+        POSITIONS * row
+    }
+
+    /// Bytes of shared memory for the numbers that codes stand for: those of the keys, then those of the values in their
+    /// place.
+    pub fn numbers_bytes(&self) -> u32 {
+        let widest = self.sizes.padded_depth().max(self.sizes.padded_lanes());
+        if self.coded.is_some() { POSITIONS * pitch(widest) } else { 0 }
+    }
+
     /// The ways to run it on a target in steps of up to `most` tokens, the analytic choice first. All give the same bits.
     pub fn schedules(&self, target: Target, most: Option<u64>) -> Vec<AttendSchedule> {
         if !self.tensor {
@@ -262,13 +285,13 @@ impl AttendSchedule {
     /// The shared memory that a block takes, in bytes.
     pub fn shared_bytes(&self, attend: &Attend) -> u32 {
         let sizes = attend.sizes;
-        let stage = POSITIONS * (pitch(sizes.padded_depth()) + pitch(sizes.padded_lanes()));
+        let (stage, numbers) = (attend.stage_bytes(), attend.numbers_bytes());
         match *self {
             AttendSchedule::Rows { warps } => warps * row_bytes(sizes),
-            AttendSchedule::Splits { stages } => stages * stage + FRAGMENT * SCORE_PITCH + 16,
+            AttendSchedule::Splits { stages } => stages * stage + numbers + FRAGMENT * SCORE_PITCH + 16,
             AttendSchedule::Tiles { warps, stages } => {
                 let queries = if query_in_shared(sizes) { warps * 32 * sizes.padded_depth() } else { 0 };
-                stages * stage + queries + warps * 32 * merged_bytes(sizes)
+                stages * stage + numbers + queries + warps * 32 * merged_bytes(sizes)
             }
             AttendSchedule::Warpgroups { groups, stages } => {
                 let stage = POSITIONS * 2 * (sizes.depth + sizes.lanes);
@@ -312,6 +335,9 @@ impl AttendSchedule {
         }
     }
 }
+
+/// Bytes of the scale of a row of codes.
+pub const SCALE_BYTES: u32 = 4;
 
 /// Bytes from one row of bf16 to the next in shared memory: an odd number of 16-byte pieces, so that `ldmatrix` reads
 /// eight rows from eight different groups of banks.
@@ -433,7 +459,11 @@ pub fn context_extent(tile: &TileProgram, attend: &Attend) -> Dim {
 impl fmt::Display for Attend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Sizes { depth, lanes, group } = self.sizes;
-        let how = if self.tensor { "tensor cores" } else { "chains" };
+        let how = match (self.tensor, &self.coded) {
+            (true, None) => "tensor cores",
+            (true, Some(_)) => "tensor cores on codes",
+            (false, _) => "chains",
+        };
         write!(
             f,
             "attend {} group {group}, {} depth {depth}, {} lanes {lanes}, {how}",

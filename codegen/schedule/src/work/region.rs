@@ -2,15 +2,16 @@
 //! as memory chooses.
 
 use super::{SECTOR, StepSize, context, seen};
-use sinter_ir::{Atom, Binding, Index, Layout, TileParam, TileProgram, weight_pitch};
+use crate::access::step;
+use sinter_ir::{Atom, Binding, Index, Layout, PAGE, TileParam, TileProgram, weight_pitch};
 
 /// What is reached along a dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Span {
     /// From one number to another.
     Range(i64, i64),
-    /// So many numbers that lie in memory themselves.
-    Chosen(u64),
+    /// So many numbers that lie in memory themselves, in runs of so many neighbours: the positions of a page.
+    Chosen(u64, u64),
 }
 
 /// A part of a tensor.
@@ -37,16 +38,24 @@ impl Region {
             let extent = extent.eval(binding);
             let count = match span {
                 Span::Range(from, to) => (to.saturating_add(1)).saturating_sub((*from).max(0)).max(0) as u64,
-                Span::Chosen(count) => *count,
+                Span::Chosen(count, _) => *count,
             };
-            let count = count.min(extent);
+            let innermost = at + 1 == param.ty.shape.len();
+            // Two numbers share a byte.
+            let shared = if innermost && param.layout == Layout::Halves { 2 } else { 1 };
+            let (count, extent) = (count.min(extent).div_ceil(shared), extent.div_ceil(shared));
             elements = elements.saturating_mul(count);
-            let chosen = matches!(span, Span::Chosen(_));
-            if chosen || !follows {
-                (runs, follows) = (runs.saturating_mul(count), false);
+            if let (Span::Chosen(_, side), true) = (span, follows) {
+                let neighbours = |rows: u64| run.saturating_mul(rows).next_multiple_of(SECTOR);
+                let rest = neighbours(count % side);
+                (run, follows) =
+                    ((count / side).saturating_mul(neighbours(*side)).saturating_add(rest), false);
                 continue;
             }
-            let innermost = at + 1 == param.ty.shape.len();
+            if !follows {
+                runs = runs.saturating_mul(count);
+                continue;
+            }
             run = match param.layout {
                 Layout::Panels if innermost && count == extent => weight_pitch(param.ty.dtype, count),
                 Layout::Panels | Layout::Rows | Layout::Codes(_) | Layout::Halves => {
@@ -62,9 +71,9 @@ impl Region {
 fn hull(a: Span, b: Span) -> Span {
     match (a, b) {
         (Span::Range(a, b), Span::Range(c, d)) => Span::Range(a.min(c), b.max(d)),
-        (Span::Chosen(a), Span::Chosen(b)) => Span::Chosen(a.max(b)),
-        (Span::Chosen(a), Span::Range(from, to)) | (Span::Range(from, to), Span::Chosen(a)) => {
-            Span::Chosen(a.max((to - from + 1).max(0) as u64))
+        (Span::Chosen(a, side), Span::Chosen(b, other)) => Span::Chosen(a.max(b), side.min(other)),
+        (Span::Chosen(a, side), Span::Range(from, to)) | (Span::Range(from, to), Span::Chosen(a, side)) => {
+            Span::Chosen(a.max((to - from + 1).max(0) as u64), side)
         }
     }
 }
@@ -72,7 +81,10 @@ fn hull(a: Span, b: Span) -> Span {
 fn span(tile: &TileProgram, index: &Index, size: &StepSize, binding: &Binding) -> Span {
     match range(tile, index, binding) {
         Some((from, to)) => Span::Range(from, to),
-        None => Span::Chosen(choices(tile, index, size, binding)),
+        None => {
+            let paged = context(tile).is_some_and(|(along, ..)| step(index, along, PAGE) == Some(1));
+            Span::Chosen(choices(tile, index, size, binding), if paged { PAGE } else { 1 })
+        }
     }
 }
 

@@ -3,13 +3,22 @@
 use sinter_codegen_nvptx::attend::{Job, kernel};
 use sinter_codegen_nvptx::emit::Assembler;
 use sinter_codegen_schedule::attend::{Attend, AttendSchedule};
+use sinter_codegen_schedule::codes::Format;
 use sinter_gpu_tests::attention::{Form, Mask, Token, World, launch};
 use sinter_gpu_tests::ptxas;
 use sinter_ir::{GpuKernel, Target};
 use sinter_vgpu::{Counters, VirtualGpu};
 
 fn form((heads, group): (u32, u32), width: u32) -> Form {
-    Form { dtype: "bf16", heads, group, widths: (width, width), mask: Mask::Causal, capped: false }
+    Form {
+        dtype: "bf16",
+        codes: None,
+        heads,
+        group,
+        widths: (width, width),
+        mask: Mask::Causal,
+        capped: false,
+    }
 }
 
 fn compiled(form: Form, target: Target, schedule: AttendSchedule) -> GpuKernel {
@@ -28,7 +37,15 @@ fn schedules(form: Form, target: Target, most: Option<u64>) -> Vec<AttendSchedul
 fn counted(form: Form, schedule: AttendSchedule, lengths: &[usize], tokens: &[Token]) -> Counters {
     // Of a schedule for Hopper the target follows.
     let hopper = matches!(schedule, AttendSchedule::Warpgroups { .. });
-    let target = if hopper { Target::Sm90a } else { Target::Sm80 };
+    counted_on(if hopper { Target::Sm90a } else { Target::Sm80 }, form, schedule, (lengths, tokens))
+}
+
+fn counted_on(
+    target: Target,
+    form: Form,
+    schedule: AttendSchedule,
+    (lengths, tokens): (&[usize], &[Token]),
+) -> Counters {
     let kernel = compiled(form, target, schedule);
     let step = World::new(form, lengths, 1).step(tokens, 2);
     let mut device = VirtualGpu::new(target);
@@ -51,6 +68,27 @@ fn attend_reads_keys_and_values_once() {
     assert!(read as f64 <= 1.02 * (context + queries) as f64, "{read} bytes for {context}");
     assert!(written <= queries + left + 256, "{written} bytes");
     assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+}
+
+/// Of codes, their bytes and a scale for each row.
+#[test]
+fn attend_reads_codes_and_scales_once() {
+    for (codes, bytes) in [(Format::Int8, 128), (Format::E4m3, 128), (Format::Int4, 64)] {
+        let (form, lengths) = (Form { codes: Some(codes), ..form((2, 4), 128) }, [900, 130]);
+        for target in [Target::Sm80, Target::Sm90a] {
+            let schedule = schedules(form, target, Some(16))[0];
+            let counters = counted_on(target, form, schedule, (&lengths, &[(0, 899), (1, 129)]));
+            let context: u64 = 2 * (900 + 130) * 2 * (bytes + 4);
+            let queries = 2 * 4 * 2 * 128 * 2;
+            let read = counters.dram_bytes_read();
+            let share = read as f64 / (context + queries) as f64;
+            eprintln!(
+                "{target} {codes:?} {schedule}: {read} bytes read, {share:.4} of the least, {counters:?}"
+            );
+            assert!((1.0..1.02).contains(&share), "{read} bytes for {context}");
+            assert_eq!(counters.bank_conflicts, 0, "{counters:?}");
+        }
+    }
 }
 
 #[test]
@@ -109,6 +147,29 @@ fn attend_assembles_at_the_sizes_of_models() {
                         used.registers, kernel.shared_bytes
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Heads of the widths of models, of one width in each format.
+#[test]
+fn attend_on_codes_assembles_at_the_sizes_of_models() {
+    let assembler = ptxas::assembler();
+    let shapes = [((4, 8), 64), ((8, 4), 128), ((4, 2), 256)];
+    for (at, target) in Target::ALL.into_iter().enumerate() {
+        for (n, (shape, width)) in shapes.into_iter().enumerate() {
+            let codes = [Format::Int8, Format::E4m3, Format::Int4][(at + n) % 3];
+            let form = Form { codes: Some(codes), ..form(shape, width) };
+            for most in [Some(16), None] {
+                let schedule = schedules(form, target, most)[0];
+                let kernel = compiled(form, target, schedule);
+                let used = ptxas::assemble(&assembler, &kernel, target)
+                    .unwrap_or_else(|error| panic!("{schedule} of {form:?}: {error}"));
+                eprintln!(
+                    "{target} {codes:?} {shape:?} {width} {schedule}: {} registers, {} bytes",
+                    used.registers, kernel.shared_bytes
+                );
             }
         }
     }

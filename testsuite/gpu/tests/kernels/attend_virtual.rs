@@ -4,6 +4,7 @@
 use sinter_codegen_nvptx::attend::{Job, kernel};
 use sinter_codegen_nvptx::emit::Assembler;
 use sinter_codegen_schedule::attend::{Attend, AttendSchedule};
+use sinter_codegen_schedule::codes::Format;
 use sinter_gpu_tests::attention::{Form, Mask, Token, World, launch};
 use sinter_gpu_tests::launch::{Stream, same_bits};
 use sinter_ir::{Binding, GpuKernel, Target, Tensor, TileProgram, evaluate_tile};
@@ -83,7 +84,7 @@ fn check_some(
 }
 
 fn form(dtype: &'static str, (heads, group): (u32, u32), widths: (u32, u32), mask: Mask) -> Form {
-    Form { dtype, heads, group, widths, mask, capped: false }
+    Form { dtype, codes: None, heads, group, widths, mask, capped: false }
 }
 
 /// Ends of two sequences and a whole short one, in no order.
@@ -107,12 +108,33 @@ fn attend_in_bf16() {
     check(form("bf16", (3, 1), (10, 10), Mask::Sequence), Target::Sm80, RAGGED);
 }
 
+fn coded(codes: Format, form: Form) -> Form {
+    Form { codes: Some(codes), ..form }
+}
+
+/// Rows of whole pieces of 16 bytes and others, masks that say where a context ends and others, in f32 and in bf16.
+#[test]
+fn attend_on_codes() {
+    let narrow = form("bf16", (2, 3), (10, 10), Mask::Causal);
+    check(coded(Format::Int8, form("bf16", (1, 4), (64, 64), Mask::Causal)), Target::Sm80, RAGGED);
+    check(coded(Format::E4m3, narrow), Target::Sm80, RAGGED);
+    check(coded(Format::Int4, form("bf16", (2, 1), (32, 80), Mask::Window(67))), Target::Sm90a, RAGGED);
+    let capped = Form { capped: true, ..form("bf16", (1, 20), (16, 24), Mask::Table) };
+    check(coded(Format::Int8, capped), Target::Sm89, RAGGED);
+    check(coded(Format::E4m3, form("bf16", (1, 2), (48, 64), Mask::Window(7))), Target::Sm90a, RAGGED);
+    check(coded(Format::Int8, form("f32", (2, 3), (10, 10), Mask::Causal)), Target::Sm80, RAGGED);
+    check(coded(Format::E4m3, form("f32", (3, 1), (16, 40), Mask::Window(7))), Target::Sm90a, RAGGED);
+    let capped = Form { capped: true, ..form("f32", (1, 6), (12, 8), Mask::Table) };
+    check(coded(Format::Int4, capped), Target::Sm80, RAGGED);
+}
+
 #[test]
 fn attend_over_several_splits() {
     let long: (&[usize], &[Token]) = (&[1030, 600], &[(0, 1029), (1, 599), (0, 511), (0, 512), (1, 3)]);
     check(form("bf16", (1, 3), (16, 16), Mask::Causal), Target::Sm80, long);
     check(form("bf16", (1, 1), (16, 16), Mask::Window(530)), Target::Sm80, long);
     check(form("f32", (1, 2), (8, 8), Mask::Causal), Target::Sm80, long);
+    check(coded(Format::Int8, form("bf16", (1, 3), (16, 16), Mask::Causal)), Target::Sm80, long);
 }
 
 /// What every token of some sequences gets, in steps of the tokens that `cut` gives.
@@ -158,6 +180,8 @@ fn attend_gives_the_same_bits() {
         form("bf16", (2, 3), (10, 10), Mask::Causal),
         form("bf16", (1, 4), (64, 64), Mask::Window(300)),
         Form { capped: true, ..form("bf16", (1, 1), (32, 16), Mask::Causal) },
+        coded(Format::Int8, form("bf16", (1, 2), (16, 32), Mask::Causal)),
+        coded(Format::Int4, form("f32", (1, 2), (8, 8), Mask::Causal)),
     ];
     let lengths = [620, 66, 530, 12];
     for form in forms {
@@ -184,6 +208,8 @@ fn attend_leaves_out_what_is_hidden() {
         form("f32", (1, 2), (8, 8), Mask::Causal),
         form("bf16", (1, 2), (16, 16), Mask::Causal),
         form("bf16", (1, 2), (16, 16), Mask::Window(5)),
+        coded(Format::E4m3, form("f32", (1, 2), (8, 8), Mask::Causal)),
+        coded(Format::Int8, form("bf16", (1, 2), (16, 16), Mask::Window(5))),
     ] {
         let mut subject = Subject::new(form, Target::Sm80);
         let tokens: Vec<Token> = (0..16).map(|at| (0, at)).collect();

@@ -2,9 +2,10 @@
 
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_schedule::contract::{choose, find};
+use sinter_frontend::build::KvCodes;
 use sinter_gpu_tests::counted;
 use sinter_gpu_tests::launch::{Stream, arguments, plan_of, program_on};
-use sinter_gpu_tests::plans::{llama, plan, qwen3_moe};
+use sinter_gpu_tests::plans::{llama, llama_on_codes, plan, qwen3_moe};
 use sinter_ir::{Binding, DType, PAGE, Target, TileProgram};
 use sinter_vgpu::VirtualGpu;
 use std::sync::Arc;
@@ -18,12 +19,16 @@ const HEADS: u64 = 8;
 const KV_HEADS: u64 = 2;
 
 /// The bytes that one decode step of so many layers reads and writes.
-fn decode_bytes(layers: usize, target: Target) -> u64 {
+fn decode_bytes(layers: usize, target: Target, codes: Option<KvCodes>) -> u64 {
     let shape = serde_json::json!({
         "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": layers,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD, "vocab_size": 64,
     });
-    let (_, counted) = counted::decode(&Arc::new(plan(&llama(shape))), target, CONTEXT);
+    let graph = match codes {
+        None => llama(shape),
+        Some(codes) => llama_on_codes(shape, codes),
+    };
+    let (_, counted) = counted::decode(&Arc::new(plan(&graph)), target, CONTEXT);
     assert!(counted.len() > 6 * layers, "only {} launches were counted", counted.len());
     counted
         .iter()
@@ -35,12 +40,17 @@ fn decode_bytes(layers: usize, target: Target) -> u64 {
 #[test]
 fn a_llama_layer_moves_its_weights_and_cache_once() {
     let weights = 2 * (HIDDEN * HEAD * (HEADS + 2 * KV_HEADS) + HIDDEN * HEADS * HEAD + 3 * HIDDEN * INNER);
-    let cache = 2 * 2 * KV_HEADS * HEAD * (CONTEXT as u64 + 1);
-    let least = weights + cache;
-    for target in [Target::Sm80, Target::Sm90a] {
-        let layer = decode_bytes(2, target) - decode_bytes(1, target);
+    let numbers = KV_HEADS * (CONTEXT as u64 + 1);
+    for (target, codes, row) in [
+        (Target::Sm80, None, 2 * HEAD),
+        (Target::Sm90a, None, 2 * HEAD),
+        (Target::Sm80, Some(KvCodes::Int8), HEAD + 4),
+        (Target::Sm90a, Some(KvCodes::Int4), HEAD / 2 + 4),
+    ] {
+        let least = weights + 2 * row * numbers;
+        let layer = decode_bytes(2, target, codes) - decode_bytes(1, target, codes);
         let ratio = layer as f64 / least as f64;
-        println!("{target}: a layer moves {layer} bytes, {ratio:.4} times the least, {least}");
+        println!("{target} {codes:?}: a layer moves {layer} bytes, {ratio:.4} times the least, {least}");
         assert!(layer >= least, "{target}: {layer} bytes are less than the weights and the cache, {least}");
         assert!(ratio <= 1.05, "{target}: {layer} bytes, {ratio:.4} times the least");
     }

@@ -5,6 +5,7 @@ mod arrivals;
 mod attend_costs;
 mod attend_models;
 mod attend_virtual;
+mod codes;
 mod compiles;
 mod contract_assembles;
 mod contract_boxes;

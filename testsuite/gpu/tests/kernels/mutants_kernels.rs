@@ -6,8 +6,9 @@ use sinter_codegen_nvptx::attend::{self, Job};
 use sinter_codegen_nvptx::draw;
 use sinter_codegen_nvptx::emit::Assembler;
 use sinter_codegen_schedule::attend::Attend;
+use sinter_codegen_schedule::codes::Format;
 use sinter_codegen_schedule::contract::{Kind, candidates};
-use sinter_gpu_tests::attention::{Form, Mask, World};
+use sinter_gpu_tests::attention::{Form, Mask, Token, World};
 use sinter_gpu_tests::launch::{Stream, arguments, encode, plan_of, run};
 use sinter_gpu_tests::mutate::{Edit, Edit::*, Which, Which::*};
 use sinter_gpu_tests::{contraction, drawn};
@@ -24,6 +25,8 @@ enum Subject {
     Warpgroups,
     /// Attention of few tokens, one of which has three splits of context.
     Splits,
+    /// The same of one split of each token, on codes.
+    Codes,
     /// Tokens from rows of three pieces.
     Draw,
 }
@@ -87,6 +90,22 @@ const SPLITS: &[Mutant] = &[
     ("too little scratch memory", All, Whole(less_scratch)),
 ];
 
+/// Barriers of a block of positions: it has come, its keys are numbers, all scores are known, its values are numbers.
+const CODES: &[Mutant] = &[
+    ("a block is not waited for", All, Whole(|program| no_barrier(program, 0))),
+    ("keys are read before they are numbers", All, Whole(|program| no_barrier(program, 1))),
+    ("values come while keys are read", All, Whole(|program| no_barrier(program, 2))),
+    ("values are read before they are numbers", All, Whole(|program| no_barrier(program, 3))),
+    ("copies are not waited for", All, Drop("", "cp.async.wait_group")),
+    ("a scale is not copied", First, Drop("", "cp.async.ca.shared.global")),
+    ("the last scale is not copied", Last, Drop("", "cp.async.ca.shared.global")),
+    ("a pair of a key takes another code", First, Becomes("", "prmt.b32", "16960")),
+    ("a pair of a value takes another code", Last, Becomes("", "prmt.b32", "16960")),
+    ("a difference of a key is turned", First, Operands("", "fma.rn.bf16x2", (1, 3), true)),
+    ("a difference of a value is turned", Last, Operands("", "fma.rn.bf16x2", (1, 3), true)),
+    ("too little shared memory", All, Whole(less_shared)),
+];
+
 const DRAW: &[Mutant] = &[
     ("the counter does not go back to 0", All, Becomes("", "atom.acq_rel.gpu.global.inc", "1000000")),
     ("counting orders nothing", All, Text("", "atom.acq_rel.gpu.global.inc", "atom.relaxed.gpu.global.inc")),
@@ -123,6 +142,15 @@ fn no_fences(program: &mut GpuProgram) -> bool {
             !line.contains("fence.mbarrier_init") && !line.contains("fence.proxy.async.shared")
         });
         kept.collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// Without the barrier of that number.
+fn no_barrier(program: &mut GpuProgram, number: usize) -> bool {
+    text(program, |ptx| {
+        let at = ptx.lines().enumerate().filter(|(_, line)| line.contains("bar.sync")).nth(number);
+        let other = |(n, _): &(usize, &str)| at.is_none_or(|(at, _)| *n != at);
+        ptx.lines().enumerate().filter(other).map(|(_, line)| line).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -241,7 +269,8 @@ impl Case {
     fn new(subject: Subject) -> Case {
         match subject {
             Subject::Warpgroups => Case::products(),
-            Subject::Splits => Case::attention(),
+            Subject::Splits => Case::attention(None, &[(0, 1099), (1, 39), (0, 600)]),
+            Subject::Codes => Case::attention(Some(Format::Int8), &[(0, 129), (1, 39), (0, 60)]),
             Subject::Draw => {
                 let assembler = Assembler::new(Target::Sm80).expect("the target is known");
                 let kernel = draw::kernel(&assembler, "draw".into(), 8195).expect("the kernel compiles");
@@ -262,9 +291,9 @@ impl Case {
         Case { kernel, target: Target::Sm90a, step: Some((tile, binding, params)) }
     }
 
-    fn attention() -> Case {
+    fn attention(codes: Option<Format>, tokens: &[Token]) -> Case {
         let (dtype, heads, group, widths) = ("bf16", 2, 3, (16, 16));
-        let form = Form { dtype, heads, group, widths, mask: Mask::Causal, capped: false };
+        let form = Form { dtype, codes, heads, group, widths, mask: Mask::Causal, capped: false };
         let tile = form.program();
         let attend = Attend::of(&tile).expect("it is attention");
         let schedule = attend.schedules(Target::Sm80, Some(4))[0];
@@ -272,8 +301,7 @@ impl Case {
         let constant = &vec![false; tile.params.len()];
         let job = Job { name: "attend", tile: &tile, attend: &attend, schedule, constant };
         let kernel = attend::kernel(&assembler, job).expect("the kernel compiles");
-        let tokens = [(0, 1099), (1, 39), (0, 600)];
-        let (binding, params) = World::new(form, &[1100, 40], 3).step(&tokens, 9);
+        let (binding, params) = World::new(form, &[1100, 40], 3).step(tokens, 9);
         Case { kernel, target: Target::Sm80, step: Some((tile, binding, params)) }
     }
 
@@ -376,6 +404,11 @@ fn planted_miscompiles_of_warpgroups_are_found() {
 #[test]
 fn planted_miscompiles_of_splits_are_found() {
     all_are_found(Subject::Splits, SPLITS);
+}
+
+#[test]
+fn planted_miscompiles_of_attention_on_codes_are_found() {
+    all_are_found(Subject::Codes, CODES);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use sinter_codegen_schedule::group;
 use sinter_codegen_schedule::work::{StepSize, Work};
+use sinter_frontend::build::KvCodes;
 use sinter_gpu_tests::counted;
-use sinter_gpu_tests::plans::{llama, mistral, plan, qwen3_moe};
+use sinter_gpu_tests::plans::{llama, llama_on_codes, mistral, plan, qwen3_moe};
 use sinter_ir::{Graph, Target};
 use std::sync::Arc;
 
@@ -54,6 +55,13 @@ fn shape(more: serde_json::Value) -> serde_json::Value {
 fn a_decode_step_moves_what_was_computed() {
     for target in [Target::Sm80, Target::Sm90a] {
         check(&llama(shape(serde_json::json!({}))), target, 160);
+    }
+}
+
+#[test]
+fn a_cache_of_codes_moves_what_was_computed() {
+    for (codes, target) in [(KvCodes::Fp8, Target::Sm80), (KvCodes::Int4, Target::Sm90a)] {
+        check(&llama_on_codes(shape(serde_json::json!({})), codes), target, 160);
     }
 }
 
