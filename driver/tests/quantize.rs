@@ -136,10 +136,10 @@ fn caches_of_codes_are_refused_where_a_gpu_is_a_target() {
         threads: None,
     };
     let targets = [BuildTarget::Host, BuildTarget::Gpu(Target::Sm80)];
-    assert!(checkpoint.choice(&build(KvCacheArg::Auto), &targets, &output).is_ok());
-    assert!(checkpoint.choice(&build(KvCacheArg::Int8), &targets[..1], &output).is_ok());
+    assert!(checkpoint.choice(&build(KvCacheArg::Auto), &targets).is_ok());
+    assert!(checkpoint.choice(&build(KvCacheArg::Int8), &targets[..1]).is_ok());
     for codes in [KvCacheArg::Int8, KvCacheArg::Int4, KvCacheArg::Fp8] {
-        let error = checkpoint.choice(&build(codes), &targets, &output).err().unwrap();
+        let error = checkpoint.choice(&build(codes), &targets).err().unwrap();
         assert!(error.to_string().starts_with("--kv-cache is for the host alone"), "{error}");
     }
 }

@@ -158,6 +158,8 @@ fn element_types() {
             k.store_vector(to.at(2048), [half.to_bf16(), (half + 1.0).to_f16()]);
             let [e, f, ..] = k.load_once(from);
             k.store_vector(to.at(4096), [e, f]);
+            let codes = [c.byte_lifted(0), c.byte_lifted(2), d.nibble_lifted(0), d.nibble_lifted(7)];
+            k.store_vector(to.at(6144), codes);
         },
         &[
             "ld.global.nc.v4.b32",
@@ -167,6 +169,7 @@ fn element_types() {
             "cvt.f32.f16",
             "st.global.v4",
             "st.global.v2",
+            "prmt.b32",
             "ld.global.nc.L1::no_allocate.L2::256B.v4.b32",
         ],
     );

@@ -19,7 +19,8 @@ pub enum Lanes {
     Any,
 }
 
-/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols.
+/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols. Elements of codes
+/// have no bytes of their own: theirs are those of the numbers in dense rows.
 pub fn dim_strides(param: &TileParam) -> Option<Vec<Dim>> {
     let bytes = param.ty.dtype.bytes() as u64;
     let mut strides = vec![Dim { coeff: bytes, sym: None }];
@@ -85,6 +86,8 @@ pub fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
 /// How the elements of `width` iterations of `lane` from a multiple of `width` on lie.
 pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: AxisId, width: u32) -> Lanes {
     let (param, width) = (&tile.params[param], u64::from(width));
+    // Where the parts of an element lie is the business of whoever loads it.
+    let apart = matches!(param.layout, Layout::Codes(_) | Layout::Halves);
     let Some(strides) = dim_strides(param) else { return Lanes::Any };
     let steps: Option<Vec<i64>> = index.iter().map(|index| step(index, lane, width)).collect();
     let Some(steps) = steps else { return Lanes::Any };
@@ -92,7 +95,7 @@ pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: Ax
         return Lanes::Same;
     }
     let (last, outer) = steps.split_last().map_or((0, &[][..]), |(last, outer)| (*last, outer));
-    if last != 1 || outer.iter().any(|step| *step != 0) {
+    if apart || last != 1 || outer.iter().any(|step| *step != 0) {
         return Lanes::Any;
     }
     let known = index.iter().zip(&strides).fold(0, |known, (index, stride)| {

@@ -9,9 +9,11 @@
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
 //! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory,
+//! `coded` weights in codes, of which it makes numbers in registers,
 //! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated, `boxes` does so by tensor copies.
 
 mod boxes;
+mod coded;
 mod epilogue;
 mod fma;
 mod grouped;

@@ -217,6 +217,13 @@ impl<'k, T: Shuffled> V<'k, T> {
     }
 }
 
+impl<'k> Int<'k> {
+    /// Four bytes of this word (0 to 3) and another (4 to 7), the lowest first in the selector's halves of bytes: `prmt`.
+    pub fn permuted(self, other: Self, selector: i32) -> Self {
+        self.k.call("llvm.nvvm.prmt", &[self.raw, other.raw, self.k.int(selector).raw])
+    }
+}
+
 impl<'k> Long<'k> {
     /// The upper and the lower word as one number.
     pub fn of_words(upper: Int<'k>, lower: Int<'k>) -> Self {

@@ -3,7 +3,7 @@
 use super::{Scope, Val};
 use crate::emit::{Cache, F32, Float, Global, I8, I16, I32, Int};
 use sinter_codegen_schedule::access;
-use sinter_ir::{AxisId, DType, Id, Index, Load, ParamId};
+use sinter_ir::{AxisId, DType, Id, Index, Layout, Load, ParamId};
 
 impl<'k> Scope<'_, 'k> {
     fn cache(&self, param: ParamId) -> Cache {
@@ -12,6 +12,9 @@ impl<'k> Scope<'_, 'k> {
 
     /// One element.
     pub fn load(&self, load: &Load) -> Val<'k> {
+        if let Layout::Codes(codes) = &self.tile.params[load.param].layout {
+            return self.load_code(load, codes, self.cache(load.param));
+        }
         let from = self.address(load.param, &load.index);
         self.element(from, self.tile.params[load.param].ty.dtype, self.cache(load.param))
     }

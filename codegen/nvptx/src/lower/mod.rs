@@ -12,11 +12,13 @@
 //! sum.store(param, index, sum.value(epilogue));
 //! ```
 
+mod codes;
 mod index;
 mod memory;
 mod stage;
 mod value;
 
+pub use codes::{Numbers, fragment};
 pub use stage::{combine, neutral};
 pub use value::Val;
 

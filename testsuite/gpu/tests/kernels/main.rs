@@ -8,6 +8,7 @@ mod attend_virtual;
 mod compiles;
 mod contract_assembles;
 mod contract_boxes;
+mod contract_codes;
 mod contract_virtual;
 mod costs;
 mod draw;

@@ -3,7 +3,7 @@
 use sinter_codegen_schedule::group;
 use sinter_codegen_schedule::work::{StepSize, Work};
 use sinter_gpu_tests::counted;
-use sinter_gpu_tests::plans::{llama, mistral, plan, qwen3_moe};
+use sinter_gpu_tests::plans::{llama, llama_in_codes, mistral, plan, qwen3_moe};
 use sinter_ir::{Graph, Target};
 use std::sync::Arc;
 
@@ -55,6 +55,13 @@ fn a_decode_step_moves_what_was_computed() {
     for target in [Target::Sm80, Target::Sm90a] {
         check(&llama(shape(serde_json::json!({}))), target, 160);
     }
+}
+
+#[test]
+fn a_decode_step_in_codes_moves_what_was_computed() {
+    let layer = shape(serde_json::json!({}));
+    check(&llama_in_codes(layer.clone(), (4, 32)), Target::Sm90a, 40);
+    check(&llama_in_codes(layer, (8, 64)), Target::Sm80, 40);
 }
 
 /// Two splits of the context; the prompt is what takes time here, so the model is narrow.
