@@ -19,8 +19,7 @@ pub enum Lanes {
     Any,
 }
 
-/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols. Elements of codes
-/// have no bytes of their own: theirs are those of the numbers in dense rows.
+/// The bytes from one iteration of each dimension to the next; none if one is the product of two symbols.
 pub fn dim_strides(param: &TileParam) -> Option<Vec<Dim>> {
     let bytes = param.ty.dtype.bytes() as u64;
     let mut strides = vec![Dim { coeff: bytes, sym: None }];
@@ -86,8 +85,6 @@ pub fn step(index: &Index, lane: AxisId, width: u64) -> Option<i64> {
 /// How the elements of `width` iterations of `lane` from a multiple of `width` on lie.
 pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: AxisId, width: u32) -> Lanes {
     let (param, width) = (&tile.params[param], u64::from(width));
-    // Where the parts of an element lie is the business of whoever loads it.
-    let apart = matches!(param.layout, Layout::Codes(_) | Layout::Halves);
     let Some(strides) = dim_strides(param) else { return Lanes::Any };
     let steps: Option<Vec<i64>> = index.iter().map(|index| step(index, lane, width)).collect();
     let Some(steps) = steps else { return Lanes::Any };
@@ -95,7 +92,7 @@ pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: Ax
         return Lanes::Same;
     }
     let (last, outer) = steps.split_last().map_or((0, &[][..]), |(last, outer)| (*last, outer));
-    if apart || last != 1 || outer.iter().any(|step| *step != 0) {
+    if last != 1 || outer.iter().any(|step| *step != 0) {
         return Lanes::Any;
     }
     let known = index.iter().zip(&strides).fold(0, |known, (index, stride)| {
@@ -105,9 +102,13 @@ pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: Ax
     if known.is_multiple_of(wanted) { Lanes::Aligned } else { Lanes::Any }
 }
 
-/// The same for a load.
+/// The same for a load. Of codes, where the parts of an element lie is the business of whoever loads it.
 pub fn load_lanes(tile: &TileProgram, load: &Load, lane: AxisId, width: u32) -> Lanes {
-    index_lanes(tile, load.param, &load.index, lane, width)
+    let codes = matches!(tile.params[load.param].layout, Layout::Codes(_));
+    match index_lanes(tile, load.param, &load.index, lane, width) {
+        Lanes::Aligned if codes => Lanes::Any,
+        lanes => lanes,
+    }
 }
 
 fn mentions(load: &Load, axis: AxisId) -> bool {

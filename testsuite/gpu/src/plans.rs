@@ -2,10 +2,8 @@
 
 use sinter_frontend::build::{BuildOptions, build};
 use sinter_frontend::config::RawConfig;
-use sinter_frontend::quant::{Codes, Scales, StoredMatrix, Zeros};
 use sinter_frontend::resolve::resolve;
-use sinter_frontend::spec::ModelSpec;
-use sinter_ir::{DType, Graph, Op, Plan};
+use sinter_ir::{DType, Graph, Plan};
 use sinter_testsuite::{compiled, golden};
 
 /// The plan of a golden model.
@@ -36,39 +34,7 @@ pub fn mistral(shape: serde_json::Value) -> Graph {
     graph(("mistral", "MistralForCausalLM"), shape)
 }
 
-/// The graph of a Llama of the given shape whose layers' matrices are stored in codes of so many bits, a scale for each
-/// `group` of the columns.
-pub fn llama_in_codes(shape: serde_json::Value, (bits, group): (u32, usize)) -> Graph {
-    let mut spec = spec(("llama", "LlamaForCausalLM"), shape);
-    let plain = build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds");
-    for node in plain.nodes.values() {
-        let (Op::Param { name, .. }, [rows, columns]) = (&node.op, &node.ty.shape[..]) else { continue };
-        if !name.contains("_proj") {
-            continue;
-        }
-        let (rows, columns) = (rows.coeff as usize, columns.coeff as usize);
-        let groups = columns / group;
-        let scales = Scales::Grouped {
-            name: format!("{name}_scale"),
-            shape: vec![rows, groups],
-            groups,
-            turned: false,
-            order: None,
-            factor: 1.0,
-        };
-        let codes = Codes::AlongInputs { name: format!("{name}_packed"), bits: bits as usize };
-        let zeros = Zeros::Number(f64::from(1u32 << (bits - 1)));
-        let stored = StoredMatrix { rows, columns, codes, zeros, scales, minima: None };
-        spec.stored.insert(name.clone(), stored);
-    }
-    build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
-}
-
-fn graph(family: (&str, &str), config: serde_json::Value) -> Graph {
-    build(&spec(family, config), BuildOptions::new(DType::Bf16)).expect("the graph builds")
-}
-
-fn spec((family, architecture): (&str, &str), mut config: serde_json::Value) -> ModelSpec {
+fn graph((family, architecture): (&str, &str), mut config: serde_json::Value) -> Graph {
     let rest = serde_json::json!({
         "model_type": family, "architectures": [architecture], "hidden_act": "silu",
         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
@@ -77,7 +43,8 @@ fn spec((family, architecture): (&str, &str), mut config: serde_json::Value) -> 
         config[key] = value.clone();
     }
     let config = RawConfig::parse(config.to_string().as_bytes()).expect("the config parses");
-    resolve(&config, &|_| true).expect("the config is understood")
+    let spec = resolve(&config, &|_| true).expect("the config is understood");
+    build(&spec, BuildOptions::new(DType::Bf16)).expect("the graph builds")
 }
 
 /// The plan of a graph; weights stay codes where they can.

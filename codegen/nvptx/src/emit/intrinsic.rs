@@ -2,7 +2,7 @@
 
 use super::body::{Body, K};
 use super::value::I64;
-use super::value::{Bit, F32, Float, Global, I32, Int, Long, Scalar, Shared, V};
+use super::value::{Bit, F32, Float, Global, I32, Int, Long, Operand, Scalar, Shared, V};
 use melior::dialect::llvm::r#type as llvm;
 use melior::ir::{Type, Value};
 
@@ -218,9 +218,11 @@ impl<'k, T: Shuffled> V<'k, T> {
 }
 
 impl<'k> Int<'k> {
-    /// Four bytes of this word (0 to 3) and another (4 to 7), the lowest first in the selector's halves of bytes: `prmt`.
-    pub fn permuted(self, other: Self, selector: i32) -> Self {
-        self.k.call("llvm.nvvm.prmt", &[self.raw, other.raw, self.k.int(selector).raw])
+    /// Any four of the bytes of two words, numbered from 0 in this one and from 4 in the other: the digits of `chosen`, the
+    /// lowest byte last (PTX ISA, `prmt`).
+    pub fn bytes(self, other: impl Operand<'k, I32>, chosen: i32) -> Self {
+        let k = self.k;
+        k.call("llvm.nvvm.prmt", &[self.raw, other.value(k).raw, k.int(chosen).raw])
     }
 }
 

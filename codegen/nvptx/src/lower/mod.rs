@@ -12,15 +12,15 @@
 //! sum.store(param, index, sum.value(epilogue));
 //! ```
 
-mod codes;
 mod index;
 mod memory;
 mod stage;
 mod value;
+mod weights;
 
-pub use codes::{Numbers, fragment};
 pub use stage::{combine, neutral};
 pub use value::Val;
+pub use weights::{Numbers, fragment};
 
 use crate::emit::{Float, Global, Int, K};
 use sinter_ir::{AxisId, Dim, ExprId, Id, Index, StageId, Sym, TileProgram};

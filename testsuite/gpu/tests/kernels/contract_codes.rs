@@ -2,12 +2,16 @@
 
 use sinter_codegen_schedule::contract::{Contract, Kind, candidates, choose, find};
 use sinter_codegen_weights::{RawTensor, pack_rows};
+use sinter_gpu_tests::coded::llama_in_codes;
 use sinter_gpu_tests::contraction::{kernel, parsed};
+use sinter_gpu_tests::counted;
 use sinter_gpu_tests::launch::{Stream, alone, encode, on_device_as, same_bits};
+use sinter_gpu_tests::plans::plan;
 use sinter_gpu_tests::ptxas;
 use sinter_ir::*;
 use sinter_vgpu::VirtualGpu;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Two products that share their left operand, a gate and a residual.
 const GATED: &str = "tile @contract {
@@ -220,6 +224,27 @@ fn rows_of_codes_are_read_as_a_table() {
     for name in ["codes8x32z", "codes4x16m"] {
         let pair = Pair::new(PART, codes(name), (DType::Bf16, 9), (50, 64));
         assert!(pair.check(Target::Sm90a, 7).contains(&Kind::Skinny));
+    }
+}
+
+/// A layer in codes: each code, each scale and the cache once.
+#[test]
+fn codes_are_moved_once() {
+    const CONTEXT: usize = 40;
+    let elements = 512 * 64 * (8 + 2 * 2) + 512 * 512 + 3 * 512 * 1536;
+    let cache = 2 * 2 * 2 * 64 * (CONTEXT + 1);
+    for (bits, group, target) in [(8, 512, Target::Sm80), (4, 128, Target::Sm90a), (4, 32, Target::Sm89)] {
+        let least = elements * bits as usize / 8 + elements / group * 4 + cache;
+        let bytes = |layers| -> u64 {
+            let plan = Arc::new(plan(&llama_in_codes(layers, (bits, group))));
+            let counted = counted::decode(&plan, target, CONTEXT).1;
+            let moved = counted.iter().map(|launch| &launch.counters);
+            moved.map(|counters| counters.dram_bytes_read() + counters.dram_bytes_written()).sum()
+        };
+        let layer = bytes(2) - bytes(1);
+        let ratio = layer as f64 / least as f64;
+        println!("{target}: a layer in {bits} bits moves {layer} bytes, {ratio:.4} times the least, {least}");
+        assert!((1.0..1.05).contains(&ratio), "{target}: {layer} bytes, {ratio:.4} times the least");
     }
 }
 

@@ -3,7 +3,7 @@
 use sinter_codegen_schedule::group;
 use sinter_codegen_schedule::work::{StepSize, Work};
 use sinter_gpu_tests::counted;
-use sinter_gpu_tests::plans::{llama, llama_in_codes, mistral, plan, qwen3_moe};
+use sinter_gpu_tests::plans::{llama, mistral, plan, qwen3_moe};
 use sinter_ir::{Graph, Target};
 use std::sync::Arc;
 
@@ -57,13 +57,6 @@ fn a_decode_step_moves_what_was_computed() {
     }
 }
 
-#[test]
-fn a_decode_step_in_codes_moves_what_was_computed() {
-    let layer = shape(serde_json::json!({}));
-    check(&llama_in_codes(layer.clone(), (4, 32)), Target::Sm90a, 40);
-    check(&llama_in_codes(layer, (8, 64)), Target::Sm80, 40);
-}
-
 /// Two splits of the context; the prompt is what takes time here, so the model is narrow.
 #[test]
 fn a_long_context_moves_what_was_computed() {
@@ -85,4 +78,11 @@ fn experts_move_what_was_computed() {
         "moe_intermediate_size": 192, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": true,
     });
     check(&qwen3_moe(shape(experts)), Target::Sm90a, 40);
+}
+
+#[test]
+fn weights_in_codes_move_what_was_computed() {
+    for (codes, target) in [((4, 32), Target::Sm90a), ((8, 64), Target::Sm80)] {
+        check(&sinter_gpu_tests::coded::llama_in_codes(1, codes), target, 40);
+    }
 }

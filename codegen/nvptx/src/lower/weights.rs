@@ -41,8 +41,7 @@ impl<'k> Numbers<'k> {
 impl<'k> Int<'k> {
     /// Byte `at` of this word as a whole number, 2²³ too large: one permutation.
     pub fn byte_lifted(self, at: u32) -> Float<'k> {
-        let k = self.kernel();
-        self.permuted(k.int(WHOLE), 0x7440 | at as i32).bits::<F32>()
+        self.bytes(WHOLE, 0x7440 | at as i32).bits::<F32>()
     }
     /// Four bits of this word from the bit `4·at` on as a whole number, 2²³ too large.
     pub fn nibble_lifted(self, at: u32) -> Float<'k> {
