@@ -88,6 +88,8 @@ pub fn kernel(
         Kind::Warpgroups => REGISTERS_AT_START,
         // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
         Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
+        // Codes and what makes numbers of them live beside the fragments.
+        Kind::Tiles if found.products.iter().any(|product| product.codes.is_some()) => 255,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
         _ => 224,
     });
