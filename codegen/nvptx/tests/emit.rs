@@ -158,8 +158,6 @@ fn element_types() {
             k.store_vector(to.at(2048), [half.to_bf16(), (half + 1.0).to_f16()]);
             let [e, f, ..] = k.load_once(from);
             k.store_vector(to.at(4096), [e, f]);
-            let codes = [c.byte_lifted(0), c.byte_lifted(2), d.nibble_lifted(0), d.nibble_lifted(7)];
-            k.store_vector(to.at(6144), codes);
         },
         &[
             "ld.global.nc.v4.b32",
@@ -169,9 +167,20 @@ fn element_types() {
             "cvt.f32.f16",
             "st.global.v4",
             "st.global.v2",
-            "prmt.b32",
             "ld.global.nc.L1::no_allocate.L2::256B.v4.b32",
         ],
+    );
+}
+
+#[test]
+fn codes_of_weights() {
+    everywhere(
+        |k| {
+            let [a, b, ..] = k.load_vector::<I32, 4>(k.address(0).at(k.thread() * 16), Cache::Constant);
+            let codes = [a.byte_lifted(0), a.byte_lifted(3), b.nibble_lifted(0), b.nibble_lifted(7)];
+            k.store_vector(k.address(1).at(k.thread() * 16), codes);
+        },
+        &["prmt.b32"],
     );
 }
 
