@@ -89,7 +89,7 @@ pub fn kernel(
         // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
         Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
         // Codes and what makes numbers of them live beside the fragments.
-        Kind::Tiles if found.products.iter().any(|product| product.codes.is_some()) => 255,
+        Kind::Tiles if found.products.iter().any(|product| product.codes.is_some()) => 224,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
         _ => 224,
     });

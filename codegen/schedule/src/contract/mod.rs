@@ -199,6 +199,8 @@ const TILE_SHAPES: [(u32, u32, (u32, u32)); 6] = [
 
 /// The most accumulators of a thread that leave registers for fragments and addresses.
 const MAX_ACCUMULATORS: u32 = 128;
+/// The same beside codes and what makes numbers of them.
+const MAX_BESIDE_CODES: u32 = 64;
 
 fn fits(schedule: &Contract, found: &Contraction, target: Target) -> bool {
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
@@ -211,7 +213,7 @@ fn fits(schedule: &Contract, found: &Contraction, target: Target) -> bool {
     wanted
         && coded.iter().all(Chunk::is_possible)
         && schedule.shared_bytes(found) <= u64::from(target.max_shared_bytes())
-        && outputs / schedule.threads() <= MAX_ACCUMULATORS
+        && outputs / schedule.threads() <= if coded.is_empty() { MAX_ACCUMULATORS } else { MAX_BESIDE_CODES }
 }
 
 /// The schedule with the least estimated time; none if the program is no contraction, or if nothing fits.
