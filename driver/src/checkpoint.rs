@@ -41,8 +41,6 @@ pub struct Checkpoint {
 pub struct Choice {
     /// How the graph is written.
     pub options: BuildOptions,
-    /// Whether quantised weights stay codes in memory; GPUs have no kernels for them yet.
-    pub codes: bool,
 }
 
 impl Choice {
@@ -53,12 +51,12 @@ impl Choice {
 
     /// The model in an element type for GPUs, whatever its weights are.
     pub fn for_gpus(dtype: DType) -> Self {
-        Self { options: BuildOptions::new(dtype), codes: false }
+        Self { options: BuildOptions::new(dtype) }
     }
 
-    /// What the passes are asked to do.
+    /// What the passes are asked to do: quantised weights stay codes in memory where they can.
     pub fn passes(&self) -> sinter_passes::Options {
-        sinter_passes::Options { codes: self.codes, ..sinter_passes::Options::default() }
+        sinter_passes::Options { codes: true, ..sinter_passes::Options::default() }
     }
 }
 
@@ -88,7 +86,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If activations are to be quantised for a GPU, or where that would change nothing.
-    pub fn choice(&self, build: &BuildArgs, targets: &[BuildTarget], output: &Output) -> Result<Choice> {
+    pub fn choice(&self, build: &BuildArgs, targets: &[BuildTarget]) -> Result<Choice> {
         let host = targets.iter().all(|target| *target == BuildTarget::Host);
         let quantised = !self.model.spec.stored.is_empty();
         let activations = match build.activations {
@@ -112,10 +110,7 @@ impl Checkpoint {
                 );
             }
         }
-        if quantised && !host {
-            output.note("quantised weights are dequantised while they are loaded where a GPU is a target");
-        }
-        Ok(Choice { options, codes: host })
+        Ok(Choice { options })
     }
 
     /// The element type to compile for: as asked for, or bf16 where the checkpoint and all targets have it. GPUs have it.

@@ -70,7 +70,7 @@ pub fn prepare(model: &str, build: &BuildArgs, env: &Environment, output: &Outpu
     let checkpoint = Checkpoint::open_as(model, build.quant, env, output)?;
     let place = place(build, &Kernels::Compiled { gpu: gpu::CAN_COMPILE }, output)?;
     let targets = [place.target()];
-    let choice = checkpoint.choice(build, &targets, output)?;
+    let choice = checkpoint.choice(build, &targets)?;
     let (dtype, plan) = (choice.dtype(), Arc::new(checkpoint.plan(&choice, env, output)?));
     let ready = match place.target() {
         BuildTarget::Host => Ready::Host(compile_kernels(&plan, threads(build), (env, output))?),

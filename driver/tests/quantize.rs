@@ -144,7 +144,7 @@ fn every_target_keeps_codes() {
         (KvCacheArg::Fp8, KvCache::Codes(KvCodes::Fp8)),
     ] {
         for targets in [&targets[..], &targets[..1], &targets[1..]] {
-            let choice = checkpoint.choice(&build(codes), targets, &output).unwrap();
+            let choice = checkpoint.choice(&build(codes), targets).unwrap();
             assert_eq!(choice.options.kv_cache, wanted, "{targets:?}");
         }
     }

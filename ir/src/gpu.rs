@@ -172,13 +172,17 @@ pub fn weight_pitch(dtype: DType, k: u64) -> u64 {
 }
 
 /// The bytes that a weight takes in GPU memory; none if its shape is not constant, or it is a contraction's weight and
-/// neither a matrix nor a stack of them, `[E, N, K]`, whose rows follow one another. Codes have no layout there.
+/// neither a matrix nor a stack of them, `[E, N, K]`, whose rows follow one another. Codes lie as `fragments.rs` says.
 pub fn gpu_weight_bytes(ty: &Type, layout: Layout) -> Option<u64> {
     let shape: Vec<u64> = ty.shape.iter().map(|dim| dim.as_const()).collect::<Option<_>>()?;
     let row = |k: u64| k.checked_mul(ty.dtype.bytes() as u64)?.checked_next_multiple_of(16);
     match (layout, shape.as_slice()) {
         (Layout::Panels, [n, k]) => n.checked_mul(row(*k)?),
         (Layout::Panels, [e, n, k]) => e.checked_mul(*n)?.checked_mul(row(*k)?),
+        (Layout::Codes(codes), [n, k]) => {
+            let (n, k) = (usize::try_from(*n).ok()?, usize::try_from(*k).ok()?);
+            codes.fits(k).then(|| codes.gpu_bytes(n, k) as u64)
+        }
         (Layout::Panels | Layout::Codes(_) | Layout::Halves, _) => None,
         (Layout::Rows, shape) => {
             shape.iter().try_fold(ty.dtype.bytes() as u64, |bytes, dim| bytes.checked_mul(*dim))
@@ -195,8 +199,10 @@ pub fn gpu_twins(plan: &Plan) -> Vec<usize> {
         let ty = &weights[at].ty;
         gpu_weight_bytes(ty, weights[at].layout) != gpu_weight_bytes(ty, Layout::Rows)
     };
+    let codes = |at: usize| if let Layout::Codes(codes) = weights[at].layout { Some(codes) } else { None };
     let twins = |a: usize, b: usize| {
         weights[a].ty == weights[b].ty
+            && codes(a) == codes(b)
             && padded(a) == padded(b)
             && value(a) == value(b)
             && weights[a].source.nodes == weights[b].source.nodes

@@ -31,6 +31,7 @@ mod dtype;
 mod entity;
 mod eval;
 mod float8;
+mod fragments;
 mod graph;
 mod infer;
 mod op;
@@ -53,6 +54,7 @@ pub use dtype::{DType, Type};
 pub use entity::{Id, IdVec};
 pub use eval::{EvalError, Real, Tensor, evaluate, evaluate_op};
 pub use float8::Float8;
+pub use fragments::{CODE_PIECE, CODE_ROWS};
 pub use gpu::{
     Blocks, DevicePtr, GpuBucket, GpuDevice, GpuError, GpuFunction, GpuKernel, GpuLaunch, GpuMark, GpuParam,
     GpuProgram, GpuRecording, LaunchArg, LaunchShape, Swizzle, Target, TensorMap, TensorMapDef, gpu_twins,

@@ -63,7 +63,8 @@ pub enum Layout {
     /// Whole numbers from −8 to 7, two to a byte, row-major: element 2i of the last axis is the lower half of byte i, 2i + 1
     /// the upper one, each plus 8. Loads only.
     Halves,
-    /// A weight `[N, K]` in panels of codes: a load dequantises. Its elements are rounded to the type of the parameter.
+    /// A weight `[N, K]` in codes: a load dequantises. Its elements are rounded to the type of the parameter. On the host codes
+    /// lie in panels ([`Codes`]), on GPUs in the order of tensor cores (`fragments.rs`).
     Codes(Codes),
 }
 

@@ -41,7 +41,7 @@ pub struct Options {
     pub limits: Limits,
     /// Whether the report shall hold egg's proof of each block.
     pub proofs: bool,
-    /// Whether products read weights that are dequantised as codes: the host does. Else they are numbers in memory.
+    /// Whether products read weights that are dequantised as codes; else they are numbers in memory.
     pub codes: bool,
 }
 

@@ -4,13 +4,14 @@
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sinter_codegen_host::micro::Isa;
+use sinter_codegen_host::{pack, rows_of_packed};
 use sinter_codegen_weights::{RawTensor, pack_rows};
 use sinter_frontend::build::{Activations, BuildOptions};
 use sinter_frontend::model::Model;
 use sinter_frontend::resolve::known_families;
 use sinter_frontend::source::ModelDir;
 use sinter_frontend::spec::{FeedForward, MatrixLayout, MlpInput};
-use sinter_ir::{Binding, DType, Layout, Op, Tensor, WeightDef, evaluate};
+use sinter_ir::{Binding, DType, Layout, Op, Tensor, WeightDef, evaluate, gpu_weight_bytes};
 use sinter_runtime::encode;
 use sinter_testsuite::compiled;
 use sinter_testsuite::golden::{self, Golden, error_in_deviations};
@@ -92,6 +93,21 @@ fn products_by_codes_have_the_bits_of_products_by_numbers() {
         }
     }
     assert!(count > CODES.len(), "{count} pairs");
+}
+
+/// What a bundle for the host and GPUs holds is brought into the order of tensor cores when it is loaded.
+#[test]
+fn codes_in_panels_become_codes_for_gpus() {
+    for golden in cases().into_iter().filter(of_codes) {
+        let plan = compiled::plan_of(&golden.model, BuildOptions::new(DType::Bf16), true);
+        let panels = compiled::weights(&golden.model, &plan, |def, source| Ok(pack(def, source)?.bytes));
+        let fragments = compiled::weights(&golden.model, &plan, pack_rows);
+        for ((def, panels), fragments) in plan.weights.values().zip(&panels).zip(&fragments) {
+            let found = rows_of_packed(def, panels.bytes()).expect("the weight's bytes");
+            assert!(found[..] == *fragments.bytes(), "{}: {} as {:?}", golden.name, def.ty, def.layout);
+            assert_eq!(Some(found.len() as u64), gpu_weight_bytes(&def.ty, def.layout));
+        }
+    }
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {

@@ -75,13 +75,16 @@ pub fn pack_into<'a>(def: &WeightDef, source: Source<'_, 'a>, bytes: &mut [u8]) 
     })
 }
 
-/// The same weight as it lies in GPU memory, from what [`pack`] made; none if the bytes are not such a weight, or are codes,
-/// which plans for GPUs do not have.
+/// The same weight as it lies in GPU memory, from what [`pack`] made; none if the bytes are not such a weight.
 pub fn rows_of_packed(def: &WeightDef, packed: &[u8]) -> Option<AlignedBytes> {
-    let mut rows = AlignedBytes::zeroed(gpu_weight_bytes(&def.ty, def.layout)? as usize);
-    if packed_bytes(def)? != packed.len() || matches!(def.layout, Layout::Codes(_)) {
+    let size = gpu_weight_bytes(&def.ty, def.layout)? as usize;
+    if packed_bytes(def)? != packed.len() {
         return None;
     }
+    if let (Layout::Codes(codes), &[n, k]) = (def.layout, &constant_shape(def)?[..]) {
+        return Some(codes::fragments(codes, [n, k], packed));
+    }
+    let mut rows = AlignedBytes::zeroed(size);
     if def.layout == Layout::Rows {
         rows.copy_from_slice(packed);
         return Some(rows);

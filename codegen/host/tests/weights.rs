@@ -154,7 +154,7 @@ fn in_row(bytes: &[u8], def: &WeightDef, position: usize) -> f32 {
     let pitch = match def.layout {
         Layout::Panels => (depth * size).div_ceil(16) * 16,
         Layout::Rows => depth * size,
-        Layout::Codes(_) | Layout::Halves => unreachable!("plans for GPUs have no codes"),
+        Layout::Codes(_) | Layout::Halves => unreachable!("codes are no rows"),
     };
     let element = &bytes[n * pitch + k * size..][..size];
     match def.ty.dtype {

@@ -179,6 +179,18 @@ fn element_types() {
 }
 
 #[test]
+fn codes_of_weights() {
+    everywhere(
+        |k| {
+            let [a, b, ..] = k.load_vector::<I32, 4>(k.address(0).at(k.thread() * 16), Cache::Constant);
+            let codes = [a.byte_lifted(0), a.byte_lifted(3), b.nibble_lifted(0), b.nibble_lifted(7)];
+            k.store_vector(k.address(1).at(k.thread() * 16), codes);
+        },
+        &["prmt.b32"],
+    );
+}
+
+#[test]
 fn loops_carry_values() {
     everywhere(
         |k| {

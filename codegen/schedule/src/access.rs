@@ -107,9 +107,13 @@ pub fn index_lanes(tile: &TileProgram, param: ParamId, index: &[Index], lane: Ax
     if known.is_multiple_of(wanted) { Lanes::Aligned } else { Lanes::Any }
 }
 
-/// The same for a load.
+/// The same for a load. Of codes, where the parts of an element lie is the business of whoever loads it.
 pub fn load_lanes(tile: &TileProgram, load: &Load, lane: AxisId, width: u32) -> Lanes {
-    index_lanes(tile, load.param, &load.index, lane, width)
+    let codes = matches!(tile.params[load.param].layout, Layout::Codes(_));
+    match index_lanes(tile, load.param, &load.index, lane, width) {
+        Lanes::Aligned if codes => Lanes::Any,
+        lanes => lanes,
+    }
 }
 
 fn mentions(load: &Load, axis: AxisId) -> bool {

@@ -14,8 +14,8 @@ use crate::{Schedule, attend};
 use region::Region;
 use sinter_ir::draw::DRAW_BYTES;
 use sinter_ir::{
-    Access, Arg, Atom, AxisId, Binding, Codes, DType, Expr, ExprId, Index, Layout, Load, PAGE, ParamId, Plan,
-    ScalarOp, Stage, TileParam, TileProgram, gpu_weight_bytes,
+    Access, Arg, Atom, AxisId, Binding, CODE_ROWS, Codes, DType, Expr, ExprId, Index, Layout, Load, PAGE,
+    ParamId, Plan, ScalarOp, Stage, TileParam, TileProgram, gpu_weight_bytes,
 };
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
@@ -195,13 +195,16 @@ impl Piece {
     }
 }
 
-/// The bytes of a weight's codes, scales and offsets in place of those of its numbers.
+/// The bytes of a weight's codes, scales and offsets in place of those of its numbers: as few as can be, and as they lie.
 fn of_codes(codes: &Codes, param: &TileParam, bytes: (u64, u64, u64)) -> (u64, u64, u64) {
     let [n, k] = param.ty.shape[..] else { return bytes };
-    let stored = codes.bytes(n.coeff as usize, k.coeff as usize) as u64;
+    let (n, k) = (n.coeff, k.coeff);
+    let groups = n * k / u64::from(codes.group).max(1);
+    let least = n * k * u64::from(codes.bits) / 8 + groups * codes.record_bytes() as u64 / CODE_ROWS as u64;
+    let stored = codes.gpu_bytes(n as usize, k as usize) as u64;
     let whole = bytes.0.max(1);
-    let part = |numbers: u64| (u128::from(numbers) * u128::from(stored) / u128::from(whole)) as u64;
-    (stored, part(bytes.1), part(bytes.2))
+    let part = |numbers: u64, of: u64| (u128::from(numbers) * u128::from(of) / u128::from(whole)) as u64;
+    (least, part(bytes.1, least), part(bytes.2, stored))
 }
 
 /// The arguments that one step of a launch gives to another: they never reach memory.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! WeightDef + tensors ──views──▶ pieces of rows ──▶ a layout: rows for GPUs (here), panels for the host (codegen/host)
+//!                     ──codes──▶ codes, scales, offsets ──▶ fragments for GPUs (here), panels of codes for the host
 //! ```
 //!
 //! Mostly a weight is one tensor, a part of it, or several one after the other: then its elements go straight from the
@@ -26,6 +27,7 @@
 //! ```
 
 mod bytes;
+mod codes;
 mod convert;
 mod expression;
 mod rows;
@@ -33,6 +35,7 @@ mod source;
 mod view;
 
 pub use bytes::{AlignedBytes, as_f32, as_f32_mut, as_u16, as_u16_mut};
+pub use codes::{Coded, Fragments, place_codes};
 pub use convert::{bf16_to_f32, f16_to_f32, f32_to_bf16};
 pub use rows::{chunks, gathered, pack_rows, pitch, unpitched};
 pub use source::{PackError, RawTensor, Source, constant_shape, each_element, each_piece};

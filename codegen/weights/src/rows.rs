@@ -1,8 +1,8 @@
 //! Weights in rows: how they lie in GPU memory.
 
 use crate::{
-    AlignedBytes, PackError, RawTensor, Source, View, as_u16, bf16_to_f32, each_piece, f16_to_f32,
-    f32_to_bf16,
+    AlignedBytes, Fragments, PackError, RawTensor, Source, View, as_u16, bf16_to_f32, constant_shape,
+    each_piece, f16_to_f32, f32_to_bf16, place_codes,
 };
 use sinter_ir::{DType, Layout, WeightDef, gpu_weight_bytes, weight_pitch};
 
@@ -43,13 +43,20 @@ pub fn unpitched(def: &WeightDef) -> bool {
     gpu_weight_bytes(&def.ty, def.layout) == gpu_weight_bytes(&def.ty, Layout::Rows)
 }
 
-/// Packs a weight as it lies in GPU memory: row-major, the rows of a contraction's weight padded with zeros to 16 bytes.
+/// Packs a weight as it lies in GPU memory: row-major, the rows of a contraction's weight padded with zeros to 16 bytes; codes
+/// as [`Fragments`].
 ///
 /// # Errors
 /// If a tensor is missing or does not fit, or the definition is not one of a weight.
 pub fn pack_rows<'a>(def: &WeightDef, source: Source<'_, 'a>) -> Result<AlignedBytes, PackError> {
-    let sizes = gpu_weight_bytes(&def.ty, def.layout).zip(pitch(def));
-    let (bytes, pitch) = sizes.ok_or_else(|| PackError::refused(def, "its layout does not fit its type"))?;
+    let refused = || PackError::refused(def, "its layout does not fit its type");
+    let size = gpu_weight_bytes(&def.ty, def.layout).ok_or_else(refused)?;
+    if let (Layout::Codes(codes), Some([n, k])) = (def.layout, constant_shape(def).as_deref()) {
+        let mut fragments = Fragments::zeroed(codes, [*n, *k]);
+        place_codes(def, codes, source, &mut fragments)?;
+        return Ok(fragments.bytes);
+    }
+    let (bytes, pitch) = (size, pitch(def).ok_or_else(refused)?);
     let width = width(def).unwrap_or(0) as usize;
     let inner: usize = def.ty.shape.iter().skip(1).map(|dim| dim.coeff as usize).product();
     let (bytes, each) = (AlignedBytes::zeroed(bytes as usize), inner / width.max(1));

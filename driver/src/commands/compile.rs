@@ -26,7 +26,7 @@ pub(super) fn run(args: &CompileArgs, env: &Environment, output: &Output) -> Res
     }
     let started = Instant::now();
     let checkpoint = Checkpoint::open_as(&args.model, args.build.quant, env, output)?;
-    let choice = checkpoint.choice(&args.build, &args.target, output)?;
+    let choice = checkpoint.choice(&args.build, &args.target)?;
     let dtype = choice.dtype();
     if let Some(stage) = args.emit {
         match stage {

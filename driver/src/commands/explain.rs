@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 pub(super) fn run(args: &ExplainArgs, env: &Environment, output: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open_as(&args.model, args.build.quant, env, output)?;
-    let choice = checkpoint.choice(&args.build, &[BuildTarget::Host], output)?;
+    let choice = checkpoint.choice(&args.build, &[BuildTarget::Host])?;
     if args.schedule {
         return super::schedules::run(&checkpoint.plan(&choice, env, output)?, &args.build, (env, output));
     }

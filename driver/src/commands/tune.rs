@@ -99,7 +99,7 @@ fn export(
     (env, output): (&Environment, &Output),
 ) -> Result<()> {
     let checkpoint = Checkpoint::open_as(model, build.quant, env, output)?;
-    let choice = checkpoint.choice(build, &[BuildTarget::Host], output)?;
+    let choice = checkpoint.choice(build, &[BuildTarget::Host])?;
     let plan = checkpoint.plan(&choice, env, output)?;
     let (info, kernels) = (&checkpoint.info, plan.kernels.len());
     let facts = Facts { decoder: info.decoder, vocab: info.vocab, context: info.context };

@@ -36,7 +36,7 @@ pub fn product((operands, result): (DType, DType), (n, k): (usize, usize)) -> Ti
 
 /// The kernel of a program by a schedule.
 pub fn kernel(tile: &TileProgram, target: Target, schedule: &Contract) -> GpuKernel {
-    let constant = tile.params.values().map(|param| param.layout == Layout::Panels).collect();
+    let constant = tile.params.values().map(|param| param.layout != Layout::Rows).collect();
     let assembler = Assembler::new(target).expect("the target is known");
     let kernel = contract::kernel(&assembler, "contract".into(), &Piece { tile, constant }, schedule, None);
     kernel.unwrap_or_else(|error| panic!("{schedule}: {error}"))

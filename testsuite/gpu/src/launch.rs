@@ -57,7 +57,7 @@ pub fn plan_of(tile: &TileProgram) -> Plan {
     for param in tile.params.values() {
         let value = ValueDef { name: param.name.clone(), ty: param.ty.clone() };
         args.push(match (param.layout, param.access) {
-            (Layout::Panels, _) => {
+            (Layout::Panels | Layout::Codes(_), _) => {
                 let (ty, layout) = (param.ty.clone(), param.layout);
                 Arg::Weight(plan.weights.push(WeightDef { source: Graph::default(), ty, layout }))
             }
@@ -218,12 +218,26 @@ pub fn on_device(
     binding: &Binding,
     params: &[Tensor<f32>],
 ) -> Result<Vec<Tensor<f32>>, GpuError> {
+    let bytes: Vec<Vec<u8>> =
+        tile.params.values().zip(params).map(|(param, tensor)| encode(param, tensor)).collect();
+    on_device_as(device, (tile, program), binding, (params, &bytes))
+}
+
+/// The same with the bytes of the parameters as they lie in memory, which those of the tensors are not where weights are codes.
+///
+/// # Errors
+/// What the device says.
+pub fn on_device_as(
+    device: &mut dyn GpuDevice,
+    (tile, program): (&TileProgram, &GpuProgram),
+    binding: &Binding,
+    (params, bytes): (&[Tensor<f32>], &[Vec<u8>]),
+) -> Result<Vec<Tensor<f32>>, GpuError> {
     let steps = &plan_of(tile).steps[0];
     let mut places: BTreeMap<String, DevicePtr> = BTreeMap::new();
-    for ((param, tensor), arg) in tile.params.values().zip(params).zip(&steps.args) {
-        let bytes = encode(param, tensor);
+    for (bytes, arg) in bytes.iter().zip(&steps.args) {
         let at = device.alloc(bytes.len().max(1) as u64)?;
-        device.write(at, &bytes)?;
+        device.write(at, bytes)?;
         places.insert(format!("{arg:?}"), at);
     }
     let at = |arg: Arg| places[&format!("{arg:?}")];

@@ -3,6 +3,7 @@
 pub mod agree;
 pub mod attention;
 pub mod bounds;
+pub mod coded;
 pub mod contraction;
 pub mod counted;
 pub mod device_check;

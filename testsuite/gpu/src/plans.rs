@@ -61,7 +61,8 @@ fn graph_of(
     build(&spec, options).expect("the graph builds")
 }
 
-/// The plan of a graph.
+/// The plan of a graph; weights stay codes where they can.
 pub fn plan(graph: &Graph) -> Plan {
-    sinter_passes::compile(graph, &sinter_passes::Options::default()).expect("the graph compiles").plan
+    let options = sinter_passes::Options { codes: true, ..sinter_passes::Options::default() };
+    sinter_passes::compile(graph, &options).expect("the graph compiles").plan
 }

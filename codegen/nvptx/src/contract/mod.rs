@@ -9,9 +9,11 @@
 //! - `warpgroups`: Hopper's tensor copies and `wgmma`, for operands that are plain aligned matrices.
 //!
 //! `grouped` brings rows together that have one of a stack of weights, `stage` brings operands into shared memory,
+//! `coded` weights in codes, of which it makes numbers in registers,
 //! `prologue` computes a norm of the rows, `epilogue` stores what was accumulated, `boxes` does so by tensor copies.
 
 mod boxes;
+mod coded;
 mod epilogue;
 mod fma;
 mod grouped;
@@ -86,6 +88,8 @@ pub fn kernel(
         Kind::Warpgroups => REGISTERS_AT_START,
         // The search for the rows of a weight keeps some for itself: no lower limit does without spills for every tile.
         Kind::Fma | Kind::Tiles if found.group.is_some() => 255,
+        // Codes and what makes numbers of them live beside the fragments.
+        Kind::Tiles if found.products.iter().any(|product| product.codes.is_some()) => 224,
         Kind::Fma | Kind::Tiles if outputs / threads <= 64 => 128,
         _ => 224,
     });

@@ -5,8 +5,9 @@
 //! copies are on their way to hide the latency of DRAM, and the first of them before the launch before has ended. The
 //! rows' elements are so few that they come from the caches straight into registers, a chunk ahead.
 
+use super::coded::{Reader, Right};
 use super::prologue::Normed;
-use super::stage::{Operand, Side, Team, piece_offset};
+use super::stage::{Team, piece_offset};
 use super::{Job, epilogue};
 use crate::emit::{Cache, Float, I32, Int, Shared};
 use crate::lower::Scope;
@@ -40,7 +41,7 @@ pub(super) fn body(job: &Job<'_, '_>) {
 struct Run<'j, 'a, 'k> {
     job: &'j Job<'a, 'k>,
     left: &'a Product,
-    right: Vec<Operand<'a>>,
+    right: Vec<Right<'a>>,
     /// The warp's own.
     memory: Shared<'k>,
     team: Team<'k>,
@@ -57,7 +58,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
     ) -> Self {
         let (k, columns) = (job.k, job.schedule.warp_columns());
         let warp = k.uniform(k.warp());
-        let right = |product: &&'a Product| Operand::new(job, product, Side::Right, columns);
+        let right = |product: &&'a Product| Right::new(job, product, columns);
         let bytes = job.schedule.shared_bytes(job.found) as u32 / job.schedule.warps.1;
         Self {
             job,
@@ -83,7 +84,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
 
     fn fill(&self, beginning: bool) {
         let (k, schedule) = (self.job.k, self.job.schedule);
-        let early = beginning && self.right.iter().all(|operand| operand.constant);
+        let early = beginning && self.right.iter().all(Right::constant);
         if beginning && !early {
             self.job.wait_for_inputs();
         }
@@ -170,7 +171,7 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
     /// Adds the chunk in a stage.
     fn multiply(&self, stage: Int<'k>, rows: &Rows<'k>, mut sums: Vec<Sums<'k>>) -> Vec<Sums<'k>> {
         for (product, sums) in sums.iter_mut().enumerate() {
-            let columns = self.columns(self.slot(stage, product), rows.len());
+            let columns = self.columns(&self.right[product], self.slot(stage, product), rows.len());
             for (columns, rows) in columns.iter().zip(rows) {
                 for (row, sum) in rows.iter().zip(sums.iter_mut()) {
                     let half = self.left.unit == Unit::F16;
@@ -185,7 +186,11 @@ impl<'j, 'a, 'k> Run<'j, 'a, 'k> {
 
     /// The fragments of the weights of so many steps. Of 8 columns, one load has two steps, and the other 8 columns are
     /// zeros.
-    fn columns(&self, slot: Shared<'k>, steps: usize) -> Vec<[Int<'k>; 4]> {
+    fn columns(&self, right: &Right<'a>, slot: Shared<'k>, steps: usize) -> Vec<[Int<'k>; 4]> {
+        if let Right::Codes(coded) = right {
+            let mut reader = Reader::new(coded, slot, self.job.k.int(0));
+            return (0..steps as u32).map(|step| reader.step(step)).collect();
+        }
         let (k, pieces) = (self.job.k, (self.job.schedule.tile_k / 8) as i32);
         let (matrix, within) = (k.lane() >> 3, k.lane() & 7);
         if self.job.schedule.warp_columns() == 16 {

@@ -1,9 +1,10 @@
 //! Operands on their way into shared memory.
 
 use super::Job;
-use crate::emit::{Cache, Global, I16, Int, Shared};
+use crate::emit::{Cache, I16, Int, Shared};
+use crate::lower::Scope;
 use sinter_codegen_schedule::contract::{Product, piece_bytes};
-use sinter_ir::{AxisId, Id, Load};
+use sinter_ir::{AxisId, Id, Layout, Load};
 
 /// Which side of a product an operand is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct Operand<'a> {
     chunk: u32,
     /// Bytes of one copy.
     piece: u32,
+    /// Whether elements are made of codes, one by one: of a form that the tensor cores do not take as it lies.
+    coded: bool,
     /// Whether nothing writes it while the model runs.
     pub(super) constant: bool,
 }
@@ -65,6 +68,7 @@ impl<'a> Operand<'a> {
             rows,
             chunk: schedule.tile_k,
             piece: piece_bytes(job.scope.tile, load, product.axis),
+            coded: matches!(job.scope.tile.params[load.param].layout, Layout::Codes(_)),
             constant: job.constant[load.param.index()],
         }
     }
@@ -90,13 +94,14 @@ impl<'a> Operand<'a> {
         }
     }
 
-    fn address<'k>(&self, job: &Job<'_, 'k>, row: Int<'k>, at: Int<'k>) -> Global<'k> {
+    /// The scope of an element.
+    fn scope<'j, 'k>(&self, job: &Job<'j, 'k>, row: Int<'k>, at: Int<'k>) -> Scope<'j, 'k> {
         let zero = job.k.int(0);
         let scope = match self.side {
             Side::Left => job.at(job.row(row), job.column(zero)),
             Side::Right => job.at(job.row(zero), job.column(row)),
         };
-        scope.with_axis(self.axis, at).address(self.load.param, &self.load.index)
+        scope.with_axis(self.axis, at)
     }
 
     fn copy<'k>(
@@ -115,10 +120,15 @@ impl<'a> Operand<'a> {
         let tail = !self.k.is_multiple_of(u64::from(self.chunk));
         let last = (self.k - 1) as i32 / (bytes / 2) * (bytes / 2);
         let (inside, at) = (at.lt(self.k as i32), if tail { at.least(last) } else { at });
-        let from = self.address(job, first + row, at);
+        let scope = self.scope(job, first + row, at);
+        let from = scope.address(self.load.param, &self.load.index);
         match (self.piece, tail) {
             (2, _) => {
-                let value = k.load::<I16>(from, self.cache());
+                let value = if self.coded {
+                    scope.load(self.load).number(k).to_bf16()
+                } else {
+                    k.load::<I16>(from, self.cache())
+                };
                 k.store(to, if tail { inside.select(value, k.short(0)) } else { value });
             }
             (bytes, true) => {

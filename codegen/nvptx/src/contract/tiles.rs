@@ -3,6 +3,7 @@
 //! Chunks of both operands go round a ring of stages: while one is multiplied, the next ones are copied. The loads of
 //! fragments are `ldmatrix`, as both operands lie along the summed axis.
 
+use super::coded::{Reader, Right};
 use super::stage::{Operand, Side, Team, piece_offset};
 use super::{Job, epilogue};
 use crate::emit::{Float, Int, Shared};
@@ -45,7 +46,7 @@ fn team<'k>(job: &Job<'_, 'k>) -> Team<'k> {
 /// One loop along the summed axis: products that share their left operand.
 struct Run<'a, 'k> {
     left: Operand<'a>,
-    right: Vec<Operand<'a>>,
+    right: Vec<Right<'a>>,
     memory: Shared<'k>,
     k: u32,
     unit: Unit,
@@ -54,14 +55,13 @@ struct Run<'a, 'k> {
 impl<'a, 'k> Run<'a, 'k> {
     fn new(job: &Job<'a, 'k>, products: &[&'a Product], memory: Shared<'k>) -> Self {
         let left = Operand::new(job, products[0], Side::Left, job.schedule.tile_rows);
-        let right =
-            |product: &&'a Product| Operand::new(job, product, Side::Right, job.schedule.tile_columns);
+        let right = |product: &&'a Product| Right::new(job, product, job.schedule.tile_columns);
         let right = products.iter().map(right).collect();
         Self { left, right, memory, k: products[0].k as u32, unit: products[0].unit }
     }
 
     fn stage_bytes(&self) -> u32 {
-        self.left.bytes() + self.right.iter().map(Operand::bytes).sum::<u32>()
+        self.left.bytes() + self.right.iter().map(Right::bytes).sum::<u32>()
     }
 
     /// Where a stage's chunk of an operand lies: the left one first.
@@ -83,7 +83,7 @@ impl<'a, 'k> Run<'a, 'k> {
     /// Brings the first chunks on their way, weights before the launch before has ended if this is the kernel's beginning.
     fn fill(&self, job: &Job<'_, 'k>, beginning: bool) {
         let (k, chunk, stages) = (job.k, job.schedule.tile_k, job.schedule.stages);
-        let early = beginning && self.right.iter().all(|operand| operand.constant);
+        let early = beginning && self.right.iter().all(Right::constant);
         let first = |stage: u32| (k.int(stage as i32), k.int((stage * chunk) as i32));
         let present = (stages - 1).min(self.k.div_ceil(chunk));
         if early {
@@ -148,7 +148,18 @@ impl<'a, 'k> Run<'a, 'k> {
         let (matrix, within) = (lane >> 3, lane & 7);
         let warps = schedule.warps.1 as i32;
         let row = warp.divided(warps) * schedule.warp_rows() as i32 + (matrix & 1) * 8 + within;
-        let column = warp.modulo(warps) * schedule.warp_columns() as i32 + (matrix >> 1) * 8 + within;
+        let first = warp.modulo(warps) * schedule.warp_columns() as i32;
+        let column = first + (matrix >> 1) * 8 + within;
+        let pairs = schedule.warp_columns() as i32 / 16;
+        let mut readers: Vec<Vec<Reader<'k>>> = (self.right.iter().enumerate())
+            .map(|(product, right)| match right {
+                Right::Numbers(_) => Vec::new(),
+                Right::Codes(coded) => {
+                    let (slot, tile) = (self.slot(stage, Some(product)), first >> 4);
+                    (0..pairs).map(|pair| Reader::new(coded, slot, tile + pair)).collect()
+                }
+            })
+            .collect();
         for step in 0..steps as i32 {
             let left: Vec<[Int<'k>; 4]> = (0..schedule.warp_rows() as i32 / 16)
                 .map(|tile| {
@@ -157,9 +168,18 @@ impl<'a, 'k> Run<'a, 'k> {
                 })
                 .collect();
             for (product, sums) in sums.iter_mut().enumerate() {
-                for pair in 0..schedule.warp_columns() as i32 / 16 {
-                    let at = piece_offset(column + pair * 16, (matrix & 1) + step * 2, pieces);
-                    let [a, b, c, d] = k.load_matrices(self.slot(stage, Some(product)).at(at));
+                for pair in 0..pairs {
+                    let [a, b, c, d] = match readers[product].get_mut(pair as usize) {
+                        // The fragment as the 16-row operand has the columns of each half in every second register.
+                        Some(reader) => {
+                            let [a, c, b, d] = reader.step(step as u32);
+                            [a, b, c, d]
+                        }
+                        None => {
+                            let at = piece_offset(column + pair * 16, (matrix & 1) + step * 2, pieces);
+                            k.load_matrices(self.slot(stage, Some(product)).at(at))
+                        }
+                    };
                     for (left, sums) in left.iter().zip(sums.iter_mut()) {
                         for (half, right) in [[a, b], [c, d]].into_iter().enumerate() {
                             let sum = &mut sums[pair as usize * 2 + half];

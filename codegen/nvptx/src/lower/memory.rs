@@ -13,6 +13,9 @@ impl<'k> Scope<'_, 'k> {
 
     /// One element.
     pub fn load(&self, load: &Load) -> Val<'k> {
+        if let Layout::Codes(codes) = &self.tile.params[load.param].layout {
+            return self.load_code(load, codes, self.cache(load.param));
+        }
         let from = self.address(load.param, &load.index);
         let (param, cache) = (&self.tile.params[load.param], self.cache(load.param));
         match (param.layout, load.index.last()) {

@@ -17,9 +17,11 @@ mod index;
 mod memory;
 mod stage;
 mod value;
+mod weights;
 
 pub use stage::{combine, neutral};
 pub use value::Val;
+pub use weights::{Numbers, fragment};
 
 use crate::emit::{Float, Global, Int, K};
 use sinter_ir::{AxisId, Dim, ExprId, Id, Index, StageId, Sym, TileProgram};

@@ -125,7 +125,7 @@ impl<'k> Scope<'_, 'k> {
     }
 
     /// A value as an element type stores it.
-    fn cast(&self, dtype: DType, value: Val<'k>) -> Val<'k> {
+    pub(super) fn cast(&self, dtype: DType, value: Val<'k>) -> Val<'k> {
         let k = self.k;
         match dtype {
             DType::F32 => Val::Number(value.number(k)),

@@ -3,8 +3,8 @@
 //! After DeepGEMM's heuristic (`csrc/jit_kernels/heuristics/sm90.hpp`): the slowest of the tensor cores, the first cache
 //! and shared memory, the second cache and DRAM, divided by the efficiency of the waves.
 
-use super::{Contract, Contraction, Kind, STEP};
-use sinter_ir::{Target, TileProgram};
+use super::{Contract, Contraction, Kind, Product, STEP};
+use sinter_ir::{Layout, Target, TileProgram};
 
 /// What the estimate knows of a machine.
 struct Machine {
@@ -70,6 +70,8 @@ fn rows(found: &Contraction, max_tokens: Option<u64>) -> u64 {
 const IN_FLIGHT: u64 = 40 << 10;
 /// The latency of one dependent step in cycles: an accumulator is one chain.
 const STEP_LATENCY: u64 = 33;
+/// Instructions that make a number of a code.
+const CONVERT: u64 = 4;
 /// Of an f32 multiply-add.
 const FMA_LATENCY: u64 = 4;
 
@@ -92,7 +94,8 @@ pub fn cycles(
     let rounds = blocks.div_ceil(machine.multiprocessors);
     let together = rounds.min(resident);
     if schedule.kind == Kind::Skinny {
-        let bytes: u64 = found.products.iter().map(|product| columns * product.k * 2).sum();
+        let bytes: u64 =
+            found.products.iter().map(|product| columns * product.k * bits(tile, product) / 8).sum();
         let depth: u64 = found.products.iter().map(|product| product.k).sum();
         // Each multiprocessor gets its share of DRAM if its rings have enough on their way.
         let even = bytes / machine.dram * (rounds * machine.multiprocessors) / blocks.max(1);
@@ -103,10 +106,8 @@ pub fn cycles(
     }
     let mut total = 0;
     for product in &found.products {
-        let bytes = |at: usize| {
-            let load = [&product.a, &product.b][at];
-            tile.params[load.param].ty.dtype.bytes() as u64
-        };
+        let left = tile.params[product.a.param].ty.dtype.bytes() as u64;
+        let right = |columns: u64| columns * product.k * bits(tile, product) / 8;
         let outputs = u64::from(schedule.tile_rows) * u64::from(schedule.tile_columns);
         let (compute, chain) = match schedule.kind {
             Kind::Fma => (outputs * product.k / 128, product.k * FMA_LATENCY),
@@ -117,20 +118,33 @@ pub fn cycles(
                 (outputs * product.k / rate, product.k / u64::from(STEP) * STEP_LATENCY)
             }
         };
-        let moved = (tile_rows * bytes(0) + tile_columns * bytes(1)) * product.k;
+        let moved = tile_rows * left * product.k + right(tile_columns);
         // The tensor cores read the operands of wgmma from shared memory themselves, at a rate of their own.
         let again =
             if schedule.kind == Kind::Warpgroups { 0 } else { schedule.warps.0.max(schedule.warps.1) };
         let fragments = moved * u64::from(again);
         let cache = moved * machine.multiprocessors / machine.cache;
-        let read = weights * columns * product.k * bytes(1) + rows.min(64) * product.k * bytes(0);
+        let read = weights * right(columns) + rows.min(64) * product.k * left;
         let dram = read / machine.dram;
-        let busy = [compute, (moved + fragments) / machine.shared, cache].into_iter().max().unwrap_or(0);
+        // Each warp along the rows makes numbers of the codes for itself, on the lanes that feed the tensor cores.
+        let converted = if product.codes.is_some() { tile_columns * u64::from(schedule.warps.0) } else { 0 };
+        let convert = converted * product.k * CONVERT / 128;
+        let busy =
+            [compute, (moved + fragments) / machine.shared, cache, convert].into_iter().max().unwrap_or(0);
         // Blocks that run together share the machine but hide each other's chains.
         let all = (rounds * busy).max(rounds.div_ceil(together) * chain).max(dram);
         total += all;
     }
     total + machine.latency * rounds.div_ceil(together)
+}
+
+/// Bits of an element of a product's weights.
+fn bits(tile: &TileProgram, product: &Product) -> u64 {
+    let param = &tile.params[product.b.param];
+    match param.layout {
+        Layout::Codes(codes) => u64::from(codes.bits),
+        Layout::Rows | Layout::Panels | Layout::Halves => param.ty.dtype.bytes() as u64 * 8,
+    }
 }
 
 /// The rows and columns of a tile that are used.

@@ -3,13 +3,15 @@
 //! Every output is one chain of accumulation along the summed axis, in steps of 16 in the tensor cores or of 1 in f32, so
 //! a schedule never changes a bit; it says only how outputs are divided and how operands reach them.
 
+mod coded;
 mod cost;
 mod structure;
 
+pub use coded::Chunk;
 pub use cost::{cycles, multiprocessors};
 pub use structure::{Contraction, Product, Unit, find, is_plain, piece_bytes, row_offset};
 
-use sinter_ir::{Binding, Sym, Target, TileProgram};
+use sinter_ir::{Binding, CODE_ROWS, Sym, Target, TileProgram};
 use std::fmt;
 
 /// Elements that one step of the tensor cores sums.
@@ -77,13 +79,26 @@ impl Contract {
     pub fn shared_bytes(&self, found: &Contraction) -> u64 {
         let (rows, columns) = (u64::from(self.tile_rows), u64::from(self.tile_columns));
         let (k, stages) = (u64::from(self.tile_k), u64::from(self.stages));
-        let widest = found.widest() as u64;
+        let right = self.right_bytes(found);
         match self.kind {
-            Kind::Fma => (rows + 4 + widest * (columns + 4)) * k * 4,
-            Kind::Tiles => (rows + widest * columns) * k * 2 * stages,
-            Kind::Warpgroups => (rows + widest * columns) * k * 2 * stages + self.box_bytes(found),
-            Kind::Skinny => widest * columns * k * 2 * stages,
+            Kind::Fma => (rows + 4 + found.widest() as u64 * (columns + 4)) * k * 4,
+            Kind::Tiles => (rows * k * 2 + right) * stages,
+            Kind::Warpgroups => (rows * k * 2 + right) * stages + self.box_bytes(found),
+            Kind::Skinny => right * stages,
         }
+    }
+    /// Bytes of a chunk of the right operands of the largest run.
+    fn right_bytes(&self, found: &Contraction) -> u64 {
+        let columns = u64::from(self.tile_columns);
+        let of = |at: &usize| match self.chunk(&found.products[*at]) {
+            Some(chunk) => columns / CODE_ROWS as u64 * u64::from(chunk.bytes()),
+            None => columns * u64::from(self.tile_k) * 2,
+        };
+        found.runs().iter().map(|run| run.iter().map(of).sum::<u64>()).max().unwrap_or(0)
+    }
+    /// How a chunk of a product's weights lies in shared memory, if they are codes.
+    pub fn chunk(&self, product: &Product) -> Option<Chunk> {
+        product.codes.map(|codes| Chunk { codes, k: product.k, depth: self.tile_k })
     }
 }
 
@@ -123,7 +138,8 @@ pub fn candidates(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -
         }
     }
     if let Some(rows) = few_rows(tile, &found, max_tokens) {
-        for (warp_columns, warps, tile_k, stages) in skinny_shapes() {
+        let coded = found.products.iter().any(|product| product.codes.is_some());
+        for (warp_columns, warps, tile_k, stages) in skinny_shapes(coded) {
             let (tile_columns, warps) = (warp_columns * warps, (1, warps));
             let tile_rows = rows.next_multiple_of(8) as u32;
             all.push(Contract { kind: Kind::Skinny, tile_rows, tile_columns, tile_k, warps, stages });
@@ -133,12 +149,16 @@ pub fn candidates(tile: &TileProgram, target: Target, max_tokens: Option<u64>) -
     all
 }
 
-/// Columns of a warp, warps, elements and number of stages.
-fn skinny_shapes() -> impl Iterator<Item = (u32, u32, u32, u32)> {
-    [16, 8].into_iter().flat_map(|columns| {
-        [1, 2, 4].into_iter().flat_map(move |warps| {
-            [(64, 6), (64, 12), (128, 4), (128, 8), (128, 12)].map(|(k, stages)| (columns, warps, k, stages))
-        })
+/// Columns of a warp, warps, elements and number of stages. Codes are few bytes, of which more chunks are on their way.
+fn skinny_shapes(coded: bool) -> impl Iterator<Item = (u32, u32, u32, u32)> {
+    let (columns, chunks): (&[u32], &[(u32, u32)]) = match coded {
+        true => (&[16], &[(128, 8), (128, 16), (128, 32)]),
+        false => (&[16, 8], &[(64, 6), (64, 12), (128, 4), (128, 8), (128, 12)]),
+    };
+    columns.iter().flat_map(move |columns| {
+        [1, 2, 4]
+            .into_iter()
+            .flat_map(move |warps| chunks.iter().map(move |(k, stages)| (*columns, warps, *k, *stages)))
     })
 }
 
@@ -153,7 +173,8 @@ fn few_rows(tile: &TileProgram, found: &Contraction, max_tokens: Option<u64>) ->
     };
     let rows = found.n_rows.coeff.checked_mul(tokens)?;
     let copied = |product: &Product| {
-        piece_bytes(tile, &product.b, product.axis) == 16 && piece_bytes(tile, &product.a, product.axis) >= 4
+        let right = product.codes.is_some() || piece_bytes(tile, &product.b, product.axis) == 16;
+        right && piece_bytes(tile, &product.a, product.axis) >= 4
     };
     let possible = found.unit() != Some(Unit::Fma)
         && found.rows_share
@@ -178,16 +199,21 @@ const TILE_SHAPES: [(u32, u32, (u32, u32)); 6] = [
 
 /// The most accumulators of a thread that leave registers for fragments and addresses.
 const MAX_ACCUMULATORS: u32 = 128;
+/// The same beside codes and what makes numbers of them.
+const MAX_BESIDE_CODES: u32 = 64;
 
 fn fits(schedule: &Contract, found: &Contraction, target: Target) -> bool {
     let outputs = schedule.tile_rows * schedule.tile_columns * found.products.len() as u32;
     // A skinny warp has no more columns than there are.
+    let coded = found.products.iter().filter_map(|product| schedule.chunk(product)).collect::<Vec<_>>();
     let wanted = schedule.kind != Kind::Skinny
         || schedule.warp_columns() == 8
+        || !coded.is_empty()
         || found.n_columns.as_const().is_none_or(|columns| columns > 8);
     wanted
+        && coded.iter().all(Chunk::is_possible)
         && schedule.shared_bytes(found) <= u64::from(target.max_shared_bytes())
-        && outputs / schedule.threads() <= MAX_ACCUMULATORS
+        && outputs / schedule.threads() <= if coded.is_empty() { MAX_ACCUMULATORS } else { MAX_BESIDE_CODES }
 }
 
 /// The schedule with the least estimated time; none if the program is no contraction, or if nothing fits.

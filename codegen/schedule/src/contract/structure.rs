@@ -1,7 +1,8 @@
 //! Which programs are contractions, and what a skeleton has to know of one.
 
+use super::coded;
 use crate::access::{Lanes, dim_strides, guarded, load_lanes};
-use sinter_ir::{Atom, AxisId, DType, Dim, Expr, Index, Layout, Load, Stage, StageId, TileProgram};
+use sinter_ir::{Atom, AxisId, Codes, DType, Dim, Expr, Index, Layout, Load, Stage, StageId, TileProgram};
 
 /// The arithmetic of a product. It follows from the element types alone, so that every schedule gives the same bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +30,8 @@ pub struct Product {
     pub a: Load,
     /// The operand that changes with the columns: weights.
     pub b: Load,
+    /// How the weights lie, if they are codes that go to the tensor cores as they lie.
+    pub codes: Option<Codes>,
 }
 
 /// A program that multiplies matrices: rows times columns, one or several products, and an epilogue at each point.
@@ -56,12 +59,12 @@ pub struct Contraction {
 }
 
 impl Contraction {
-    /// The positions of the products in runs that share their left operand and their summed extent, so that one loop does
-    /// a run.
+    /// The positions of the products in runs that share their left operand, their summed extent and the form of their
+    /// weights, so that one loop does a run.
     pub fn runs(&self) -> Vec<Vec<usize>> {
         let mut runs: Vec<Vec<usize>> = Vec::new();
         for (at, product) in self.products.iter().enumerate() {
-            match runs.iter_mut().find(|run| same_left(&self.products[run[0]], product)) {
+            match runs.iter_mut().find(|run| share_loop(&self.products[run[0]], product)) {
                 Some(run) => run.push(at),
                 None => runs.push(vec![at]),
             }
@@ -105,6 +108,9 @@ pub fn find(tile: &TileProgram) -> Option<Contraction> {
     let group = group(tile, rows, &products);
     let rows_share = group.is_some() || !products.iter().any(|product| any_row(&product.b));
     let columns_share = !products.iter().any(|product| mentions(&product.a, *column));
+    if !columns_share {
+        products.iter_mut().for_each(|product| product.codes = None);
+    }
     let boxed =
         matches!(rows, [row] if tile.stages.iter().all(|stage| is_boxed(tile, (*row, *column), stage)));
     let found = Contraction {
@@ -153,7 +159,8 @@ fn product(tile: &TileProgram, stage: StageId, axis: AxisId, (a, b): (&Load, &Lo
     let column = *tile.grid.last()?;
     let turned = mentions(a, column) && !mentions(b, column);
     let (a, b) = if turned { (b, a) } else { (a, b) };
-    Some(Product { stage, axis, k, unit, a: a.clone(), b: b.clone() })
+    let codes = coded::of(tile, b, axis, column).filter(|_| unit == Unit::Bf16);
+    Some(Product { stage, axis, k, unit, a: a.clone(), b: b.clone(), codes })
 }
 
 fn is_used_plainly(tile: &TileProgram, stage: StageId) -> bool {
@@ -171,8 +178,8 @@ fn mentions(load: &Load, axis: AxisId) -> bool {
     axes(load).any(|other| other == axis)
 }
 
-fn same_left(one: &Product, other: &Product) -> bool {
-    one.k == other.k && renamed(&one.a, one.axis, other.axis) == other.a
+fn share_loop(one: &Product, other: &Product) -> bool {
+    one.k == other.k && one.codes == other.codes && renamed(&one.a, one.axis, other.axis) == other.a
 }
 
 /// A load with one axis in place of another.
@@ -212,6 +219,9 @@ pub fn is_plain(tile: &TileProgram, found: &Contraction, product: &Product) -> b
     let &[row] = &found.rows[..] else { return false };
     let plain = |load: &Load, row: AxisId| {
         let param = &tile.params[load.param];
+        if !matches!(param.layout, Layout::Rows | Layout::Panels) {
+            return false;
+        }
         let [outer, inner] = &load.index[..] else { return false };
         let offset = u64::try_from(outer.offset).is_ok_and(|offset| offset <= u64::from(u32::MAX / 2));
         let pitch = dim_strides(param).and_then(|strides| strides.first().copied());

@@ -9,6 +9,7 @@ mod codes;
 mod compiles;
 mod contract_assembles;
 mod contract_boxes;
+mod contract_codes;
 mod contract_virtual;
 mod costs;
 mod draw;

@@ -2,9 +2,10 @@
 
 use sinter_codegen_nvptx::compile;
 use sinter_codegen_weights::pack_rows;
-use sinter_ir::{DType, Target};
+use sinter_frontend::build::BuildOptions;
+use sinter_ir::{DType, Layout, Plan, Target};
 use sinter_runtime::{GpuConfig, GpuModel};
-use sinter_testsuite::compiled::{greedy, limits, logits, plan, weights, whole};
+use sinter_testsuite::compiled::{greedy, limits, logits, plan, plan_of, weights, whole};
 use sinter_testsuite::golden::{Golden, error_in_deviations, open};
 use sinter_vgpu::VirtualGpu;
 use std::sync::Arc;
@@ -14,7 +15,10 @@ const MODELS: [&str; 9] =
     ["bert", "gemma2", "gpt2", "gpt_neox", "llama", "llama_tied_bias", "mistral_window", "phi3", "qwen3"];
 
 fn load(golden: &Golden, dtype: DType, target: Target) -> GpuModel {
-    let plan = plan(&golden.model, dtype);
+    load_plan(golden, plan(&golden.model, dtype), target)
+}
+
+fn load_plan(golden: &Golden, plan: Plan, target: Target) -> GpuModel {
     let weights = weights(&golden.model, &plan, |def, source| pack_rows(def, source));
     let context = golden.tokens.len() + golden.greedy.as_ref().map_or(0, Vec::len);
     let config = GpuConfig { limits: limits(&golden.model, context), profile: false };
@@ -53,6 +57,33 @@ fn any_chunking_gives_the_same_bits() {
                 let chunks = std::iter::repeat_n(chunk, tokens.len());
                 assert_eq!(logits(&mut model, tokens, chunks), whole, "{name} in {dtype}, chunks of {chunk}");
             }
+        }
+    }
+}
+
+/// Quantised checkpoints with their codes in memory: the logits of transformers on the dequantised weights, and in any chunks the
+/// bits of the weights dequantised at load.
+#[test]
+fn codes_in_memory_give_the_bits_of_numbers() {
+    for (name, target) in
+        [("gptq_4", Target::Sm90a), ("awq", Target::Sm80), ("ct_w8_group_asymmetric", Target::Sm89)]
+    {
+        let golden = open(&format!("quantised/{name}"));
+        for dtype in [DType::F32, DType::Bf16] {
+            let options = BuildOptions::new(dtype);
+            let [codes, numbers] = [true, false].map(|codes| {
+                let plan = plan_of(&golden.model, options, codes);
+                let coded =
+                    plan.weights.values().filter(|def| matches!(def.layout, Layout::Codes(_))).count();
+                assert_eq!(coded > 0, codes, "{name}");
+                let mut model = load_plan(&golden, plan, target);
+                let chunks = if codes { [1, 3, golden.tokens.len()] } else { [golden.tokens.len(), 0, 0] };
+                logits(&mut model, &golden.tokens, chunks)
+            });
+            assert!(codes.iter().zip(&numbers).all(|(a, b)| a.to_bits() == b.to_bits()), "{name} in {dtype}");
+            let error = error_in_deviations(&codes, &golden.expected);
+            println!("{name} in {dtype} for {target}: off by {error:.1e} deviations");
+            assert!(dtype == DType::Bf16 || error < 1e-3, "{name}: off by {error:.1e} deviations");
         }
     }
 }

@@ -87,3 +87,10 @@ fn experts_move_what_was_computed() {
     });
     check(&qwen3_moe(shape(experts)), Target::Sm90a, 40);
 }
+
+#[test]
+fn weights_in_codes_move_what_was_computed() {
+    for (codes, target) in [((4, 32), Target::Sm90a), ((8, 64), Target::Sm80)] {
+        check(&sinter_gpu_tests::coded::llama_in_codes(1, codes), target, 40);
+    }
+}

@@ -31,7 +31,7 @@ mod table;
 mod unpack;
 
 pub use entry::{CodesGemmFn, ROWS, SumsFn, UnpackFn, scratch_bytes, word};
-pub(crate) use pack::Panels;
+pub(crate) use pack::{PackedPanels, Panels};
 pub use pack::{QuantShape, pack_codes};
 pub use product::{QuantGemmFn, QuantRows};
 pub use rows::QuantizeFn;

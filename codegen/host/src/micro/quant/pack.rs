@@ -92,7 +92,7 @@ impl Panels<'_> {
     }
 
     /// Puts the codes of a column from a depth on.
-    pub(crate) fn codes(
+    pub(crate) fn put_codes(
         &mut self,
         row: usize,
         mut depth: usize,
@@ -115,24 +115,67 @@ impl Panels<'_> {
     }
 
     /// Puts the scale of a column's group.
-    pub(crate) fn scale(&mut self, row: usize, group: usize, scale: f32) {
+    pub(crate) fn put_scale(&mut self, row: usize, group: usize, scale: f32) {
         let at = self.shape.codes().code_bytes();
         let (group, column) = self.group(row, group);
         group[at + 4 * column..][..4].copy_from_slice(&scale.to_ne_bytes());
     }
 
     /// Puts the zero of a column's group.
-    pub(crate) fn zero(&mut self, row: usize, group: usize, zero: u8) {
+    pub(crate) fn put_zero(&mut self, row: usize, group: usize, zero: u8) {
         let at = self.shape.codes().code_bytes() + SCALES;
         let (group, column) = self.group(row, group);
         group[at + column] = zero;
     }
 
     /// Puts what is taken off the products of a column's group; its negative lies there, as it is added.
-    pub(crate) fn low(&mut self, row: usize, group: usize, low: f32) {
+    pub(crate) fn put_low(&mut self, row: usize, group: usize, low: f32) {
         let at = self.shape.codes().code_bytes() + SCALES;
         let (group, column) = self.group(row, group);
         group[at + 4 * column..][..4].copy_from_slice(&(-low).to_ne_bytes());
+    }
+}
+
+/// Panels to be read.
+pub(crate) struct PackedPanels<'a> {
+    pub(crate) shape: QuantShape,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl PackedPanels<'_> {
+    /// The bytes of a column's group, and the column in its panel.
+    fn group(&self, row: usize, group: usize) -> (&[u8], usize) {
+        let size = self.shape.group_bytes();
+        let at = row / PANEL * self.shape.panel_bytes() + group * size;
+        (&self.bytes[at..at + size], row % PANEL)
+    }
+
+    /// The codes of a column's group.
+    pub(crate) fn codes(&self, row: usize, group: usize, codes: &mut [u8]) {
+        let bits = self.shape.bits;
+        let (group, column) = self.group(row, group);
+        let half = column / 16 * 64 + column % 16 * 4;
+        for (d, code) in codes.iter_mut().enumerate() {
+            *code = match bits {
+                8 => group[d / 4 * PANEL * 4 + column * 4 + d % 4],
+                _ => group[d / 8 * PANEL * 4 + half + d % 4] >> (d % 8 / 4 * 4) & 15,
+            };
+        }
+    }
+
+    /// The zero of a column's group.
+    pub(crate) fn zero(&self, row: usize, group: usize) -> u8 {
+        let (group, column) = self.group(row, group);
+        group[self.shape.codes().code_bytes() + SCALES + column]
+    }
+
+    /// A number of a column's group: the first is its scale, the second is added to products.
+    pub(crate) fn number(&self, row: usize, group: usize, which: usize) -> f32 {
+        let at = self.shape.codes().code_bytes() + which * SCALES;
+        let (group, column) = self.group(row, group);
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&group[at + 4 * column..][..4]);
+        f32::from_ne_bytes(bytes)
     }
 }
 
@@ -158,11 +201,11 @@ pub fn pack_codes(
     assert!(dst.len() >= shape.bytes(row0 + n), "the panels have no columns {row0}..{}", row0 + n);
     let mut panels = Panels { shape: *shape, bytes: dst };
     for i in 0..n {
-        panels.codes(row0 + i, 0, codes[i * k..(i + 1) * k].iter().copied());
+        panels.put_codes(row0 + i, 0, codes[i * k..(i + 1) * k].iter().copied());
         for g in 0..groups {
-            panels.scale(row0 + i, g, scales[i * groups + g]);
+            panels.put_scale(row0 + i, g, scales[i * groups + g]);
             if let Some(zeros) = zeros {
-                panels.zero(row0 + i, g, zeros[i * groups + g]);
+                panels.put_zero(row0 + i, g, zeros[i * groups + g]);
             }
         }
     }
