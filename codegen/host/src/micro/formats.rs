@@ -201,7 +201,7 @@ impl Format for Bf16Dot {
         // SAFETY: the caller lends both; where half a step ends the row, the other half is a zero.
         unsafe {
             std::ptr::copy_nonoverlapping(from, to, bytes);
-            if bytes % 4 != 0 {
+            if !bytes.is_multiple_of(4) {
                 to.add(bytes).cast::<u16>().write_unaligned(0);
             }
         }
