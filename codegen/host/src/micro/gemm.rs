@@ -22,7 +22,7 @@ const STEP: usize = 4;
 const PANEL_STEP: usize = STEP * PANEL;
 /// Bytes of half a panel in a step: the weights of sixteen lanes.
 const HALF_STEP: usize = PANEL_STEP / 2;
-/// Bytes of a copied row of the greatest tile in a block of the depth: 512 f32 or 1024 bf16.
+/// Bytes of a copied row of the greatest tile in a block of the depth: 512 f32, which may be widened bf16, or 1024 bf16.
 const BLOCK: usize = 2048;
 /// Rows of the greatest tile.
 const TILE_ROWS: usize = 12;
