@@ -23,7 +23,7 @@ fn check(dtype: DType, target: Target) {
             count += 1;
         }
     }
-    assert!(count > names.len() / 2, "only {count} kernels were seen");
+    assert!(count > names.len().min(50), "only {count} kernels were seen");
 }
 
 /// With a cache of codes: what writes rows and what reads them, in f32 and in bf16.
