@@ -27,7 +27,8 @@ pub(super) trait Tiles {
 
 /// Implements [`Tiles`] for a type with a function a shape, each compiled for the features.
 macro_rules! tiles {
-    ($set:ident, $doc:literal, $features:literal, $max:literal rows, $prefetch:expr, $few:expr, $halves:expr, $($rows:literal x $nv:literal),+) => {
+    ($set:ident, $doc:literal, $features:literal, $max:literal rows, $prefetch:expr, $few:expr, $halves:expr,
+        $($rows:literal x $nv:literal),+) => {
         #[doc = $doc]
         pub(super) enum $set {}
 
@@ -74,8 +75,8 @@ const fn narrow_halves(rows: usize) -> usize {
 }
 
 // Asking for what comes next: on Zen 4 tiles of up to six rows pass so quickly that the memory's own reading ahead does better
-// alone; on Zen 3 with AVX2 it pays from two rows on, and of four tiles that share weights from memory in short blocks. Of six
-// rows by half a panel the compiler spills, and loses a tenth.
+// alone. On Zen 3 with AVX2 it pays from two rows on, and short blocks pay where few tiles share weights that come from memory.
+// A tile of six rows by half a panel spills there, which costs a tenth.
 // One panel at a time: more would fit, but one stream is what the memory reads ahead best. Measured on Zen 4 with weights in
 // huge pages, one row by two panels takes a tenth longer than by one, 4 rows as well.
 tiles!(Avx512Tiles, "32 registers of 16 lanes.", "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 12 rows, 7, usize::MAX, |_| 2,

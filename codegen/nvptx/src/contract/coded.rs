@@ -10,7 +10,7 @@ use super::stage::{Operand, Side, Team};
 use crate::emit::{Cache, F32, Global, I8, I32, Int, Shared};
 use crate::lower::{Numbers, fragment};
 use sinter_codegen_schedule::contract::{Chunk, Product, STEP, row_offset};
-use sinter_ir::{CODE_PIECE, CODE_ROWS, Id, Load, Offset};
+use sinter_ir::{CODE_PIECE, CODE_ROWS, Id, Load};
 
 /// Bytes of one copy.
 const COPY: u32 = 16;
@@ -168,18 +168,12 @@ impl<'k> Reader<'k> {
     fn record(&self, record: u32) -> [Numbers<'k>; 2] {
         let (k, codes) = (self.tile.kernel(), &self.chunk.codes);
         let at = self.chunk.code_bytes() + record * codes.record_bytes() as u32;
-        let (record, behind) = (self.tile.at(at as i32), 4 * CODE_ROWS as i32);
+        let record = self.tile.at(at as i32);
         [0, 8].map(|column| {
             let column = (k.lane() >> 2) + column;
             let number = |behind: i32| k.load::<F32>(record.at(behind).at(column << 2), Cache::Any);
-            let zero = match codes.offset {
-                Offset::Middle | Offset::Lows => Numbers::middle(k, codes),
-                Offset::Zeros => {
-                    Numbers::lifted(k.load::<I8>(record.at(behind).at(column), Cache::Any).int())
-                }
-            };
-            let more = (codes.offset == Offset::Lows).then(|| number(behind));
-            Numbers { scale: number(0), zero, more }
+            let zero = |behind: i32| k.load::<I8>(record.at(behind).at(column), Cache::Any).int();
+            Numbers::of_record(k, codes, number, zero)
         })
     }
 }

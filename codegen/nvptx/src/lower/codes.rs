@@ -57,7 +57,9 @@ pub fn of_e4m3(code: Int<'_>) -> Float<'_> {
 pub fn to_e4m3(value: Float<'_>) -> Int<'_> {
     let k = value.kernel();
     let magnitude = value.abs();
-    let (sign, bits) = ((value.bits::<I32>() >> 24) & 0x80, magnitude.bits::<I32>());
+    // What is no number is put right last; until then it must not overflow.
+    let bits = magnitude.bits::<I32>().least(f32::INFINITY.to_bits() as i32);
+    let sign = (value.bits::<I32>() >> 24) & 0x80;
     // From 2⁻⁶ on the mantissa is cut to 3 bits; what carries goes to the exponent. 0x7ffff is just below half.
     let normal = ((bits + 0x7_ffff + ((bits >> 20) & 1)) >> 20) - ((127 - 7) << 3);
     // Below, codes are multiples of 2⁻⁹, the last place of 2¹⁴.

@@ -22,10 +22,22 @@ pub struct Numbers<'k> {
 }
 
 impl<'k> Numbers<'k> {
-    /// 2²³ more than the zero of all codes of a layout whose groups have none of their own.
-    pub fn middle(k: K<'k>, codes: &Codes) -> Float<'k> {
-        let zero = if codes.offset == Offset::Middle { f32::from(codes.middle()) } else { 0.0 };
-        k.float(WHOLE_FLOAT + zero)
+    /// Of a row of a tile and a group: what `number` and `byte` load so many bytes behind the beginning of the group's record, the
+    /// row's own number of four bytes, or of one.
+    pub fn of_record(
+        k: K<'k>,
+        codes: &Codes,
+        number: impl Fn(i32) -> Float<'k>,
+        byte: impl Fn(i32) -> Int<'k>,
+    ) -> Self {
+        let behind = 4 * CODE_ROWS as i32;
+        let zero = match codes.offset {
+            Offset::Middle => k.float(WHOLE_FLOAT + f32::from(codes.middle())),
+            Offset::Zeros => Numbers::lifted(byte(behind)),
+            Offset::Lows => k.float(WHOLE_FLOAT),
+        };
+        let more = (codes.offset == Offset::Lows).then(|| number(behind));
+        Numbers { scale: number(0), zero, more }
     }
     /// 2²³ more than a whole number from 0 to 255.
     pub fn lifted(whole: Int<'k>) -> Float<'k> {
@@ -76,16 +88,9 @@ impl<'k> Scope<'_, 'k> {
         let code = if codes.bits == 8 { code } else { (code >> bit) & 15 };
         let group = depth.divided(codes.group as i32) * codes.record_bytes() as i32;
         let record = tile.at(codes.tile_code_bytes(extent) as i32).at(group);
-        let number = |behind: usize| k.load::<F32>(record.at(behind as i32).at(row << 2), cache);
-        let behind = 4 * CODE_ROWS;
-        let numbers = Numbers {
-            scale: number(0),
-            zero: match codes.offset {
-                Offset::Middle | Offset::Lows => Numbers::middle(k, codes),
-                Offset::Zeros => Numbers::lifted(k.load::<I8>(record.at(behind as i32).at(row), cache).int()),
-            },
-            more: (codes.offset == Offset::Lows).then(|| number(behind)),
-        };
+        let number = |behind: i32| k.load::<F32>(record.at(behind).at(row << 2), cache);
+        let zero = |behind: i32| k.load::<I8>(record.at(behind).at(row), cache).int();
+        let numbers = Numbers::of_record(k, codes, number, zero);
         self.cast(param.ty.dtype, Val::Number(numbers.of(Numbers::lifted(code))))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::PANEL;
 use sinter_ir::{Codes, Offset};
+use std::ops::Range;
 
 /// Bytes of a panel's scales of a group.
 pub(super) const SCALES: usize = 4 * PANEL;
@@ -76,6 +77,25 @@ impl QuantShape {
     }
 }
 
+impl QuantShape {
+    /// Where the bytes of a column's group lie in panels.
+    fn group_range(&self, row: usize, group: usize) -> Range<usize> {
+        let at = row / PANEL * self.panel_bytes() + group * self.group_bytes();
+        at..at + self.group_bytes()
+    }
+
+    /// Where a code of a column lies in its group: the byte, and the number of its lowest bit.
+    fn place(&self, column: usize, depth: usize) -> (usize, usize) {
+        match self.bits {
+            8 => (depth / 4 * PANEL * 4 + column * 4 + depth % 4, 0),
+            _ => {
+                let half = column / 16 * 64 + column % 16 * 4;
+                (depth / 8 * PANEL * 4 + half + depth % 4, depth % 8 / 4 * 4)
+            }
+        }
+    }
+}
+
 /// Panels in the making.
 pub(crate) struct Panels<'a> {
     pub(crate) shape: QuantShape,
@@ -86,9 +106,7 @@ pub(crate) struct Panels<'a> {
 impl Panels<'_> {
     /// The bytes of a column's group, and the column in its panel.
     fn group(&mut self, row: usize, group: usize) -> (&mut [u8], usize) {
-        let size = self.shape.group_bytes();
-        let at = row / PANEL * self.shape.panel_bytes() + group * size;
-        (&mut self.bytes[at..at + size], row % PANEL)
+        (&mut self.bytes[self.shape.group_range(row, group)], row % PANEL)
     }
 
     /// Puts the codes of a column from a depth on.
@@ -98,17 +116,13 @@ impl Panels<'_> {
         mut depth: usize,
         mut codes: impl ExactSizeIterator<Item = u8>,
     ) {
-        let (each, bits) = (self.shape.group, self.shape.bits);
+        let (each, shape) = (self.shape.group, self.shape);
         while codes.len() > 0 {
             let (group, column) = self.group(row, depth / each);
             let from = depth % each;
             for (d, code) in (from..each).zip(&mut codes) {
-                if bits == 8 {
-                    group[d / 4 * PANEL * 4 + column * 4 + d % 4] = code;
-                } else {
-                    let half = column / 16 * 64 + column % 16 * 4;
-                    group[d / 8 * PANEL * 4 + half + d % 4] |= code << (d % 8 / 4 * 4);
-                }
+                let (byte, bit) = shape.place(column, d);
+                group[byte] |= code << bit;
             }
             depth += each - from;
         }
@@ -145,21 +159,16 @@ pub(crate) struct PackedPanels<'a> {
 impl PackedPanels<'_> {
     /// The bytes of a column's group, and the column in its panel.
     fn group(&self, row: usize, group: usize) -> (&[u8], usize) {
-        let size = self.shape.group_bytes();
-        let at = row / PANEL * self.shape.panel_bytes() + group * size;
-        (&self.bytes[at..at + size], row % PANEL)
+        (&self.bytes[self.shape.group_range(row, group)], row % PANEL)
     }
 
     /// The codes of a column's group.
     pub(crate) fn codes(&self, row: usize, group: usize, codes: &mut [u8]) {
-        let bits = self.shape.bits;
+        let mask = if self.shape.bits == 8 { 255 } else { 15 };
         let (group, column) = self.group(row, group);
-        let half = column / 16 * 64 + column % 16 * 4;
-        for (d, code) in codes.iter_mut().enumerate() {
-            *code = match bits {
-                8 => group[d / 4 * PANEL * 4 + column * 4 + d % 4],
-                _ => group[d / 8 * PANEL * 4 + half + d % 4] >> (d % 8 / 4 * 4) & 15,
-            };
+        for (depth, code) in codes.iter_mut().enumerate() {
+            let (byte, bit) = self.shape.place(column, depth);
+            *code = group[byte] >> bit & mask;
         }
     }
 
