@@ -23,7 +23,7 @@ help:
 	@echo "make page-test  the page of the server in headless Chromium"
 	@echo "make soak  half an hour of mixed load on the server, and kill -9 at random moments"
 	@echo "make fuzz-http  ten thousand requests of all kinds on the server"
-	@echo "make bench  speed beside llama.cpp in one run (builds the peer, about ten minutes)"
+	@echo "make bench  speed beside llama.cpp and PyTorch in one run (builds the peer, about ten minutes)"
 	@echo "make bench-batch  16 sequences at once, beside one and beside llama.cpp"
 	@echo "make bench-tune  the cost model's schedules beside the best of all that were measured"
 	@echo "make bench-compile  how long GPU kernels of a whole model take to compile"

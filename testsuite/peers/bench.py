@@ -81,7 +81,7 @@ def spread(values):
 def compare(name, args):
     paths = models.make_as(name, args.work, args.format)
     folder = compiled(args.sinter, paths[0], args)
-    peers = {peer: measure for peer, measure in PEERS[args.format].items() if peer in args.peers.split(",")}
+    peers = {peer: measure for peer, measure in PEERS[args.format].items() if peer in args.peers}
     rounds = []
     for number in range(args.rounds):
         rounds.append({"sinter": ours(args.sinter, folder, args)})
@@ -111,10 +111,12 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)
-    parser.add_argument("--peers", default="llama.cpp,PyTorch,OpenVINO")
+    every = sorted({peer for peers in PEERS.values() for peer in peers})
+    parser.add_argument("--peer", dest="peers", action="append", choices=every, help="of the format's peers this one alone; may be repeated")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("models", nargs="*", default=list(models.SHAPES))
     args = parser.parse_args()
+    args.peers = args.peers or every
     tables = {name: compare(name, args) for name in args.models}
     if args.json:
         print(json.dumps(tables, indent=1))

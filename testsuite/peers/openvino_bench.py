@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import models
 import numpy as np
+import words
 
 # What its exporter takes for a format.
 WEIGHTS = {"int8": dict(bits=8, sym=True), "int4": dict(bits=4, sym=True, group_size=32, ratio=1.0, all_layers=True)}
@@ -30,7 +30,7 @@ def export(folder, form):
         made = OVModelForCausalLM.from_pretrained(
             folder, export=True, compile=False, quantization_config=OVWeightQuantizationConfig(**WEIGHTS[form]))
         made.save_pretrained(out)
-        models.write_tokenizer(out, models.vocab(folder))
+        words.write_tokenizer(out, words.vocab(folder))
     (out / "complete").touch()
     return out
 

@@ -16,8 +16,8 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clients"))
-import models
 import server
+import words
 
 
 def with_tokenizer(model):
@@ -31,7 +31,7 @@ def with_tokenizer(model):
         if not (folder / file.name).exists():
             # No symbolic link: those that lead out of a model's folder are refused.
             os.link(file, folder / file.name)
-    models.write_tokenizer(folder, models.vocab(model))
+    words.write_tokenizer(folder, words.vocab(model))
     return folder
 
 
